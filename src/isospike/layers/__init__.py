@@ -1,0 +1,15 @@
+"""Building blocks between the neurons: time, normalisation, initialisation."""
+
+from isospike.layers.init import CONV_INITS
+from isospike.layers.norm import BatchNorm, one_statistics_update, synchronise_norms
+from isospike.layers.time import Chain, Steps, fold_time
+
+__all__ = [
+    "CONV_INITS",
+    "BatchNorm",
+    "Chain",
+    "Steps",
+    "fold_time",
+    "one_statistics_update",
+    "synchronise_norms",
+]

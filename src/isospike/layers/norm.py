@@ -1,0 +1,127 @@
+"""Batch normalisation whose statistics run over time, batch and space jointly."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from isospike.errors import ShapeError
+from isospike.layers.statistics import Statistics
+from isospike.layers.sync_norm import sync_batch_norm
+
+
+class BatchNorm(nn.Module):
+    """``y = weight * scale * (x - mean) / sqrt(var + eps) + bias`` per channel, on ``[T*B, C, H, W]``.
+
+    In training, mean and variance are those of the batch, over time, batch and space jointly; in eval the running
+    ones. Time is folded into the batch by the caller, so a static image seen T times counts once: its mean and
+    biased variance are the same.
+
+    Args:
+        num_features: Channels C.
+        weight: Initial value of the learnable weight; 0 silences the branch that ends here.
+        bias: Initial value of the learnable bias.
+        scale: Constant factor, tdBN's ``alpha * v_threshold``. Unlike a weight that starts at that value it is not
+            trained and not decayed.
+        eps: Added to the variance.
+        momentum: Share of the newest statistics in the running ones.
+
+    Source: tdBN: Zheng et al. 2021, arXiv:2011.05280, eq. 6-8; ``scale`` 1 is Ioffe and Szegedy 2015 on ``T*B``.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        weight: float = 1.0,
+        bias: float = 0.0,
+        scale: float = 1.0,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_features, self.scale, self.eps, self.momentum = num_features, scale, eps, momentum
+        self.weight = nn.Parameter(torch.full((num_features,), float(weight)))
+        self.bias = nn.Parameter(torch.full((num_features,), float(bias)))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.process_group: ProcessGroup | None = None
+        self._held: list[Statistics] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T*B, C, H, W]`` to the same shape.
+
+        Raises:
+            ShapeError: not 4-d, the wrong number of channels, or in training a single value per channel.
+        """
+        if x.dim() != 4 or x.shape[1] != self.num_features:
+            raise ShapeError(f"the norm takes [T*B, {self.num_features}, H, W], got {list(x.shape)}")
+        weight = self.weight if self.scale == 1 else self.weight * self.scale
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, weight, self.bias, False, 0.0, self.eps)
+        if self.process_group is None:
+            y, statistics = self._local(x, weight)
+        else:
+            y, statistics = sync_batch_norm(x, weight, self.bias, self.eps, self.process_group)
+        if self._held is None:
+            self._update(statistics)
+        else:
+            self._held.append(statistics)
+        return y
+
+    def _local(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Statistics]:
+        count = x.numel() // self.num_features
+        if count < 2:
+            raise ShapeError(
+                f"batch statistics need two values per channel, got a batch of shape {list(x.shape)}: "
+                "take a larger batch, more time steps or larger images"
+            )
+        # With momentum 1 the running statistics handed in become exactly those of the batch.
+        mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        y = F.batch_norm(x, mean, var, weight, self.bias, True, 1.0, self.eps)
+        return y, Statistics(count, mean, var)
+
+    def _update_from_held(self) -> None:
+        if self._held:
+            self._update(reduce(Statistics.join, self._held))
+
+    @torch.no_grad()
+    def _update(self, batch: Statistics) -> None:
+        self.running_mean.lerp_(batch.mean, self.momentum)
+        self.running_var.lerp_(batch.var, self.momentum)
+
+    def extra_repr(self) -> str:
+        """Size and constants, for ``print(model)``."""
+        return f"{self.num_features}, scale={self.scale:g}, eps={self.eps:g}, momentum={self.momentum:g}"
+
+
+@contextmanager
+def one_statistics_update(model: nn.Module) -> Iterator[None]:
+    """Let all forwards inside the block update the running statistics once, with their joint statistics.
+
+    For gradient accumulation: the running statistics then move as they would for the undivided batch.
+    """
+    norms = [m for m in model.modules() if isinstance(m, BatchNorm)]
+    for norm in norms:
+        norm._held = []
+    try:
+        yield
+        for norm in norms:
+            norm._update_from_held()
+    finally:
+        for norm in norms:
+            norm._held = None
+
+
+def synchronise_norms(model: nn.Module, process_group: ProcessGroup) -> None:
+    """Let every batch norm of ``model`` take its statistics over all processes of the group as well."""
+    for module in model.modules():
+        if isinstance(module, BatchNorm):
+            module.process_group = process_group

@@ -1,0 +1,81 @@
+"""Batch normalisation over the batches of several processes, exact for uneven ones.
+
+PyTorch's own synchronised norm runs on accelerators only; this one runs on whatever the process group does.
+"""
+
+from functools import reduce
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from isospike.layers.statistics import Statistics
+
+
+def sync_batch_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, group: dist.ProcessGroup
+) -> tuple[Tensor, Statistics]:
+    """Normalise ``x [N, C, H, W]`` by the statistics of all processes together.
+
+    Returns:
+        The normalised batch, and the statistics it was normalised by.
+
+    Gradient: of ``x`` through the joint statistics; those of ``weight`` and ``bias`` are this process's share.
+    """
+    joint = reduce(Statistics.join, _gather(_statistics(x.detach()), group))
+    biased_var = (joint.var * (1 - 1 / joint.count)).to(weight.dtype)
+    mean = joint.mean.to(weight.dtype)
+    y = _SyncBatchNorm.apply(x, weight, bias, mean, biased_var, joint.count, eps, group)
+    return y, Statistics(joint.count, mean, joint.var.to(weight.dtype))
+
+
+def _statistics(x: Tensor) -> Statistics:
+    """Of one process, in float32 at least; a variance, not a sum of squares, so that nothing cancels."""
+    count = x.numel() // x.shape[1]
+    var, mean = torch.var_mean(x.to(torch.promote_types(x.dtype, torch.float32)), dim=(0, 2, 3), correction=0)
+    return Statistics(count, mean, var * (count / max(count - 1, 1)))
+
+
+def _gather(own: Statistics, group: dist.ProcessGroup) -> list[Statistics]:
+    """The statistics of every process, in double precision, without waiting for the device."""
+    row = torch.cat([own.mean.double(), own.var.double(), own.mean.new_tensor([own.count], dtype=torch.double)])
+    rows = [torch.empty_like(row) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(rows, row, group=group)
+    C = own.mean.numel()
+    return [Statistics(row[-1], row[:C], row[C:-1]) for row in rows]
+
+
+class _SyncBatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        count: Tensor,
+        eps: float,
+        group: dist.ProcessGroup,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt(), count)
+        ctx.group = group
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """``dx = weight / sigma * (dy - mean(dy) - xhat * mean(dy * xhat))``, means over all processes."""
+        x, weight, mean, inv_std, count = ctx.saved_tensors
+        dy = grads[0]
+        shape = (1, -1, 1, 1)
+        xhat = (x - mean.view(shape)) * inv_std.view(shape)
+        d_bias, d_weight = dy.sum((0, 2, 3)), (dy * xhat).sum((0, 2, 3))
+        sums = torch.stack([d_bias, d_weight])
+        dist.all_reduce(sums, group=ctx.group)
+        mean_dy, mean_dy_xhat = (sums / count).unbind()
+        dx = (weight * inv_std).view(shape) * (dy - mean_dy.view(shape) - xhat * mean_dy_xhat.view(shape))
+        return dx.to(x.dtype), d_weight, d_bias, None, None, None, None, None

@@ -1,0 +1,55 @@
+"""How a network goes through time.
+
+A sequence is ``[T, B, ...]``. What is the same at every step (a static image, and all that is computed from it
+before the first neuron) is kept as ``[1, B, ...]``: it is computed once, and copied nowhere.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from isospike.neurons import SpikingNeuron
+
+
+@dataclass
+class Steps:
+    """The stretch of time that one forward covers.
+
+    Args:
+        T: Number of steps.
+        v: Potentials ``[B, ...]`` by neuron, read at the start and replaced by those at the end; None: every neuron
+            starts from rest and nothing is kept.
+    """
+
+    T: int
+    v: dict[SpikingNeuron, Tensor] | None = None
+
+    def fire(self, neuron: SpikingNeuron, x: Tensor) -> Tensor:
+        """Spikes ``[T, B, ...]`` of ``neuron`` for a current ``[T or 1, B, ...]``."""
+        before = None if self.v is None else self.v.get(neuron)
+        s, v = neuron(x.expand(self.T, *x.shape[1:]), before)
+        if self.v is not None:
+            self.v[neuron] = v
+        return s
+
+
+def fold_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a layer that knows no time to every step of ``x [T, B, ...]``, as one batch of ``T * B``."""
+    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class Chain(nn.Module):
+    """Named layers in a row: neurons run through time, all others see time folded into the batch."""
+
+    def __init__(self, layers: Iterable[tuple[str, nn.Module]]) -> None:
+        super().__init__()
+        for name, layer in OrderedDict(layers).items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor, steps: Steps) -> Tensor:
+        """``[T or 1, B, ...]`` to ``[T, B, ...]``; a chain without a neuron leaves a static stream static."""
+        for layer in self.children():
+            x = steps.fire(layer, x) if isinstance(layer, SpikingNeuron) else fold_time(layer, x)
+        return x

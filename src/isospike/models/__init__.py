@@ -1,0 +1,7 @@
+"""Whole networks: bodies, the model, and the zoo that names them."""
+
+from isospike.models.card import ModelCard, model_card
+from isospike.models.resnet import SpikingResNet
+from isospike.models.zoo import create_model, list_models
+
+__all__ = ["ModelCard", "SpikingResNet", "create_model", "list_models", "model_card"]

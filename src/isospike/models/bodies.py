@@ -1,0 +1,160 @@
+"""Bodies: how many units of which width stand in which stage, behind which stem.
+
+A body is a family of layouts by depth; which bodies a topology comes in, its row says.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from isospike.registry import Registry
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The convolutions before the first unit, with one batch norm after them.
+
+    Args:
+        convs: ``(kernel, stride)`` of each.
+        bias: Whether they have one.
+        max_pool: 3x3 max-pool of stride 2 before the first unit.
+        first_stride: Stride of the first stage behind this stem.
+    """
+
+    convs: tuple[tuple[int, int], ...]
+    bias: bool = False
+    max_pool: bool = False
+    first_stride: int = 1
+
+
+STEMS: Registry[Stem] = Registry("stem")
+STEMS.register("cifar", Stem(convs=((3, 1),)))
+STEMS.register("imagenet", Stem(convs=((7, 2),), max_pool=True))
+STEMS.register("strided", Stem(convs=((7, 2),), first_stride=2))
+STEMS.register("three_conv", Stem(convs=((3, 2), (3, 1), (3, 1)), bias=True, first_stride=2))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One network without its topology.
+
+    Args:
+        stem: Name in ``STEMS``.
+        stem_width: Output channels of the stem.
+        blocks: Units per stage.
+        widths: Width of each stage; stages after the first start with stride 2.
+        bottleneck: Units of 1x1 - 3x3 - 1x1.
+        pool_projection: Average pools take the strides of the projections.
+        hidden: Width of a spiking layer between pooling and classifier.
+        dropout: Share of pooled features left out in training.
+        num_classes: Default number of classes.
+        input_size: Height and width of the images it is meant for.
+    """
+
+    stem: str
+    stem_width: int
+    blocks: tuple[int, ...]
+    widths: tuple[int, ...]
+    bottleneck: bool = False
+    pool_projection: bool = False
+    hidden: int | None = None
+    dropout: float = 0.0
+    num_classes: int = 10
+    input_size: int = 32
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of the first unit of each stage."""
+        return (STEMS[self.stem].first_stride, *[2] * (len(self.blocks) - 1))
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels per pixel of the last map."""
+        stem = STEMS[self.stem]
+        total = 2 if stem.max_pool else 1
+        for stride in (*(s for _, s in stem.convs), *self.strides):
+            total *= stride
+        return total
+
+
+@dataclass(frozen=True)
+class Body:
+    """A family of layouts.
+
+    Args:
+        family: The name that ``body=`` of ``create_model`` asks for.
+        depths: Depths that are listed; others may exist.
+        rule: The depths that exist, in words.
+        layout: ``layout(depth, width)``, or None where the depth does not fit; ``width`` is that of the first stage,
+            None for the body's own.
+    """
+
+    family: str
+    depths: tuple[int, ...]
+    rule: str
+    layout: Callable[[int, int | None], Layout | None]
+
+
+def _widths(first: int, stages: int) -> tuple[int, ...]:
+    return tuple(first * 2**stage for stage in range(stages))
+
+
+def _cifar(depth: int, width: int | None) -> Layout | None:
+    """He et al. 2016, section 4.2: 6n+2 layers, widths 16-32-64."""
+    n, rest = divmod(depth - 2, 6)
+    if rest or n < 1:
+        return None
+    widths = _widths(width or 16, 3)
+    return Layout("cifar", widths[0], (n, n, n), widths)
+
+
+IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+def _imagenet(depth: int, width: int | None) -> Layout | None:
+    """He et al. 2016, table 1: basic units to depth 34, bottlenecks from 50 on."""
+    if depth not in IMAGENET_BLOCKS:
+        return None
+    widths = _widths(width or 64, 4)
+    blocks = IMAGENET_BLOCKS[depth]
+    return Layout("imagenet", widths[0], blocks, widths, bottleneck=depth >= 50, num_classes=1000, input_size=224)
+
+
+def _imagenet_104(depth: int, width: int | None) -> Layout | None:
+    """MS-ResNet-104: basic units, three convolutions in the stem, pooled projections, dropout (released code)."""
+    if depth != 104:
+        return None
+    widths = _widths(width or 64, 4)
+    layout = Layout("three_conv", widths[0], (3, 8, 32, 8), widths, num_classes=1000, input_size=224)
+    return replace(layout, pool_projection=True, dropout=0.2)
+
+
+def _resnet19(depth: int, width: int | None) -> Layout | None:
+    """tdBN's ResNet-19: widths 128-256-512 and a hidden layer; the stem has 64 as in its ports (128 in the paper?)."""
+    if depth != 19:
+        return None
+    widths = _widths(width or 128, 3)
+    return Layout("cifar", widths[0] // 2, (3, 3, 2), widths, hidden=widths[-1] // 2)
+
+
+def _but(layout: Callable[[int, int | None], Layout | None], **changes: object) -> Callable[..., Layout | None]:
+    """The same family with fields changed."""
+
+    def changed(depth: int, width: int | None) -> Layout | None:
+        found = layout(depth, width)
+        return found and replace(found, **changes)  # type: ignore[arg-type]
+
+    return changed
+
+
+CIFAR_DEPTHS = (8, 14, 20, 32, 44, 56, 110, 482)
+IMAGENET_RULE = "ImageNet 18, 34, 50, 101, 152"
+
+BODIES: Registry[Body] = Registry("body")
+BODIES.register("imagenet", Body("imagenet", tuple(IMAGENET_BLOCKS), IMAGENET_RULE, _imagenet))
+BODIES.register(
+    "imagenet_strided", Body("imagenet", tuple(IMAGENET_BLOCKS), IMAGENET_RULE, _but(_imagenet, stem="strided"))
+)
+BODIES.register("imagenet_104", Body("imagenet", (104,), "ImageNet 104", _imagenet_104))
+BODIES.register("resnet19", Body("resnet19", (19,), "19", _resnet19))
+BODIES.register("cifar", Body("cifar", CIFAR_DEPTHS, "CIFAR 6n+2", _cifar))
+BODIES.register("cifar_pooled", Body("cifar", CIFAR_DEPTHS, "CIFAR 6n+2", _but(_cifar, pool_projection=True)))

@@ -1,0 +1,115 @@
+"""What there is to say of a model before it is trained."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isospike.models.resnet import SpikingResNet
+from isospike.models.zoo import create_model
+from isospike.neurons import SpikingNeuron
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The facts of a model.
+
+    Args:
+        name: Model name.
+        source: Paper of the topology.
+        T: Time steps of the preset.
+        input_size: Height and width that the counts below are for.
+        num_classes: Size of the logits.
+        parameters: Learnable numbers.
+        neurons: Spiking neurons.
+        stem_macs: Multiply-accumulates of the stem, once per static image.
+        unit_macs: Of the units' branches, per time step.
+        projection_macs: Of the projections in the skips, per time step.
+        head_macs: Of the head, per time step.
+        neuron: Preset of the neuron.
+        words: The topology's row: cell, last, after, project, join.
+    """
+
+    name: str
+    source: str
+    T: int
+    input_size: int
+    num_classes: int
+    parameters: int
+    neurons: int
+    stem_macs: int
+    unit_macs: int
+    projection_macs: int
+    head_macs: int
+    neuron: Mapping[str, Any]
+    words: Mapping[str, str]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one static image over all T steps, every one counted as dense."""
+        return self.stem_macs + self.T * (self.unit_macs + self.projection_macs + self.head_macs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, the total included."""
+        return {**asdict(self), "macs": self.macs}
+
+
+def model_card(name: str, *, input_size: int | None = None, **options: Any) -> ModelCard:
+    """The card of a model, counted on a model without memory; arguments as for ``create_model``.
+
+    Args:
+        name: Model name.
+        input_size: Height and width to count for; None: that of the body.
+        options: As for ``create_model``.
+    """
+    with torch.device("meta"):
+        model = create_model(name, **options)
+    size = model.layout.input_size if input_size is None else input_size
+    macs, neurons = _count(model, size)
+    row = model.topology
+    return ModelCard(
+        name=name,
+        source=row.source,
+        T=model.T,
+        input_size=size,
+        num_classes=getattr(model.head.fc, "out_features", 0),
+        parameters=sum(p.numel() for p in model.parameters()),
+        neurons=neurons,
+        stem_macs=macs["stem"],
+        unit_macs=macs["stages"],
+        projection_macs=macs["skip"],
+        head_macs=macs["head"],
+        neuron=dict(row.neuron),
+        words={
+            "cell": row.cell,
+            "last": row.last,
+            "after": row.after,
+            "project": row.project,
+            "join": row.join.name if row.join else "none",
+        },
+    )
+
+
+def _count(model: SpikingResNet, size: int) -> tuple[dict[str, int], int]:
+    """MACs by part and neurons, for one sample and one time step."""
+    macs = {"stem": 0, "stages": 0, "skip": 0, "head": 0}
+    neurons = 0
+
+    def count_macs(part: str, layer: nn.Conv2d | nn.Linear, output: Tensor) -> None:
+        macs[part] += output.numel() * (layer.weight.numel() // layer.weight.shape[0])
+
+    def count_neurons(spikes: Tensor) -> None:
+        nonlocal neurons
+        neurons += spikes.numel()
+
+    for name, module in model.named_modules():
+        part = "skip" if ".skip." in name else name.split(".")[0]
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(lambda m, _, out, part=part: count_macs(part, m, out))
+        elif isinstance(module, SpikingNeuron):
+            module.register_forward_hook(lambda m, _, out: count_neurons(out[0]))
+    with torch.no_grad():
+        model.eval()(torch.empty(1, model.in_channels, size, size, device="meta"), T=1)
+    return macs, neurons

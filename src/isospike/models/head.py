@@ -1,0 +1,50 @@
+"""From the last feature map to logits, step by step."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from isospike.layers import Steps
+from isospike.neurons import SpikingNeuron
+
+
+class Head(nn.Module):
+    """Global average pool, dropout, an optional hidden spiking layer, classifier: logits at every step.
+
+    Dropout is drawn once per sample, not once per step, so that it commutes with the mean over time as the
+    classifier does: the mean of the logits is the logits of the mean rates.
+
+    Args:
+        features: Channels of the last map.
+        num_classes: Classes; 0 leaves the classifier out and puts out the features that would enter it.
+        dropout: Share of pooled features left out in training.
+        hidden: Width of the hidden layer, with ``neuron`` behind it.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        num_classes: int,
+        *,
+        dropout: float = 0.0,
+        hidden: int | None = None,
+        neuron: SpikingNeuron | None = None,
+    ) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.hidden = nn.Linear(features, hidden) if hidden else None
+        self.spike = neuron if hidden else None
+        self.features = hidden or features
+        self.reset(num_classes)
+
+    def reset(self, num_classes: int) -> None:
+        """A new classifier."""
+        self.fc = nn.Linear(self.features, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, x: Tensor, steps: Steps) -> Tensor:
+        """``[T, B, C, H, W]`` to ``[T, B, num_classes]``."""
+        x = x.mean((-2, -1))
+        if self.training and self.dropout:
+            x = x * F.dropout(x.new_ones(1, *x.shape[1:]), self.dropout)
+        if self.hidden is not None and self.spike is not None:
+            x = steps.fire(self.spike, self.hidden(x))
+        return self.fc(x)

@@ -1,0 +1,200 @@
+"""The model: a topology's units in a body's layout."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from isospike.errors import ConfigError, ShapeError
+from isospike.layers import CONV_INITS, Chain, Steps
+from isospike.models.bodies import STEMS, Layout
+from isospike.models.head import Head
+from isospike.neurons import NEURONS, SpikingNeuron
+from isospike.registry import build
+from isospike.residual import ResidualUnit, Topology, build_chain
+from isospike.residual.unit import Conv
+
+
+class SpikingResNet(nn.Module):
+    """A residual spiking network.
+
+    Every forward starts from rest, and nothing of it stays in the module. In training all time steps go through a
+    layer at once, as one batch. In eval they go through the network one after the other: memory does not grow with
+    T, and a clip gives the same bits as the same steps streamed through ``step``. A static image passes the stem
+    once.
+
+    Args:
+        topology: The residual row.
+        layout: Stages, widths, stem.
+        num_classes: Size of the logits; 0 for a backbone that puts out pooled features.
+        in_channels: Channels of the input.
+        T: Time steps for static images; a call may ask for others.
+    """
+
+    def __init__(
+        self, topology: Topology, layout: Layout, *, num_classes: int, in_channels: int = 3, T: int | None = None
+    ) -> None:
+        super().__init__()
+        self.topology, self.layout, self.in_channels = topology, layout, in_channels
+        self.T: int = _checked_steps(topology.T if T is None else T)
+        self.stem = _stem(topology, layout, in_channels)
+        self.opening = build_chain(topology, topology.opening.split(), layout.stem_width, [], [])
+        if STEMS[layout.stem].max_pool:
+            self.opening.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
+        self.stages = nn.ModuleList()
+        channels = layout.stem_width
+        for width, blocks, stride in zip(layout.widths, layout.blocks, layout.strides, strict=True):
+            stage = _stage(topology, layout, channels, width, blocks, stride)
+            channels = stage[-1].out_channels  # type: ignore[assignment]
+            self.stages.append(stage)
+        closing = topology.closing.split()
+        self.closing = build_chain(topology, closing, channels, [], [topology.norm] * closing.count("norm"))
+        neuron = build(NEURONS, topology.neuron) if layout.hidden else None
+        self.head = Head(channels, num_classes, dropout=layout.dropout, hidden=layout.hidden, neuron=neuron)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                CONV_INITS[topology.conv_init](module)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def num_features(self) -> int:
+        """Width of what enters the classifier."""
+        return self.head.features
+
+    def units(self) -> Iterator[ResidualUnit]:
+        """Every residual unit, from the stem to the head."""
+        for stage in self.stages:
+            yield from stage  # type: ignore[misc]
+
+    def forward(self, x: Tensor, *, T: int | None = None, per_step: bool = False) -> Tensor:
+        """Logits, from rest.
+
+        Args:
+            x: Static images ``[B, C, H, W]``, or one input per step ``[T, B, C, H, W]``.
+            T: Time steps for static images; the model's own where it is not given.
+            per_step: Keep the logits of every step.
+
+        Returns:
+            ``[B, num_classes]``, the mean over time, or ``[T, B, num_classes]``.
+
+        Raises:
+            ShapeError: the input does not fit; the text says what would.
+        """
+        logits = self._unroll(x, T, self._logits)
+        return logits if per_step else logits.mean(0)
+
+    def forward_features(self, x: Tensor, *, T: int | None = None) -> Tensor:
+        """The last feature maps ``[T, B, num_features, H', W']``, before pooling; arguments as in ``forward``."""
+        return self._unroll(x, T, self._features)
+
+    @torch.no_grad()
+    def step(self, x: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """One time step of a stream.
+
+        Args:
+            x: Input of this step ``[B, C, H, W]``.
+            state: What the step before returned: the potential ``[B, ...]`` of every neuron by its name in the model;
+                None: from rest.
+
+        Returns:
+            ``(logits, state)``: ``[B, num_classes]`` of this step, equal bit for bit to the same step of
+            ``forward(clip, per_step=True)``, and the potentials after it.
+
+        Raises:
+            ConfigError: the model is in training mode, where batch statistics need all steps; or the state is that
+                of another model.
+        """
+        if self.training:
+            raise ConfigError("step() runs a trained model: call model.eval() first")
+        self._check_input(x, dims=4)
+        neurons = {name: m for name, m in self.named_modules() if isinstance(m, SpikingNeuron)}
+        if state is not None and state.keys() != neurons.keys():
+            odd = sorted(state.keys() ^ neurons.keys())[0]
+            raise ConfigError(f"this state is of another model: '{odd}' is a neuron of only one of the two")
+        steps = Steps(1, {} if state is None else {neurons[name]: v for name, v in state.items()})
+        logits = self._logits(self._encode(x.unsqueeze(0)), steps)
+        after = steps.v or {}
+        return logits[0], {name: after[neuron] for name, neuron in neurons.items()}
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new, untrained classifier of this size; 0 takes it away."""
+        if num_classes < 0:
+            raise ConfigError(f"num_classes must be 0 or more, got {num_classes}")
+        weight = next(self.parameters())
+        self.head.reset(num_classes)
+        self.head.to(device=weight.device, dtype=weight.dtype)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """Stem currents ``[T or 1, B, C, H, W]``, channels-last."""
+        images = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return self.stem(images.unflatten(0, x.shape[:2]), Steps(x.shape[0]))
+
+    def _features(self, current: Tensor, steps: Steps) -> Tensor:
+        x = self.opening(current, steps)
+        for unit in self.units():
+            x = unit(x, steps)
+        return self.closing(x, steps)
+
+    def _logits(self, current: Tensor, steps: Steps) -> Tensor:
+        return self.head(self._features(current, steps), steps)
+
+    def _unroll(self, x: Tensor, T: int | None, run: Callable[[Tensor, Steps], Tensor]) -> Tensor:
+        """``run`` over all steps of ``x``: at once in training, one after the other in eval."""
+        x, T = self._as_sequence(x, T)
+        if self.training:
+            return run(self._encode(x), Steps(T))
+        steps = Steps(1, {})
+        if x.shape[0] == T:
+            return torch.cat([run(self._encode(x_t), steps) for x_t in x.split(1)])
+        current = self._encode(x)
+        return torch.cat([run(current, steps) for _ in range(T)])
+
+    def _as_sequence(self, x: Tensor, T: int | None) -> tuple[Tensor, int]:
+        """``x`` as ``[T or 1, B, C, H, W]``, and the number of steps."""
+        if x.dim() == 4:
+            self._check_input(x, dims=4)
+            return x.unsqueeze(0), _checked_steps(self.T if T is None else T)
+        self._check_input(x, dims=5)
+        if T is not None and x.shape[0] != T:
+            raise ShapeError(f"the input has {x.shape[0]} time steps, T={T} was asked for: leave T out")
+        return x, _checked_steps(x.shape[0])
+
+    def _check_input(self, x: Tensor, dims: int) -> None:
+        if x.dim() != dims or x.shape[-3] != self.in_channels:
+            expected = f"[B, {self.in_channels}, H, W]" + (f" or [T, B, {self.in_channels}, H, W]" if dims == 5 else "")
+            raise ShapeError(f"the model takes {expected}, got {list(x.shape)}")
+        least = self.layout.total_stride
+        if min(x.shape[-2:]) < least:
+            raise ShapeError(
+                f"images of {x.shape[-2]}x{x.shape[-1]} are smaller than the stride of this body, {least}: "
+                f"take images of at least {least}x{least}, or a body or stem with less stride, as stem='cifar'"
+            )
+
+
+def _checked_steps(T: int) -> int:
+    if T < 1:
+        raise ShapeError(f"T, the number of time steps, must be at least 1, got {T}")
+    return T
+
+
+def _stem(topology: Topology, layout: Layout, in_channels: int) -> Chain:
+    """Convolutions and one norm: what of a static image is computed once."""
+    stem = STEMS[layout.stem]
+    convs = [Conv(layout.stem_width, kernel, stride, stem.bias) for kernel, stride in stem.convs]
+    return build_chain(topology, ["conv"] * len(convs) + ["norm"], in_channels, convs, [topology.norm])
+
+
+def _stage(topology: Topology, layout: Layout, in_channels: int, width: int, blocks: int, stride: int) -> nn.ModuleList:
+    units = nn.ModuleList()
+    for index in range(blocks):
+        unit = ResidualUnit(
+            topology,
+            in_channels,
+            width,
+            stride=stride if index == 0 else 1,
+            bottleneck=layout.bottleneck,
+            pool_projection=layout.pool_projection,
+        )
+        in_channels = unit.out_channels
+        units.append(unit)
+    return units

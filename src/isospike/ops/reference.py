@@ -1,0 +1,37 @@
+"""The recurrence in eager PyTorch, differentiated by autograd: the truth that every faster version must equal."""
+
+import torch
+from torch import Tensor
+
+from isospike.ops.rule import FireRule
+from isospike.surrogates import fire
+
+
+def leaky_fire(
+    x: Tensor, v: Tensor, *, decay: float | Tensor, gain: float | Tensor, rule: FireRule
+) -> tuple[Tensor, Tensor]:
+    """See ``isospike.ops.leaky_fire``; here shapes are taken as checked.
+
+    Time is split off and put back along the folded dimension ``T*B``: that keeps the memory format of an image
+    (channels-last) through both passes, which stacking along a new dimension would lose.
+    """
+    T, B = x.shape[:2]
+    spikes = []
+    for x_t in x.flatten(0, 1).split(B):
+        h = _times(decay, v) + _times(gain, x_t.to(v.dtype))
+        s = fire(h - rule.v_threshold, rule.surrogate, strict=rule.strict)
+        v = _reset(h, s.detach() if rule.detach_reset else s, rule)
+        spikes.append(s.to(x.dtype))
+    return torch.cat(spikes).unflatten(0, (T, B)), v
+
+
+def _reset(h: Tensor, s: Tensor, rule: FireRule) -> Tensor:
+    if rule.reset == "subtract":
+        return h - s * rule.v_threshold
+    v = h * (1 - s)
+    return v + s * rule.v_reset if rule.v_reset else v
+
+
+def _times(coefficient: float | Tensor, x: Tensor) -> Tensor:
+    """Their product, without a pass over memory where the coefficient is the number 1."""
+    return x if isinstance(coefficient, float) and coefficient == 1 else coefficient * x

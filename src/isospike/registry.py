@@ -1,0 +1,89 @@
+"""Named rows, and the answer to a wrong name: the nearest right ones."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from isospike.errors import ConfigError, UnknownName
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Things of one kind by name. A name is given once; a wrong one is answered with the nearest."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._items: dict[str, T] = {}
+        self._aliases: dict[str, T] = {}
+
+    def register(self, name: str, item: T, *, aliases: Iterable[str] = ()) -> T:
+        """Give ``item`` its name and return it; ``aliases`` are understood as well, and not listed.
+
+        Raises:
+            ValueError: a name is taken.
+        """
+        for given in (name, *aliases):
+            if given in self:
+                raise ValueError(f"{self.what} '{given}' is registered twice")
+        self._items[name] = item
+        self._aliases.update(dict.fromkeys(aliases, item))
+        return item
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self:
+            raise unknown_name(self.what, name, self._items)
+        return self._items[name] if name in self._items else self._aliases[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items or name in self._aliases
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+def unknown_name(what: str, name: str, names: Iterable[str]) -> UnknownName:
+    """The error for ``name``: the nearest of ``names``, or all of them where none is near and they are few."""
+    names = list(names)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+    if near:
+        hint = "nearest: " + ", ".join(near)
+    elif len(names) <= 12:
+        hint = "choose from: " + ", ".join(names)
+    else:
+        hint = f"none of the {len(names)} known names is near"
+    return UnknownName(f"unknown {what} '{name}'; {hint}")
+
+
+def check_options(what: str, factory: Callable[..., Any], options: Iterable[str]) -> None:
+    """Refuse an option that ``factory`` does not take; one that takes ``**options`` checks them itself.
+
+    Raises:
+        UnknownName: with the nearest option that it does take.
+    """
+    parameters = inspect.signature(factory).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for option in options:
+        if option not in parameters:
+            raise unknown_name(f"option of {what}", option, parameters)
+
+
+def build(registry: Registry[Any], spec: str | Mapping[str, Any]) -> Any:
+    """Build from a name, or from a mapping ``{"kind": name, option: value, ...}``.
+
+    Raises:
+        UnknownName: no such kind, or the kind has no such option.
+        ConfigError: the mapping names no kind.
+    """
+    options = {"kind": spec} if isinstance(spec, str) else dict(spec)
+    if "kind" not in options:
+        raise ConfigError(f"a {registry.what} is given as a name or as {{kind: name, ...}}, got {dict(options)}")
+    kind = options.pop("kind")
+    factory = registry[kind]
+    check_options(f"{registry.what} '{kind}'", factory, options)
+    return factory(**options)

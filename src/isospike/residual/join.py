@@ -1,0 +1,39 @@
+"""How a branch and its skip become one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from isospike.registry import Registry
+
+
+@dataclass(frozen=True)
+class Join:
+    """An element-wise join of a branch and a skip.
+
+    Args:
+        name: As in ``join=`` of ``create_model``.
+        fn: ``fn(branch, skip)``.
+        neutral: The value of the branch that leaves the skip as it is.
+        binary: Whether it is meant for spikes in {0, 1} only.
+    """
+
+    name: str
+    fn: Callable[[Tensor, Tensor], Tensor]
+    neutral: float
+    binary: bool
+
+    def __call__(self, *, branch: Tensor, skip: Tensor) -> Tensor:
+        """Both ``[T, B, C, H, W]``, the skip also ``[1, ...]``; by keyword, as not every join is symmetric."""
+        return self.fn(branch, skip)
+
+
+JOINS: Registry[Join] = Registry("join")
+
+ADD = Join("add", lambda branch, skip: branch + skip, neutral=0.0, binary=False)
+AND = Join("and", lambda branch, skip: branch * skip, neutral=1.0, binary=True)
+IAND = Join("iand", lambda branch, skip: (1 - branch) * skip, neutral=0.0, binary=True)
+
+for _join in (ADD, AND, IAND):
+    JOINS.register(_join.name, _join)

@@ -1,0 +1,185 @@
+"""The row that says what a residual network is: words for its unit, and the presets of its source.
+
+Words: ``conv`` a convolution, ``norm`` a batch norm, ``spike`` a neuron, ``pool`` an average pool that takes over
+the stride of the convolution after it. What follows from the words is derived, never typed: what the stream
+between units carries, what the stem ends with, what closes the network, whether a unit can be the identity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+from isospike.errors import ConfigError
+from isospike.layers import CONV_INITS
+from isospike.neurons import NEURONS
+from isospike.registry import Registry, build
+from isospike.residual.join import Join
+
+WORDS = ("conv", "norm", "spike", "pool")
+
+
+@dataclass(frozen=True)
+class NormInit:
+    """How a batch norm starts.
+
+    Args:
+        weight: Initial value of the learnable weight.
+        alpha: tdBN's alpha: the norm also has the constant factor ``alpha * v_threshold``. None: no factor.
+    """
+
+    weight: float = 1.0
+    alpha: float | None = None
+
+    def scale(self, v_threshold: float) -> float:
+        """The constant factor for neurons with this threshold."""
+        return 1.0 if self.alpha is None else self.alpha * v_threshold
+
+
+@dataclass(frozen=True)
+class Topology:
+    """One residual topology. A row that makes no sense cannot be built.
+
+    Args:
+        name: First part of the model names: ``{name}_resnet{depth}``.
+        source: The paper, with its identifier.
+        cell: Words of every convolution of the branch but the last.
+        last: Words of the last convolution of the branch.
+        after: Words after the join: a neuron or nothing.
+        project: Words of the skip where the shape changes; "" where there is no skip.
+        join: How branch and skip become one; None: no skip, the unit is its branch.
+        neuron: Options of ``build(NEURONS, ...)``.
+        norm: Batch norms in the stem, inside the branch and before the head.
+        norm_last: The norm that ends the branch.
+        norm_project: Norms of the projection.
+        conv_init: Name in ``CONV_INITS``.
+        T: Time steps of the source for static images.
+        bodies: Bodies that the source (or its comparison) uses, preferred first; names in ``models.bodies``.
+
+    Raises:
+        ConfigError: the row contradicts itself; the text says how.
+    """
+
+    name: str
+    source: str
+    cell: str
+    last: str
+    neuron: Mapping[str, Any]
+    after: str = ""
+    project: str = ""
+    join: Join | None = None
+    norm: NormInit = NormInit()
+    norm_last: NormInit = NormInit()
+    norm_project: NormInit = NormInit()
+    conv_init: str = "pytorch"
+    T: int = 4
+    bodies: tuple[str, ...] = ("imagenet", "resnet19", "cifar")
+    v_threshold: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "v_threshold", build(NEURONS, self.neuron).rule.v_threshold)
+        CONV_INITS[self.conv_init]
+        for part, convs in (("cell", 1), ("last", 1), ("after", 0), ("project", 1 if self.join else 0)):
+            self._check_words(part, convs)
+        self._check_nonlinearity()
+        self._check_skip()
+
+    def branch(self, num_convs: int) -> list[str]:
+        """Words of a branch with ``num_convs`` convolutions."""
+        return self.cell.split() * (num_convs - 1) + self.last.split()
+
+    def branch_norms(self, num_convs: int) -> list[NormInit]:
+        """How each norm of such a branch starts."""
+        norms = [self.norm] * self.branch(num_convs).count("norm")
+        return [*norms[:-1], self.norm_last] if self.tail_is_norm else norms
+
+    @property
+    def stream(self) -> Literal["spike", "membrane"]:
+        """What flows from unit to unit: spikes (or counts of them), or membrane currents."""
+        return "spike" if (self.last + " " + self.after).split()[-1] == "spike" else "membrane"
+
+    @property
+    def opening(self) -> str:
+        """Words between the stem's norm and the first unit: a stream of spikes starts with a neuron."""
+        return "spike" if self.stream == "spike" else ""
+
+    @property
+    def closing(self) -> str:
+        """Words between the last unit and the head: those that the next unit would start with."""
+        words = self.cell.split()
+        return " ".join(words[: words.index("conv")])
+
+    @property
+    def can_be_identity(self) -> bool:
+        """Whether a unit passes its input on unchanged where its branch is neutral."""
+        return self.join is not None and not self.after
+
+    @property
+    def tail_is_norm(self) -> bool:
+        """Whether the last layer with weights in the branch is a norm (else it is a convolution)."""
+        words = self.last.split()
+        return "norm" in words[words.index("conv") :]
+
+    @property
+    def starts_neutral(self) -> bool:
+        """Whether every branch starts at the value that leaves the skip as it is."""
+        return self.tail_is_norm and self.norm_last.weight == 0
+
+    @property
+    def identity_at_init(self) -> bool:
+        """Whether a unit of unchanged shape is the identity before training."""
+        return self.can_be_identity and self.starts_neutral
+
+    def with_tail_init(self, weight: float) -> "Topology":
+        """The same row with the last norm of every branch starting at ``weight``; 0 makes it neutral.
+
+        Raises:
+            ConfigError: the branch does not end in a norm.
+        """
+        if not self.tail_is_norm:
+            raise ConfigError(f"tail_init sets the norm that ends a branch, and '{self.last}' of {self.name} has none")
+        return replace(self, norm_last=replace(self.norm_last, weight=weight))
+
+    def _refuse(self, why: str) -> ConfigError:
+        return ConfigError(f"topology '{self.name}': {why}")
+
+    def _check_words(self, part: str, convs: int) -> None:
+        words = getattr(self, part).split()
+        for word in words:
+            if word not in WORDS:
+                raise self._refuse(f"'{word}' in {part} is not a word; words are {', '.join(WORDS)}")
+        if words.count("conv") != convs:
+            raise self._refuse(f"{part} must hold {convs} conv, '{getattr(self, part)}' holds {words.count('conv')}")
+        for word, follower in pairwise([*words, ""]):
+            if word == "pool" and (part != "project" or follower != "conv"):
+                raise self._refuse("pool stands only in the projection, right before its conv")
+            if word == follower:
+                raise self._refuse(f"{part} says {word} twice in a row")
+        if part == "after" and words not in ([], ["spike"]):
+            raise self._refuse(f"after the join stands a spike or nothing, not '{self.after}': no weights belong there")
+
+    def _check_nonlinearity(self) -> None:
+        """Between any two convolutions that follow each other, within a unit or across units, stands one neuron."""
+        unit = [*self.branch(2), *self.after.split()]
+        turns = "".join("c" if word == "conv" else "s" for word in unit * 2 if word in ("conv", "spike"))
+        if "cc" in turns:
+            raise self._refuse("two convolutions follow each other without a neuron between: together they are one")
+        if "ss" in turns:
+            raise self._refuse("two neurons follow each other without a convolution between")
+
+    def _check_skip(self) -> None:
+        if self.join is None:
+            return
+        projected = "spike" if self.project.split()[-1] == "spike" else "membrane"
+        if self.stream == "spike" and not self.after and projected != "spike":
+            raise self._refuse(f"the stream carries spikes, so the projection must end in one, not '{self.project}'")
+        if self.stream == "membrane" and projected == "spike":
+            raise self._refuse(f"the stream carries membranes, so the projection cannot end in a spike: {self.project}")
+        if self.join.binary and (self.stream != "spike" or self.after):
+            carries = "membranes" if self.stream == "membrane" else "currents that a neuron after the join reads"
+            raise self._refuse(
+                f"join '{self.join.name}' is for spikes in {{0, 1}}, here it would join {carries}; use 'add'"
+            )
+
+
+TOPOLOGIES: Registry[Topology] = Registry("topology")

@@ -1,0 +1,27 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# Two test processes share two cores; one thread each also makes every sum the same from run to run.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images named by ISOSPIKE_DATA; the tests marked ``data`` are left out without it."""
+    return Path(os.environ["ISOSPIKE_DATA"]).resolve()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("ISOSPIKE_DATA"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("data")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)

@@ -1,0 +1,299 @@
+import pytest
+import torch
+
+import isospike as iso
+from helpers import enliven
+from isospike.errors import ConfigError, ShapeError, UnknownName
+from isospike.layers import BatchNorm
+from isospike.neurons import SpikingNeuron
+
+SMALL = [name for name in iso.list_models() if name.endswith(("_resnet8", "_resnet18", "_resnet19", "_resnet50"))]
+
+
+def test_names_cover_the_table():
+    assert {"ms_resnet20", "ms_resnet104", "ms_resnet482", "sew_resnet152", "plain_resnet8"} <= set(iso.list_models())
+    assert "sew_resnet104" not in iso.list_models()
+    assert iso.list_models("ms_*") == [name for name in iso.list_models() if name.startswith("ms_")]
+    assert iso.list_models("*_resnet19") == [f"{t}_resnet19" for t in sorted(iso.TOPOLOGIES)]
+
+
+@pytest.mark.parametrize("name", iso.list_models())
+def test_every_model_goes_forward_and_backward_at_32x32(name):
+    model = iso.create_model(name, num_classes=7)
+    logits = model(torch.randn(2, 3, 32, 32), T=2)
+    assert logits.shape == (2, 7)
+    torch.nn.functional.cross_entropy(logits, torch.tensor([1, 3])).backward()
+    missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert missing == []
+    assert model.head.fc.bias.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", iso.list_models())
+def test_every_card_tells_the_truth(name):
+    card = iso.model_card(name)
+    with torch.device("meta"):
+        model = iso.create_model(name)
+    assert card.parameters == sum(p.numel() for p in model.parameters())
+    assert card.T == model.T == model.topology.T
+    assert card.source == model.topology.source
+    assert card.macs == card.stem_macs + card.T * (card.unit_macs + card.projection_macs + card.head_macs)
+    assert card.as_dict()["macs"] == card.macs
+
+
+# Source of each number: the counts of the papers' nets, taken from their tables or their released code.
+PARAMETERS = {
+    "ms_resnet18": 11_693_736,
+    "ms_resnet34": 21_801_896,
+    "ms_resnet104": 77_350_504,
+    "ms_resnet20": 272_474,
+    "ms_resnet32": 466_906,
+    "ms_resnet44": 661_338,
+    "ms_resnet56": 855_770,
+    "ms_resnet110": 1_730_714,
+    "ms_resnet482": 7_758_106,
+}
+ROUNDED = {
+    "sew_resnet18": 11.69,
+    "sew_resnet34": 21.80,
+    "sew_resnet50": 25.56,
+    "sew_resnet101": 44.55,
+    "sew_resnet152": 60.19,
+    "vanilla_resnet18": 11.69,
+    "vanilla_resnet152": 60.19,
+    "vanilla_resnet19": 12.63,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_to_the_last_one(name):
+    assert iso.model_card(name).parameters == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_parameters_in_millions(name):
+    assert round(iso.model_card(name).parameters / 1e6, 2) == ROUNDED[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"), [("ms_resnet20", 100, 278_324), ("ms_resnet110", 100, 1_736_564)]
+)
+def test_parameters_for_100_classes(name, classes, parameters):
+    assert iso.model_card(name, num_classes=classes).parameters == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "stem", "units", "projections", "neurons"),
+    [
+        ("ms_resnet18", 224, 118.0, 1_676.3, 32.1, 2_308_096),
+        ("ms_resnet34", 224, 118.0, 3_526.0, 32.1, 3_562_496),
+        ("ms_resnet104", 224, 946.5, 11_618.4, 32.1, 7_225_344),
+        ("ms_resnet104", 288, 1_564.7, 19_205.8, 53.1, 11_943_936),
+        ("ms_resnet20", 32, 0.4, 40.1, 0.3, 188_416),
+        ("ms_resnet110", 32, 0.4, 252.4, 0.3, 1_048_576),
+        ("ms_resnet482", 32, 0.4, 1_130.1, 0.3, 4_603_904),
+    ],
+)
+def test_macs_and_neurons_of_ms_resnet(name, size, stem, units, projections, neurons):
+    card = iso.model_card(name, input_size=size)
+    found = [round(macs / 1e6, 1) for macs in (card.stem_macs, card.unit_macs, card.projection_macs)]
+    assert found == [stem, units, projections]
+    assert card.neurons == neurons
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_streaming_gives_the_bits_of_the_whole_clip(name, batch):
+    model = enliven(iso.create_model(name, num_classes=7)).eval()
+    clip = torch.randn(3, batch, 3, 32, 32)
+    with torch.no_grad():
+        whole = model(clip, per_step=True)
+        mean = model(clip)
+    state, streamed = None, []
+    for x in clip:
+        logits, state = model.step(x, state)
+        streamed.append(logits)
+    assert torch.equal(torch.stack(streamed), whole)
+    assert torch.equal(torch.stack(streamed).mean(0), mean)
+    assert not torch.equal(whole[0], whole[2])
+    assert set(state) == {n for n, m in model.named_modules() if isinstance(m, SpikingNeuron)}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_static_image_gives_the_bits_of_its_copies_in_eval(name):
+    model = enliven(iso.create_model(name, num_classes=7)).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(model(x, T=3), model(x.expand(3, *x.shape)))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_all_steps_at_once_equal_step_by_step(name):
+    """The two ways through time, the folded one of training and the stepwise one of eval, on the same statistics."""
+    model = enliven(iso.create_model(name, num_classes=7)).double().eval()
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    stepwise = model(x, T=3, per_step=True)
+    model.training = True  # the model folds time, while its norms and dropout stay in eval
+    torch.testing.assert_close(model(x, T=3, per_step=True), stepwise)
+    torch.testing.assert_close(model(x.expand(3, *x.shape), per_step=True), stepwise)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_nothing_of_a_forward_stays_in_the_model(name):
+    model = enliven(iso.create_model(name)).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        first = model(x)
+        model(torch.randn(5, 3, 32, 32), T=1)
+        assert torch.equal(model(x), first)
+
+
+def test_steps_at_call_time_and_from_the_preset():
+    model = iso.create_model("sew_resnet8").eval()
+    x = torch.randn(2, 3, 32, 32)
+    assert model(x, per_step=True).shape == (4, 2, 10)
+    assert model(x, T=7, per_step=True).shape == (7, 2, 10)
+    assert iso.create_model("sew_resnet8", T=2).eval()(x, per_step=True).shape == (2, 2, 10)
+
+
+def test_features_and_classifier():
+    model = iso.create_model("ms_resnet18", num_classes=5).eval()
+    x = torch.randn(2, 3, 64, 64)
+    features = model.forward_features(x, T=2)
+    assert features.shape == (2, 2, 512, 2, 2)
+    assert set(features.unique().tolist()) <= {0.0, 1.0}
+    model.reset_classifier(9)
+    assert model(x, T=2).shape == (2, 9)
+    model.reset_classifier(0)
+    torch.testing.assert_close(model(x, T=2), features.mean((0, -2, -1)))
+    assert iso.create_model("ms_resnet8", num_classes=0)(x).shape == (2, 64)
+    with pytest.raises(ConfigError, match="num_classes must be 0 or more, got -1"):
+        model.reset_classifier(-1)
+
+
+def test_options_change_what_they_name():
+    assert iso.create_model("ms_resnet50").layout.bottleneck
+    cifar = iso.create_model("ms_resnet50", body="cifar").layout
+    assert (cifar.blocks, cifar.widths, cifar.bottleneck) == ((8, 8, 8), (16, 32, 64), False)
+    assert iso.create_model("ms_resnet8", width=32).layout.widths == (32, 64, 128)
+    assert iso.create_model("ms_resnet18", stem="cifar").layout.strides == (1, 2, 2, 2)
+    assert iso.create_model("ms_resnet18").layout.strides == (2, 2, 2, 2)
+    assert iso.create_model("sew_resnet18").layout.strides == (1, 2, 2, 2)
+    assert iso.create_model("sew_resnet8", join="iand").topology.join.name == "iand"
+    assert list(dict(iso.create_model("ms_resnet8", project="spike conv norm").stages[1][0].skip.named_children())) == [
+        "spike",
+        "pool",
+        "conv",
+        "norm",
+    ]
+    assert iso.create_model("ms_resnet8", neuron={"decay": 0.5}).topology.neuron["v_threshold"] == 0.5
+    assert isinstance(iso.create_model("ms_resnet8", neuron={"kind": "plif"}).closing.spike, iso.PLIF)
+    assert (iso.create_model("ms_resnet8", tail_init=0.1).stages[0][0].branch.norm2.weight == 0.1).all()
+    assert iso.create_model("srm_resnet8").topology.name == "ms"
+    assert iso.create_model("ms_resnet8", dropout=0.5).head.dropout == 0.5
+
+
+def test_presets_reach_the_modules():
+    by_name = {name: iso.create_model(name) for name in ("ms_resnet8", "sew_resnet8", "vanilla_resnet8")}
+    starts = {
+        name: [(n.weight[0].item(), round(n.scale, 4)) for n in model.modules() if isinstance(n, BatchNorm)][:3]
+        for name, model in by_name.items()
+    }
+    assert starts == {
+        "ms_resnet8": [(0.5, 1), (0.5, 1), (0, 1)],
+        "sew_resnet8": [(1, 1), (1, 1), (1, 1)],
+        "vanilla_resnet8": [(1, 0.5), (1, 0.5), (1, 0.3536)],
+    }
+    rule = next(m for m in by_name["ms_resnet8"].modules() if isinstance(m, SpikingNeuron)).rule
+    assert (rule.v_threshold, rule.strict, rule.detach_reset, rule.surrogate) == (0.5, True, True, iso.Rectangle(1.0))
+    std = by_name["sew_resnet8"].stages[2][0].branch.conv2.weight.std().item()
+    assert std == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
+
+
+def test_dropout_is_drawn_once_per_sample():
+    model = enliven(iso.create_model("ms_resnet8", dropout=0.5)).eval()
+    model.training = model.head.training = True
+    x = torch.randn(4, 3, 32, 32)
+    torch.manual_seed(1)
+    logits = model(x)
+    torch.manual_seed(1)
+    per_step = model(x, per_step=True)
+    torch.testing.assert_close(per_step.mean(0), logits)
+    rates = model.forward_features(x).mean((0, -2, -1))
+    torch.manual_seed(1)
+    kept = torch.nn.functional.dropout(torch.ones_like(rates), 0.5)
+    torch.testing.assert_close(logits, model.head.fc(rates * kept))
+
+
+@pytest.mark.parametrize("in_channels", [1, 2, 3])
+def test_the_network_is_channels_last_inside(in_channels):
+    model = iso.create_model("ms_resnet8", in_channels=in_channels)
+    seen = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | BatchNorm):
+            module.register_forward_hook(
+                lambda m, args, out: seen.append(out.is_contiguous(memory_format=torch.channels_last))
+            )
+    model(torch.randn(2, in_channels, 32, 32), T=2)
+    assert seen
+    assert all(seen)
+
+
+def test_the_stem_sees_a_static_image_once():
+    model, batches = iso.create_model("ms_resnet8"), []
+    model.stem.conv.register_forward_hook(lambda m, args, out: batches.append(args[0].shape[0]))
+    x = torch.randn(2, 3, 32, 32)
+    model(x, T=5)
+    model.eval()(x, T=5)
+    assert batches == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("shape", "T", "message"),
+    [
+        ((2, 1, 32, 32), None, r"takes \[B, 3, H, W\], got \[2, 1, 32, 32\]"),
+        ((3, 32, 32), None, r"takes \[B, 3, H, W\] or \[T, B, 3, H, W\], got \[3, 32, 32\]"),
+        ((4, 2, 3, 32, 32), 5, "has 4 time steps, T=5 was asked for"),
+        ((2, 3, 32, 32), 0, "must be at least 1, got 0"),
+        ((0, 2, 3, 32, 32), None, "must be at least 1, got 0"),
+        ((2, 3, 16, 32), None, "images of 16x32 are smaller than the stride of this body, 32"),
+    ],
+)
+def test_input_that_does_not_fit_is_refused_at_the_door(shape, T, message):
+    with pytest.raises(ShapeError, match=message):
+        iso.create_model("ms_resnet18")(torch.zeros(shape), T=T)
+
+
+def test_streaming_refuses_training_mode_and_a_foreign_state():
+    model = iso.create_model("ms_resnet8")
+    x = torch.zeros(1, 3, 32, 32)
+    with pytest.raises(ConfigError, match=r"call model.eval\(\) first"):
+        model.step(x)
+    _, state = iso.create_model("ms_resnet14").eval().step(x)
+    with pytest.raises(ConfigError, match="'stages.0.1.branch.spike1' is a neuron of only one of the two"):
+        model.eval().step(x, state)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("ms_resnt20", {}, UnknownName, "unknown model 'ms_resnt20'; nearest: ms_resnet20"),
+        ("mss_resnet20", {}, UnknownName, "nearest: ms_resnet20"),
+        ("ms_resnet21", {}, UnknownName, "no body of 'ms' has depth 21.*CIFAR 6n\\+2; nearest listed: ms_resnet20"),
+        ("sew_resnet103", {}, UnknownName, "nearest listed: sew_resnet101, sew_resnet110"),
+        ("ms_resnet18", {"body": "cifar"}, UnknownName, "no body of 'ms' has depth 18.*CIFAR 6n"),
+        ("ms_resnet20", {"body": "cifer"}, UnknownName, "unknown body of 'ms' 'cifer'; nearest: cifar"),
+        ("ms_resnet20", {"stem": "cifer"}, UnknownName, "unknown stem 'cifer'; nearest: cifar"),
+        ("sew_resnet20", {"join": "nand"}, UnknownName, "unknown join 'nand'"),
+        ("ms_resnet20", {"join": "and"}, ConfigError, "use 'add'"),
+        ("plain_resnet20", {"join": "add"}, ConfigError, "'plain' has no skip, so join='add' has no meaning"),
+        ("ms_resnet20", {"neuron": {"kind": "izhikevich"}}, UnknownName, "unknown neuron 'izhikevich'"),
+        ("ms_resnet20", {"neuron": {"decya": 1}}, UnknownName, "nearest: decay"),
+        ("ms_resnet20", {"width": 15}, ConfigError, "an even number from 2 on, got 15"),
+        ("ms_resnet20", {"dropout": 1.0}, ConfigError, r"a share in \[0, 1\), got 1.0"),
+        ("ms_resnet20", {"num_classes": -1}, ConfigError, "num_classes must be 0 or more"),
+        ("ms_resnet20", {"T": 0}, ShapeError, "at least 1, got 0"),
+    ],
+)
+def test_names_and_options_that_cannot_be_are_answered(name, options, error, message):
+    with pytest.raises(error, match=message):
+        iso.create_model(name, **options)

@@ -1,0 +1,92 @@
+"""The house: imports go down, files are small, registries are complete, importing is cheap."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import isospike
+
+PACKAGE = Path(isospike.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A file imports from lower levels, or from its own unit (a module, or a folder with all that is in it).
+LEVELS = {
+    "errors": 0,
+    "registry": 0.5,
+    "surrogates": 1,
+    "ops": 2,
+    "neurons": 3,
+    "layers": 4,
+    "residual": 5,
+    "models": 6,
+}
+
+
+def unit_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Units of ours that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module or ""]
+            if node.module == "isospike":
+                names = [f"isospike.{alias.name}" for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("isospike.")}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    unit = unit_of(path)
+    if unit == "__init__":
+        return
+    for target in imports_of(path) - {unit}:
+        assert LEVELS[target] < LEVELS[unit], f"{unit} (level {LEVELS[unit]}) imports {target} ({LEVELS[target]})"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_stay_small(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_only_the_residual_folder_knows_a_topology_by_name():
+    names = {*isospike.TOPOLOGIES, "srm"}
+    for path in FILES:
+        if unit_of(path) == "residual":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare | ast.Dict | ast.Tuple | ast.List | ast.Set | ast.match_case):
+                strings = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+                assert not strings & names, f"{path}:{node.lineno} asks for a topology by name"
+
+
+def test_every_public_name_exists():
+    assert all(hasattr(isospike, name) for name in isospike.__all__)
+
+
+def test_importing_is_silent_and_quick_and_needs_no_optional_package():
+    """Best of three: the machine may be busy, the import is what it is."""
+    code = (
+        "import sys\n"
+        "for name in ('pyarrow', 'sklearn', 'tensorboard', 'vl_convert', 'kornia', 'triton', 'scipy', 'matplotlib'):\n"
+        "    sys.modules[name] = None\n"
+        "import isospike"
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - start)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert min(seconds) < 2

@@ -1,0 +1,186 @@
+"""Units against functions written by hand from the papers' equations, forward and gradient, in float64."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from helpers import REQUIRED, enliven
+from isospike.layers import Steps
+from isospike.neurons import NEURONS
+from isospike.residual import JOINS, TOPOLOGIES, ResidualUnit
+from isospike.residual.join import AND, IAND
+from isospike.residual.ms import MS
+from isospike.residual.plain import PLAIN
+from isospike.residual.sew import SEW
+from isospike.residual.vanilla import VANILLA
+
+T, B = 3, 2
+
+
+class Step(torch.autograd.Function):
+    """Written anew, so that a fault in the package's own cannot hide."""
+
+    @staticmethod
+    def forward(ctx, u, threshold, strict, slope):
+        ctx.save_for_backward(slope(u - threshold))
+        return (u > threshold if strict else u >= threshold).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.saved_tensors[0], None, None, None
+
+
+def lif_quarter(x, detach):
+    """u[t] = u[t-1] (1 - s[t-1]) / 4 + x[t]; s = u > 0.5; rectangle of width 1."""
+    u, out = torch.zeros_like(x[0]), []
+    s = torch.zeros_like(x[0])
+    for x_t in x:
+        u = 0.25 * u * (1 - (s.detach() if detach else s)) + x_t
+        s = Step.apply(u, 0.5, True, lambda d: (d.abs() < 0.5).double())
+        out.append(s)
+    return torch.stack(out)
+
+
+def if_atan(x):
+    """u[t] = u[t-1] (1 - s[t-1]) + x[t]; s = u >= 1; arctan of alpha 2; reset detached."""
+    u, out = torch.zeros_like(x[0]), []
+    s = torch.zeros_like(x[0])
+    for x_t in x:
+        u = u * (1 - s.detach()) + x_t
+        s = Step.apply(u, 1.0, False, lambda d: 1 / (1 + (math.pi * d) ** 2))
+        out.append(s)
+    return torch.stack(out)
+
+
+def conv(layer, x):
+    return F.conv2d(x.flatten(0, 1), layer.weight, stride=layer.stride, padding=layer.padding).unflatten(0, x.shape[:2])
+
+
+def norm(layer, x, factor=1.0):
+    """Batch statistics over T, B, H, W; ``factor`` is tdBN's alpha * V."""
+    mean = x.mean((0, 1, 3, 4), keepdim=True)
+    var = ((x - mean) ** 2).mean((0, 1, 3, 4), keepdim=True)
+    xhat = factor * (x - mean) / torch.sqrt(var + 1e-5)
+    return layer.weight.view(1, 1, -1, 1, 1) * xhat + layer.bias.view(1, 1, -1, 1, 1)
+
+
+def ms_unit(u, x, pool=False):
+    b = u.branch
+    y = norm(b.norm1, conv(b.conv1, lif_quarter(x, detach=True)))
+    y = norm(b.norm2, conv(b.conv2, lif_quarter(y, detach=True)))
+    if u.skip is None:
+        return y + x
+    if pool:
+        x = F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+    return y + norm(u.skip.norm, conv(u.skip.conv, x))
+
+
+def ms_bottleneck(u, x):
+    b = u.branch
+    y = x
+    for layer, bn in ((b.conv1, b.norm1), (b.conv2, b.norm2), (b.conv3, b.norm3)):
+        y = norm(bn, conv(layer, lif_quarter(y, detach=True)))
+    return y + norm(u.skip.norm, conv(u.skip.conv, x))
+
+
+def sew_unit(u, x, join):
+    b = u.branch
+    y = if_atan(norm(b.norm1, conv(b.conv1, x)))
+    y = if_atan(norm(b.norm2, conv(b.conv2, y)))
+    skip = x if u.skip is None else if_atan(norm(u.skip.norm, conv(u.skip.conv, x)))
+    return {"add": y + skip, "and": y * skip, "iand": skip * (1 - y)}[join]
+
+
+def vanilla_unit(u, x):
+    b, half = u.branch, 0.5 / math.sqrt(2)
+    y = lif_quarter(norm(b.norm1, conv(b.conv1, x), 0.5), detach=False)
+    y = norm(b.norm2, conv(b.conv2, y), half)
+    skip = x if u.skip is None else norm(u.skip.norm, conv(u.skip.conv, x), half)
+    return lif_quarter(y + skip, detach=False)
+
+
+def plain_unit(u, x):
+    b = u.branch
+    y = lif_quarter(norm(b.norm1, conv(b.conv1, x), 0.5), detach=False)
+    return lif_quarter(norm(b.norm2, conv(b.conv2, y), 0.5), detach=False)
+
+
+SAME, DOWN = {}, {"stride": 2}
+CASES = {
+    "ms": (MS, SAME, ms_unit),
+    "ms-down": (MS, DOWN, ms_unit),
+    "ms-pooled": (MS, {**DOWN, "pool_projection": True}, lambda u, x: ms_unit(u, x, pool=True)),
+    "ms-bottleneck": (MS, {"bottleneck": True}, ms_bottleneck),
+    "sew-add": (SEW, SAME, lambda u, x: sew_unit(u, x, "add")),
+    "sew-add-down": (SEW, DOWN, lambda u, x: sew_unit(u, x, "add")),
+    "sew-and": (SEW, SAME, lambda u, x: sew_unit(u, x, "and")),
+    "sew-iand-down": (SEW, DOWN, lambda u, x: sew_unit(u, x, "iand")),
+    "vanilla": (VANILLA, SAME, vanilla_unit),
+    "vanilla-down": (VANILLA, DOWN, vanilla_unit),
+    "plain": (PLAIN, SAME, plain_unit),
+    "plain-down": (PLAIN, DOWN, plain_unit),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_units_equal_the_papers_equations(case):
+    row, options, by_hand = CASES[case]
+    join = {"sew-and": AND, "sew-iand-down": IAND}.get(case, row.join)
+    unit = enliven(ResidualUnit(replace(row, join=join), 4, 8 if options is DOWN else 4, **options)).double()
+    x = torch.randn(T, B, 4, 8, 8, dtype=torch.float64)
+    if row.stream == "spike":
+        x = (x > 0).double()
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y, expected = unit(ours, Steps(T)), by_hand(unit, theirs)
+    torch.testing.assert_close(y, expected)
+    g = torch.randn_like(y)
+    d_ours = torch.autograd.grad(y, [ours, *unit.parameters()], g)
+    d_theirs = torch.autograd.grad(expected, [theirs, *unit.parameters()], g)
+    for name, a, b in zip(["x", *dict(unit.named_parameters())], d_ours, d_theirs, strict=True):
+        torch.testing.assert_close(a, b, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def fits(row, join):
+    """Whether the row takes this join; that it refuses the others is shown in test_topology."""
+    return row.join is not None and (join == "add" or (row.stream == "spike" and not row.after))
+
+
+@pytest.mark.parametrize("kind", NEURONS)
+@pytest.mark.parametrize("bottleneck", [False, True])
+@pytest.mark.parametrize(("name", "join"), [(n, j) for n in TOPOLOGIES for j in JOINS if fits(TOPOLOGIES[n], j)])
+def test_a_unit_with_a_neutral_tail_is_the_identity_where_its_row_promises_it(name, join, bottleneck, kind):
+    neuron = {"kind": kind, **REQUIRED.get(kind, {}), "strict": True}
+    row = replace(TOPOLOGIES[name], neuron=neuron, join=JOINS[join]).with_tail_init(0)
+    unit = ResidualUnit(row, 8, 2 if bottleneck else 8, bottleneck=bottleneck)
+    x = torch.randn(T, B, 8, 4, 4)
+    x = (x > 0).float().requires_grad_() if row.stream == "spike" else x.requires_grad_()
+    y = unit(x, Steps(T))
+    g = torch.randn_like(y)
+    (dx,) = torch.autograd.grad(y, x, g, retain_graph=True)
+    assert (torch.equal(y, x) and torch.equal(dx, g)) == row.identity_at_init
+    y.sum().backward()
+    assert all(p.grad.isfinite().all() for p in unit.parameters())
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_a_static_stream_gives_what_its_copies_give(name):
+    unit = enliven(ResidualUnit(TOPOLOGIES[name], 4, 8, stride=2)).double().eval()
+    x = torch.randn(1, B, 4, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(unit(x, Steps(T)), unit(x.repeat(T, 1, 1, 1, 1), Steps(T)))
+
+
+@pytest.mark.parametrize("size", [5, 6, 7, 8])
+def test_a_pooled_projection_fits_the_branch_for_odd_and_even_maps(size):
+    unit = ResidualUnit(MS, 4, 8, stride=2, pool_projection=True)
+    x = torch.randn(T, B, 4, size, size)
+    assert unit(x, Steps(T)).shape[-1] == (size + 1) // 2
+
+
+def test_and_starts_with_a_branch_that_fires_at_every_step():
+    unit = ResidualUnit(replace(SEW, join=AND).with_tail_init(0), 4, 4)
+    x = (torch.rand(T, B, 4, 4, 4) > 0.5).float()
+    assert (unit.branch(x, Steps(T)) == 1).all()
+    assert torch.equal(unit(x, Steps(T)), x)
