@@ -1,0 +1,50 @@
+"""The command ``isospike``: its parts, and the way from an error to an exit code.
+
+Exit codes: 0 done; 1 a run that failed or was stopped; 2 bad usage or unusable input.
+"""
+
+import sys
+from importlib import metadata
+
+import typer
+
+from isospike.cli.console import err
+from isospike.cli.evaluate import evaluate_command
+from isospike.cli.models import models_command
+from isospike.cli.predict import predict_command
+from isospike.cli.report import report_command
+from isospike.cli.train import train_command
+from isospike.errors import IsospikeError, RunFailed
+
+app = typer.Typer(
+    name="isospike",
+    help="Deep residual spiking neural networks, each true to its source.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("models")(models_command)
+app.command("train")(train_command)
+app.command("eval")(evaluate_command)
+app.command("predict")(predict_command)
+app.command("report")(report_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(metadata.version("isospike"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_print_version, help="Print the version.")) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one sentence, not a stack trace."""
+    try:
+        app()
+    except IsospikeError as error:
+        err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(1 if isinstance(error, RunFailed) else 2)

@@ -1,0 +1,49 @@
+"""``isospike eval``: a trained network on its test images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isospike.cli.console import Checkpoint, DataDir, Device, Json, out, print_json
+from isospike.config import with_data_dir
+from isospike.data import Augment, Loader, load_dataset
+from isospike.run_folder import RunFolder, write_json
+from isospike.train import evaluate
+from isospike.train.build import load_trained
+from isospike.train.distributed import open_world
+
+
+def evaluate_command(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    checkpoint: Checkpoint = "last",
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Test a run; the result also goes to analysis/test.json, where the report finds it."""
+    folder = RunFolder(run)
+    config = with_data_dir(folder.read_config(), data_dir)
+    dataset = load_dataset(config.data)
+    with open_world(device) as world:
+        model = load_trained(
+            folder, config, num_classes=len(dataset.classes), in_channels=dataset.channels, which=checkpoint
+        )
+        shares = {"rank": world.rank, "world": world.size}
+        loader = Loader(dataset.test, config.train.test_batch_size, shuffle=False, **shares)
+        augment = Augment(config.augment, dataset.mean, dataset.std, len(dataset.classes))
+        tested = evaluate(model.to(world.device), loader, augment, world)
+        if tested is None or not world.is_first:
+            return
+    result = tested.as_dict(dataset, checkpoint=checkpoint)
+    write_json(folder.analysis("test"), result)
+    if json:
+        print_json(result)
+    else:
+        note = f" ({dataset.note})" if dataset.note else ""
+        out.print(
+            f"{config.model.name} on {tested.count:,} test images of {dataset.name}{note}: "
+            f"accuracy {tested.accuracy:.2%}, loss {tested.loss:.4f}",
+            highlight=False,
+            soft_wrap=True,
+        )

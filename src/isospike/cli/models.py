@@ -1,0 +1,47 @@
+"""``isospike models``: what can be built."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from isospike.cli.console import Json, out, print_json
+from isospike.errors import UnknownName
+from isospike.models import ModelCard, list_models, model_card
+
+
+def models_command(
+    pattern: Annotated[str, typer.Argument(help="A name, or a shell pattern such as 'ms_*'.")] = "*", json: Json = False
+) -> None:
+    """List models with their parameters, multiply-accumulates and sources."""
+    names = list_models(pattern)
+    if not names and any(sign in pattern for sign in "*?["):
+        raise UnknownName(f"no model matches '{pattern}'; isospike models lists all")
+    cards = [model_card(name) for name in names or [pattern]]
+    if json:
+        print_json([card.as_dict() for card in cards])
+    else:
+        out.print(_table(cards))
+
+
+def _table(cards: list[ModelCard]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "T", "input", "parameters", "MACs", "neurons"):
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+    table.add_column("neuron, source")
+    for card in cards:
+        table.add_row(
+            card.name,
+            str(card.T),
+            f"{card.input_size}x{card.input_size}",
+            f"{card.parameters:,}",
+            _short(card.macs),
+            f"{card.neurons:,}",
+            f"{card.neuron['kind']} at {card.neuron['v_threshold']:g}, {card.source}",
+        )
+    return table
+
+
+def _short(count: int) -> str:
+    """With three figures and M or G."""
+    return f"{count / 1e9:.3g} G" if count >= 1e9 else f"{count / 1e6:.3g} M"

@@ -1,0 +1,106 @@
+"""``isospike train``: a new run from a recipe, or an old one taken up again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isospike.cli.console import Device, out
+from isospike.cli.report import try_report
+from isospike.config import RunConfig, with_data_dir
+from isospike.data import Dataset, load_dataset
+from isospike.errors import ConfigError
+from isospike.models import ModelCard, model_card
+from isospike.recipes import load_recipe
+from isospike.run_folder import RunFolder, next_free, write_json
+from isospike.train import Outcome, Trainer
+from isospike.train.display import Display, build_display
+from isospike.train.distributed import World, open_world
+from isospike.train.environment import environment
+
+
+def train_command(
+    recipe: Annotated[str | None, typer.Option(help="Name of a recipe, or a YAML file.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as optim.lr=0.05; may be given again."),
+    ] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Folder of the images.")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Run folder; by default a new one below runs/.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Run folder to go on with.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many optimiser steps in all.")] = None,
+    device: Device = "auto",
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.")] = None,
+) -> None:
+    """Train a model by a recipe, with a live display, checkpoints and a report at the end."""
+    overrides = list(set_ or [])
+    if seed is not None:
+        overrides.append(f"seed={seed}")
+    if resume is not None and (recipe or overrides or out_dir):
+        raise ConfigError("--resume goes on with a run as it was: it takes no --recipe, --set, --out or --seed")
+    if resume is None and recipe is None:
+        raise ConfigError("name a recipe with --recipe, or a run to go on with by --resume")
+    with open_world(device) as world:
+        if resume is not None:
+            run = RunFolder(resume)
+            config = with_data_dir(run.read_config(), data_dir)
+        else:
+            config = with_data_dir(load_recipe(recipe or "", overrides), data_dir)
+            run = RunFolder(world.agree(out_dir or next_free(Path("runs") / config.recipe)))
+        _train(config, run, world, resuming=resume is not None, max_steps=max_steps)
+
+
+def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, max_steps: int | None) -> None:
+    display = build_display(out, is_first=world.is_first)
+    dataset = load_dataset(config.data)
+    trainer = Trainer(config, dataset, run, world, display)
+    if world.is_first:
+        run.check_space(trainer.checkpoint_bytes())
+        if not resuming:
+            run.create(config, environment(world.device))
+            write_json(run.analysis("data"), dataset.facts())
+            write_json(run.analysis("model"), _card(config, dataset).as_dict())
+    world.wait()
+    _announce(config, dataset, run, trainer, display)
+    if resuming:
+        trainer.resume()
+        display.say(f"resumed at step {trainer.state.step} of {trainer.steps}")
+    outcome = trainer.fit(max_steps=max_steps)
+    if world.is_first:
+        try_report(run)
+        _conclude(outcome, dataset, run, trainer, display)
+    if outcome == "interrupted":
+        raise typer.Exit(1)
+
+
+def _card(config: RunConfig, dataset: Dataset) -> ModelCard:
+    return model_card(
+        **config.model.model_dump(),
+        input_size=dataset.size,
+        num_classes=len(dataset.classes),
+        in_channels=dataset.channels,
+    )
+
+
+def _announce(config: RunConfig, dataset: Dataset, run: RunFolder, trainer: Trainer, display: Display) -> None:
+    note = f" ({dataset.note})" if dataset.note else ""
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    display.say(
+        f"{config.model.name}, T={trainer.model.T}, {parameters:,} parameters, on {dataset.name}{note}: "
+        f"{len(dataset.train):,} training and {len(dataset.test):,} test images; run folder {run.path}"
+    )
+
+
+def _conclude(outcome: Outcome, dataset: Dataset, run: RunFolder, trainer: Trainer, display: Display) -> None:
+    state = trainer.state
+    if outcome != "done":
+        why = f"got {trainer.stop.signal}" if outcome == "interrupted" else "--max-steps"
+        display.say(f"stopped at step {state.step} of {trainer.steps} ({why}); all of it is saved")
+        display.say(f"  go on:  isospike train --resume {run.path}")
+        display.say(f"  test:   isospike eval {run.path}")
+        return
+    note = f" ({dataset.note})" if dataset.note else ""
+    display.say(
+        f"test accuracy{note}: last epoch {state.last_accuracy:.2%}, "
+        f"best epoch {state.best.accuracy:.2%} (epoch {state.best.epoch}, chosen on the test images)"
+    )

@@ -1,0 +1,174 @@
+"""From YAML and overrides to a configuration; every error is one sentence with the nearest right key."""
+
+import copy
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from isospike.config.specs import RunConfig
+from isospike.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which ``1e-4`` is a number, as in YAML 1.2, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """The value in ``text``.
+
+    Raises:
+        ConfigError: not YAML; names ``origin`` and the line.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{origin}{line}: {error.problem}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: no such file, not YAML, or not a mapping.
+    """
+    try:
+        value = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} must hold keys and values, as 'seed: 0', not a {type(value).__name__}")
+    return value
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """``values`` with each ``dotted.key=value`` put in; the value is read as YAML.
+
+    Raises:
+        ConfigError: an override without ``=``, or a path through something that has no keys.
+    """
+    changed = copy.deepcopy(dict(values))
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--set takes key=value, as optim.lr=0.05, got '{override}'")
+        *parents, last = path.split(".")
+        place: dict[str, Any] = changed
+        for parent in parents:
+            below = place.setdefault(parent, {})
+            if below is None:
+                below = place[parent] = {}
+            if not isinstance(below, dict):
+                raise ConfigError(f"--set {path}: '{parent}' is {below!r}, which has no keys")
+            place = below
+        place[last] = parse_yaml(text, f"--set {path}")
+    return changed
+
+
+def read_config(values: Mapping[str, Any], origin: str) -> RunConfig:
+    """A checked configuration.
+
+    Raises:
+        ConfigError: what is wrong with the first wrong key, where, and what would be right.
+    """
+    try:
+        return RunConfig.model_validate(_tuples(values))
+    except ValidationError as error:
+        errors = error.errors()
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise ConfigError(f"{origin}: {_sentence(errors[0], values)}{more}") from error
+
+
+def with_data_dir(config: RunConfig, data_dir: str | None) -> RunConfig:
+    """The same run with its images in another folder; None changes nothing.
+
+    Raises:
+        ConfigError: its data is not read from a folder.
+    """
+    if data_dir is None:
+        return config
+    if "dir" not in type(config.data).model_fields:
+        raise ConfigError(f"the data '{config.data.kind}' is not read from a folder: leave --data-dir out")
+    return config.model_copy(update={"data": config.data.model_copy(update={"dir": data_dir})})
+
+
+def _tuples(value: Any) -> Any:
+    """YAML has lists only; strict models take tuples."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _sentence(error: ErrorDetails, values: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in a sentence."""
+    place = ".".join(str(part) for part in _without_tags(error["loc"], values))
+    if error["type"] == "extra_forbidden":
+        return f"unknown key '{place}'{_nearest_key(error['loc'])}"
+    if error["type"] == "missing":
+        return f"the key '{place}' is missing"
+    if error["type"] == "union_tag_invalid":
+        expected = error["ctx"]["expected_tags"].replace("'", "")
+        return f"{place}.kind is '{error['ctx']['tag']}', which is none of {expected}"
+    if error["type"] == "union_tag_not_found":
+        return f"the key '{place}.kind' is missing"
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{place} must hold keys and values, got {error['input']!r}"
+    if error["type"] == "value_error":
+        return f"{place}: {error['ctx']['error']}"
+    message = error["msg"]
+    return f"{place}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+
+
+def _without_tags(loc: tuple[int | str, ...], values: Any) -> Iterator[int | str]:
+    """The path as the user wrote it: pydantic puts the kind of a union into it."""
+    for part in loc:
+        if isinstance(values, Mapping) and part not in values and values.get("kind") == part:
+            continue
+        values = values.get(part) if isinstance(values, Mapping) else None
+        yield part
+
+
+def _nearest_key(loc: tuple[int | str, ...]) -> str:
+    """The nearest keys that exist where an unknown one was given."""
+    keys = _keys_at(loc[:-1])
+    near = difflib.get_close_matches(str(loc[-1]), keys, n=3, cutoff=0.6)
+    return f"; nearest: {', '.join(near)}" if near else f"; keys there are {', '.join(keys)}"
+
+
+def _keys_at(path: tuple[int | str, ...]) -> list[str]:
+    """Keys of the models that ``path`` leads to; it may hold the kind of a union, as pydantic's paths do."""
+    specs: list[type[BaseModel]] = [RunConfig]
+    for part in map(str, path):
+        of_kind = [spec for spec in specs if part in _kinds(spec)]
+        below = [spec.model_fields[part].annotation for spec in specs if part in spec.model_fields]
+        specs = of_kind or [inner for annotation in below for inner in _specs_in(annotation)]
+    return [key for spec in specs for key in spec.model_fields]
+
+
+def _kinds(spec: type[BaseModel]) -> tuple[str, ...]:
+    return get_args(spec.model_fields["kind"].annotation) if "kind" in spec.model_fields else ()
+
+
+def _specs_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models among the members of a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [spec for member in get_args(annotation) for spec in _specs_in(member)]

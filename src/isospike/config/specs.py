@@ -1,0 +1,242 @@
+"""What a run is made of: strict models, one for each part."""
+
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Spec(BaseModel):
+    """A part of the configuration: typed strictly, no unknown keys, not changed once read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ModelSpec(Spec):
+    """Arguments of ``create_model``; classes and channels come from the data."""
+
+    name: str
+    T: PositiveInt | None = None
+    body: str | None = None
+    width: PositiveInt | None = None
+    stem: str | None = None
+    join: str | None = None
+    project: str | None = None
+    neuron: dict[str, Any] | None = None
+    tail_init: NonNegativeFloat | None = None
+    dropout: Share | None = None
+
+
+class DigitsData(Spec):
+    """Handwritten digits that come with scikit-learn, scaled up to ``size`` pixels."""
+
+    kind: Literal["digits"]
+    size: Annotated[int, Field(ge=8)] = 8
+
+
+class CifarData(Spec):
+    """CIFAR in any of its layouts below ``dir``; ``workers`` processes decode it once, into memory."""
+
+    kind: Literal["cifar10", "cifar100"]
+    dir: str | None = None
+    workers: NonNegativeInt = 0
+
+
+class FolderData(Spec):
+    """``dir/{train,val}/<class>/<image>``, decoded by ``workers`` processes whenever they are needed.
+
+    Training takes a random crop of ``crop_area`` of the image (smallest and largest share), scaled to ``size``;
+    testing takes the centre of the image whose shorter side was scaled to ``test_resize``.
+    """
+
+    kind: Literal["folder"]
+    dir: str | None = None
+    workers: NonNegativeInt = 2
+    size: PositiveInt = 224
+    test_resize: PositiveInt = 256
+    crop_area: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        if self.test_resize < self.size:
+            raise ValueError(f"test_resize={self.test_resize} is smaller than size={self.size}")
+        if not self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"crop_area is (smallest, largest) share of the image, at most 1, got {self.crop_area}")
+        return self
+
+
+class SyntheticData(Spec):
+    """Noisy patterns, one per class, made on the spot: for benchmarks and trials without files."""
+
+    kind: Literal["synthetic"]
+    classes: Annotated[int, Field(ge=2)] = 10
+    channels: PositiveInt = 3
+    size: PositiveInt = 32
+    train: PositiveInt = 2048
+    test: PositiveInt = 512
+
+
+DataSpec = Annotated[DigitsData | CifarData | FolderData | SyntheticData, Field(discriminator="kind")]
+
+
+class RandAugmentSpec(Spec):
+    """``n`` random operations of magnitude ``m`` (of 30) on every image."""
+
+    kind: Literal["randaugment"]
+    n: PositiveInt = 2
+    m: Annotated[int, Field(gt=0, lt=30)] = 9
+
+
+class AutoAugmentSpec(Spec):
+    """One of the learned policies of a table on every image."""
+
+    kind: Literal["autoaugment"]
+    table: Literal["cifar10", "imagenet", "svhn"]
+
+
+class AugmentSpec(Spec):
+    """What is done to training images; nothing by default.
+
+    ``crop``: pixels of black border before a random crop of the old size. ``flip``: mirror half of the images.
+    ``cutout``: side of a square that is set to the mean. ``mixup``, ``cutmix``: their alpha, 0 for none; with both,
+    each batch draws one of the two.
+    """
+
+    crop: NonNegativeInt = 0
+    flip: bool = False
+    policy: Annotated[RandAugmentSpec | AutoAugmentSpec, Field(discriminator="kind")] | None = None
+    cutout: NonNegativeInt = 0
+    mixup: NonNegativeFloat = 0.0
+    cutmix: NonNegativeFloat = 0.0
+
+
+NoDecay = Literal["norm", "bias", "neuron"]
+
+
+class SGDSpec(Spec):
+    """Stochastic gradient descent; ``no_decay`` names the groups without weight decay."""
+
+    kind: Literal["sgd"]
+    lr: PositiveFloat
+    momentum: Share = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegativeFloat = 0.0
+    no_decay: tuple[NoDecay, ...] = ()
+
+
+class AdamWSpec(Spec):
+    """Adam with decoupled weight decay; ``no_decay`` names the groups without it."""
+
+    kind: Literal["adamw"]
+    lr: PositiveFloat
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.01
+    no_decay: tuple[NoDecay, ...] = ()
+
+
+OptimSpec = Annotated[SGDSpec | AdamWSpec, Field(discriminator="kind")]
+
+
+class CosineSchedule(Spec):
+    """From lr to ``min_lr`` along half a cosine, after a linear warm-up; changing every step or every epoch."""
+
+    kind: Literal["cosine"]
+    warmup_epochs: NonNegativeFloat = 0.0
+    min_lr: NonNegativeFloat = 0.0
+    every: Literal["step", "epoch"] = "step"
+
+
+class StepSchedule(Spec):
+    """lr times ``gamma`` at every milestone (in epochs), after a linear warm-up."""
+
+    kind: Literal["steps"]
+    milestones: tuple[PositiveInt, ...]
+    gamma: PositiveFloat = 0.1
+    warmup_epochs: NonNegativeFloat = 0.0
+
+
+class ConstantSchedule(Spec):
+    """lr throughout, after a linear warm-up."""
+
+    kind: Literal["constant"]
+    warmup_epochs: NonNegativeFloat = 0.0
+
+
+ScheduleSpec = Annotated[CosineSchedule | StepSchedule | ConstantSchedule, Field(discriminator="kind")]
+
+
+class CrossEntropySpec(Spec):
+    """Cross-entropy on the mean logits."""
+
+    kind: Literal["cross_entropy"]
+    label_smoothing: Share = 0.0
+
+
+class TETSpec(Spec):
+    """Mean over time of the cross-entropies, plus ``weight`` times the squared distance of logits to ``target``."""
+
+    kind: Literal["tet"]
+    label_smoothing: Share = 0.0
+    weight: Share = 0.05
+    target: float = 1.0
+
+
+ObjectiveSpec = Annotated[CrossEntropySpec | TETSpec, Field(discriminator="kind")]
+
+
+class TrainSpec(Spec):
+    """How long, in what batches, in what precision, and how often to write.
+
+    ``batch_size`` is what one optimiser step sees in one process; it is cut into ``accumulate`` parts.
+    ``log_every`` and ``checkpoint_every`` are in optimiser steps; a checkpoint is also written after every epoch.
+    """
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    test_batch_size: PositiveInt = 256
+    accumulate: PositiveInt = 1
+    clip_norm: PositiveFloat | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    sync_norm: bool = False
+    log_every: PositiveInt = 1
+    checkpoint_every: PositiveInt = 200
+    tensorboard: bool = True
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be cut into accumulate={self.accumulate} equal parts"
+            )
+        return self
+
+
+class RunConfig(Spec):
+    """A whole run."""
+
+    recipe: str
+    seed: NonNegativeInt = 0
+    model: ModelSpec
+    data: DataSpec
+    augment: AugmentSpec = AugmentSpec()
+    optim: OptimSpec
+    schedule: ScheduleSpec
+    objective: ObjectiveSpec = CrossEntropySpec(kind="cross_entropy")
+    train: TrainSpec
+
+    def to_yaml(self) -> str:
+        """All of it, defaults included, so that a run folder says everything."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,8 @@
+"""Images: where they come from, how they are read, augmented and put into batches."""
+
+from isospike.data.augment import Augment
+from isospike.data.dataset import Dataset
+from isospike.data.load import load_dataset
+from isospike.data.loader import Batch, Loader
+
+__all__ = ["Augment", "Batch", "Dataset", "Loader", "load_dataset"]

@@ -1,0 +1,116 @@
+"""What happens to whole uint8 batches on their way to the network, on whatever device they are."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from isospike.config import AugmentSpec
+from isospike.data.policy import build_policy
+
+
+class Augment:
+    """Augments and normalises batches.
+
+    Everything drawn comes from the seed of the batch. In order: crop and flip, a learned or random policy,
+    normalisation, cutout, mixup or cutmix.
+
+    Args:
+        spec: What to do in training.
+        mean: Of the data, per channel, for images in [0, 1].
+        std: Likewise.
+        num_classes: For the soft targets of mixup and cutmix.
+    """
+
+    def __init__(self, spec: AugmentSpec, mean: Sequence[float], std: Sequence[float], num_classes: int) -> None:
+        self.spec, self.num_classes = spec, num_classes
+        # One multiply-add: x / 255 - mean over std.
+        self._gain = 1 / (255 * torch.tensor(std)).view(-1, 1, 1)
+        self._offset = -(torch.tensor(mean) / torch.tensor(std)).view(-1, 1, 1)
+        self._policy: Callable[[Tensor, np.random.Generator], Tensor] | None = None
+        if spec.policy is not None:
+            self._policy = build_policy(spec.policy)
+
+    def test(self, images: Tensor) -> Tensor:
+        """uint8 ``[B, C, H, W]`` to normalised float32."""
+        gain, offset = self._gain.to(images.device), self._offset.to(images.device)
+        return torch.addcmul(offset, images.float(), gain)
+
+    def train(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Augmented images ``[B, C, H, W]`` float32, and targets: the labels ``[B]``, or shares ``[B, num_classes]``
+        where images were mixed."""
+        rng = np.random.default_rng(seed)
+        spec = self.spec
+        if spec.crop or spec.flip:
+            images = crop_and_flip(images, rng, padding=spec.crop, flip=spec.flip)
+        if self._policy is not None:
+            images = self._policy(images, rng)
+        x = self.test(images)
+        if spec.cutout:
+            x = cutout(x, rng, spec.cutout)
+        if spec.mixup and (not spec.cutmix or rng.random() < 0.5):
+            return mixup(x, F.one_hot(labels, self.num_classes).float(), rng, spec.mixup)
+        if spec.cutmix:
+            return cutmix(x, F.one_hot(labels, self.num_classes).float(), rng, spec.cutmix)
+        return x, labels
+
+
+def crop_and_flip(images: Tensor, rng: np.random.Generator, *, padding: int, flip: bool) -> Tensor:
+    """A random window of the old size from the images with a black border, mirrored with probability 1/2."""
+    B, _, H, W = images.shape
+    rows = torch.from_numpy(rng.integers(0, 2 * padding + 1, B))[:, None] + torch.arange(H)
+    columns = torch.from_numpy(rng.integers(0, 2 * padding + 1, B))[:, None] + torch.arange(W)
+    if flip:
+        mirrored = torch.from_numpy(rng.random(B) < 0.5)[:, None]
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    padded = F.pad(images, (padding,) * 4)
+    batch = torch.arange(B)[:, None, None]
+    index = (batch, slice(None), rows[:, :, None], columns[:, None, :])
+    return padded[tuple(i.to(images.device) if isinstance(i, Tensor) else i for i in index)].permute(0, 3, 1, 2)
+
+
+def cutout(x: Tensor, rng: np.random.Generator, side: int) -> Tensor:
+    """Set a square of each normalised image to 0, the mean; its centre is anywhere, so part may fall outside.
+
+    Source: DeVries and Taylor 2017, arXiv:1708.04552.
+    """
+    B, _, H, W = x.shape
+    inside = []
+    for length in (H, W):
+        start = torch.from_numpy(rng.integers(0, length, B))[:, None] - side // 2
+        place = torch.arange(length)
+        inside.append((place >= start) & (place < start + side))
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return x.masked_fill(hole.to(x.device), 0.0)
+
+
+def mixup(x: Tensor, targets: Tensor, rng: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
+    """Every image and target with a share of another's, the share drawn from Beta(alpha, alpha) for the batch.
+
+    Source: Zhang et al. 2018, arXiv:1710.09412.
+    """
+    share = float(rng.beta(alpha, alpha))
+    other = torch.from_numpy(rng.permutation(len(x))).to(x.device)
+    return torch.lerp(x[other], x, share), torch.lerp(targets[other], targets, share)
+
+
+def cutmix(x: Tensor, targets: Tensor, rng: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
+    """A rectangle of every image from another, and its share of the target.
+
+    Source: Yun et al. 2019, arXiv:1905.04899.
+    """
+    H, W = x.shape[-2:]
+    cut = (1 - rng.beta(alpha, alpha)) ** 0.5
+    (top, bottom), (left, right) = (_window(rng, length, cut) for length in (H, W))
+    other = torch.from_numpy(rng.permutation(len(x))).to(x.device)
+    mixed = x.clone()
+    mixed[:, :, top:bottom, left:right] = x[other, :, top:bottom, left:right]
+    return mixed, torch.lerp(targets, targets[other], (bottom - top) * (right - left) / (H * W))
+
+
+def _window(rng: np.random.Generator, length: int, share: float) -> tuple[int, int]:
+    """A window of this share of the length, around a centre anywhere, cut off at the borders."""
+    centre, half = int(rng.integers(0, length)), length * share / 2
+    return max(0, round(centre - half)), min(length, round(centre + half))

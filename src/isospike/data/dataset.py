@@ -1,0 +1,64 @@
+"""What every data set is, once loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isospike.data.images import Images
+from isospike.errors import DataError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Two splits of images and what is to be known of them.
+
+    Args:
+        name: For reports.
+        train: Training split.
+        test: Test split.
+        classes: Names; labels are their indices.
+        channels: Of the images.
+        size: Height and width of the images as the network gets them.
+        mean: Per channel, for images in [0, 1].
+        std: Likewise.
+        note: What must be said beside every accuracy on this copy of the data; "" for nothing.
+    """
+
+    name: str
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    channels: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    note: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """All but the images, for ``analysis/data.json``: enough to use a trained network without the data."""
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("train", "test")}
+        return {**facts, "train_images": len(self.train), "test_images": len(self.test)}
+
+
+def checked_labels(labels: Sequence[int], classes: Sequence[str], where: str) -> Tensor:
+    """Labels as a tensor.
+
+    Raises:
+        DataError: none at all, one out of range, or a class without an image; says ``where``.
+    """
+    tensor = torch.as_tensor(labels, dtype=torch.int64)
+    if tensor.numel() == 0:
+        raise DataError(f"{where} holds no images")
+    wrong = ((tensor < 0) | (tensor >= len(classes))).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"{where}: image {row} has the label {int(tensor[row])}, labels run from 0 to {len(classes) - 1}"
+        )
+    empty = (torch.bincount(tensor, minlength=len(classes)) == 0).nonzero()
+    if len(empty):
+        raise DataError(f"{where} holds no image of class '{classes[int(empty[0])]}'")
+    return tensor

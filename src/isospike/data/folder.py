@@ -1,0 +1,104 @@
+"""ImageNet's layout: ``{train,val}/<class>/<image>``."""
+
+from pathlib import Path
+
+from isospike.config import FolderData
+from isospike.data.dataset import Dataset, checked_labels
+from isospike.data.decode import CentreCrop, RandomResizedCrop
+from isospike.data.images import Decode, FileImages
+from isospike.errors import DataError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
+TEST_NAMES = ("val", "test")
+# Of ImageNet's training images, as everybody uses them.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def load(spec: FolderData) -> Dataset:
+    """Both splits; classes are the folders below ``train``, in alphabetical order.
+
+    Raises:
+        DataError: no such folder, no ``train`` or ``val``, a class without images, a file that is no image.
+    """
+    root = existing(spec.dir)
+    if not (root / "train").is_dir() or test_folder(root) is None:
+        raise DataError(f"{root} must hold train/<class>/<image> and val/<class>/<image>, it holds {held(root)}")
+    classes = class_names(root / "train")
+    train = RandomResizedCrop(spec.size, spec.crop_area)
+    test = CentreCrop(spec.size, spec.test_resize)
+    return Dataset(
+        name=root.name,
+        train=read_split(root / "train", classes, train, spec.workers),
+        test=read_split(test_folder(root) or root, classes, test, spec.workers),
+        classes=classes,
+        channels=3,
+        size=spec.size,
+        mean=MEAN,
+        std=STD,
+    )
+
+
+def existing(folder: str | None) -> Path:
+    """The folder of the data.
+
+    Raises:
+        DataError: none was named, or it does not exist.
+    """
+    if folder is None:
+        raise DataError("this data set is read from files: name their folder with --data-dir")
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"the data folder {root} does not exist")
+    return root
+
+
+def held(folder: Path) -> str:
+    """The first few names in a folder, for an error."""
+    names = sorted(path.name for path in folder.iterdir())
+    return (", ".join(names[:5]) + (", ..." if len(names) > 5 else "")) or "nothing"
+
+
+def test_folder(root: Path) -> Path | None:
+    """``val`` or ``test`` below ``root``, whichever there is."""
+    return next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
+
+
+def class_names(split: Path) -> tuple[str, ...]:
+    """Names of the class folders of a split, in order.
+
+    Raises:
+        DataError: fewer than two.
+    """
+    names = tuple(sorted(path.name for path in split.iterdir() if path.is_dir()))
+    if len(names) < 2:
+        raise DataError(f"{split} must hold a folder for each of at least 2 classes, it holds {held(split)}")
+    return names
+
+
+def read_split(split: Path, classes: tuple[str, ...], decode: Decode, workers: int) -> FileImages:
+    """Every image below ``split/<class>``.
+
+    Raises:
+        DataError: a folder that is no class, a class without images, or a file that is not named as an image.
+    """
+    for path in sorted(split.iterdir()):
+        if path.is_dir() and path.name not in classes:
+            raise DataError(f"{path} is not one of the {len(classes)} classes ({', '.join(classes[:3])}, ...)")
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = _images(split / name)
+        paths += found
+        labels += [label] * len(found)
+    return FileImages(paths, checked_labels(labels, classes, str(split)), decode, workers)
+
+
+def _images(folder: Path) -> list[Path]:
+    """Image files of one class, in order; hidden files are not looked at."""
+    if not folder.is_dir():
+        raise DataError(f"the class folder {folder} does not exist")
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in paths:
+        if path.suffix.lower() not in SUFFIXES:
+            raise DataError(f"{path} is not an image; expected {', '.join(sorted(SUFFIXES))}")
+    return paths

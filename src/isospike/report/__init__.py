@@ -1,0 +1,5 @@
+"""One HTML file from a run folder, for people to look at; it needs no network."""
+
+from isospike.report.page import write_report
+
+__all__ = ["write_report"]

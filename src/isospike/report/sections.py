@@ -1,0 +1,189 @@
+"""Sections of the report: each looks at the run folder and says what it has to say, or nothing.
+
+To add one, write a function ``(RunFolder) -> Section | None`` and put it into ``SECTIONS``; the page does the rest.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from isospike.report.charts import Spec, heat_map, line_chart, thin
+from isospike.run_folder import RunFolder, read_json
+
+LARGEST_HEAT_MAP = 100  # classes
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart and what stands below it; the caption is HTML."""
+
+    spec: Spec
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, some HTML and some charts below it.
+
+    Args:
+        title: Plain text.
+        html: HTML, everything foreign in it escaped.
+        charts: Drawn after it.
+    """
+
+    title: str
+    html: str = ""
+    charts: tuple[Chart, ...] = ()
+
+
+def summary(run: RunFolder) -> Section | None:
+    """The figures that one looks for first."""
+    records = run.read_metrics()
+    config = run.read_config()
+    tests = [r for r in records if r["kind"] == "epoch" and r["split"] == "test"]
+    steps = [r for r in records if r["kind"] == "step"]
+    tested, data = run.read_analysis("test"), run.read_analysis("data") or {}
+    note = f" ({data['note']})" if data.get("note") else ""
+    figures: dict[str, str] = {}
+    if tests:
+        best = max(tests, key=lambda r: r["accuracy"])
+        figures[f"test accuracy, last epoch{note}"] = f"{tests[-1]['accuracy']:.2%}"
+        figures[f"best epoch, chosen on the test images{note}"] = f"{best['accuracy']:.2%} (epoch {best['epoch']})"
+    elif tested:
+        figures[f"test accuracy, {tested['checkpoint']} checkpoint{note}"] = f"{tested['accuracy']:.2%}"
+    if steps:
+        rates = sorted(r["images_per_s"] for r in steps)
+        figures["training loss, last"] = f"{steps[-1]['loss']:.4f}"
+        figures["optimiser steps"] = f"{steps[-1]['step']:,}"
+        figures["training time"] = _duration(steps[-1]["seconds"])
+        figures["images/s, median"] = f"{rates[len(rates) // 2]:,.0f}"
+        figures["peak memory"] = f"{max(r['peak_memory_mb'] for r in steps):,.0f} MB"
+    if not figures:
+        figures["steps so far"] = "none"
+    cards = "".join(
+        f'<div class="figure"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
+        for name, value in figures.items()
+    )
+    what = (
+        f"<p>{escape(config.model.name)} on {escape(str(data.get('name', config.data.kind)))}, seed {config.seed}.</p>"
+    )
+    return Section("Summary", f'{what}<div class="figures">{cards}</div>')
+
+
+def curves(run: RunFolder) -> Section | None:
+    """Loss, accuracy and what else was recorded over the steps."""
+    records = run.read_metrics()
+    steps = [r for r in records if r["kind"] == "step"]
+    epochs = [r for r in records if r["kind"] == "epoch"]
+    if not steps:
+        return None
+    tests = [r for r in epochs if r["split"] == "test"]
+    loss = _series(steps, "loss", "training") + _series(tests, "loss", "test")
+    charts = [Chart(line_chart(loss, x="optimiser step", y="loss", title="Loss"), "Loss.")]
+    if epochs:
+        accuracy = [
+            point
+            for split in ("train", "test")
+            for point in _series([r for r in epochs if r["split"] == split], "accuracy", split, x="epoch")
+        ]
+        chart = line_chart(accuracy, x="epoch", y="accuracy", title="Accuracy", percent=True)
+        charts.append(Chart(chart, "Accuracy, of training as the epoch went along."))
+    for key, title, log in (
+        ("lr", "Learning rate", False),
+        ("grad_norm", "Gradient norm", True),
+        ("images_per_s", "Images per second", False),
+    ):
+        points = [p for p in _series(steps, key, title) if math.isfinite(p["value"]) and (not log or p["value"] > 0)]
+        if points:
+            chart = line_chart(points, x="optimiser step", y=title.lower(), title=title, log=log)
+            charts.append(Chart(chart, f"{title}."))
+    hint = "<p class='hint'>Click a name in a legend to pick a line, hold shift and turn the wheel to zoom.</p>"
+    return Section("Curves", hint, tuple(charts))
+
+
+def confusion(run: RunFolder) -> Section | None:
+    """Which classes are taken for which."""
+    tested = run.read_analysis("test")
+    if tested is None:
+        return None
+    classes, matrix = tested["classes"], tested["confusion"]
+    pairs = sorted(
+        (
+            (count, classes[true], classes[guess], count / max(1, sum(counts)))
+            for true, counts in enumerate(matrix)
+            for guess, count in enumerate(counts)
+            if true != guess and count
+        ),
+        reverse=True,
+    )
+    rows = [(true, guess, f"{count:,}", f"{share:.1%}") for count, true, guess, share in pairs[:10]]
+    table = _table(("true class", "taken for", "images", "share of the class"), rows)
+    text = f"<p>{tested['images']:,} test images, {escape(tested['checkpoint'])} checkpoint.</p>"
+    html = f"{text}<h3>Most often confused</h3>{table if rows else '<p>No image was put into a wrong class.</p>'}"
+    if len(classes) > LARGEST_HEAT_MAP:
+        return Section("Confusion", html)
+    chart = heat_map(matrix, classes, title="Confusion matrix")
+    return Section("Confusion", html, (Chart(chart, "Confusion matrix: the share of each true class."),))
+
+
+def model(run: RunFolder) -> Section | None:
+    """The model's card."""
+    card = run.read_analysis("model")
+    if card is None:
+        return None
+    whole = {key: f"{value:,}" if isinstance(value, int) else value for key, value in card.items()}
+    return Section("Model", _table(("", ""), _flat(whole)))
+
+
+def configuration(run: RunFolder) -> Section | None:
+    """The whole configuration."""
+    return Section("Configuration", f"<pre>{escape(run.read_config().to_yaml())}</pre>")
+
+
+def environment(run: RunFolder) -> Section | None:
+    """Versions and hardware."""
+    path = run.path / "env.json"
+    return Section("Environment", _table(("", ""), _flat(read_json(path)))) if path.is_file() else None
+
+
+SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
+    summary,
+    curves,
+    confusion,
+    model,
+    configuration,
+    environment,
+)
+
+
+def _series(records: Iterable[Mapping[str, Any]], key: str, name: str, *, x: str = "step") -> list[dict[str, Any]]:
+    return thin([{"x": r[x], "value": r[key], "series": name} for r in records if key in r])
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    heads = "".join(f"<th>{escape(cell)}</th>" for cell in head) if any(head) else ""
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table>{f"<tr>{heads}</tr>" if heads else ""}{body}</table></div>'
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested mappings as dotted names."""
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        rows += (
+            _flat(value, f"{name}.")
+            if isinstance(value, Mapping)
+            else [(name, "-" if value in (None, "") else str(value))]
+        )
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,0 +1,184 @@
+"""The run folder: the only thing that training, analysis and report share.
+
+config.yaml env.json metrics.jsonl checkpoints/ model.safetensors analysis/*.json report.html
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from isospike.config import RunConfig, read_config, read_yaml
+from isospike.errors import ConfigError, RunFailed
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def config(self) -> Path:
+        """All of the configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """A JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        """The weights at the end of training."""
+        return self.path / "model.safetensors"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    def checkpoint(self, name: str) -> Path:
+        """The checkpoint called "last" or "best"."""
+        return self.path / "checkpoints" / f"{name}.safetensors"
+
+    def analysis(self, name: str) -> Path:
+        """A result by its name, such as "test"."""
+        return self.path / "analysis" / f"{name}.json"
+
+    def create(self, config: RunConfig, environment: Mapping[str, Any]) -> None:
+        """Make the folder for a new run.
+
+        Raises:
+            ConfigError: there is a run in it already, or it cannot be written.
+        """
+        if self.config.exists():
+            raise ConfigError(
+                f"{self.path} already holds a run: continue it with --resume {self.path}, or name another --out"
+            )
+        try:
+            for folder in (self.path, self.path / "checkpoints", self.path / "analysis"):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, config.to_yaml())
+            write_json(self.path / "env.json", environment)
+        except OSError as error:
+            raise ConfigError(f"cannot write the run folder {self.path}: {error.strerror}") from error
+
+    def check_space(self, needed: int) -> None:
+        """Refuse to begin what cannot be saved.
+
+        Raises:
+            ConfigError: the folder cannot be written, or its disk has fewer than ``needed`` bytes left.
+        """
+        probe = self.path / "checkpoints" / ".probe"
+        try:
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"probe")
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(f"cannot write to {probe.parent}: {error.strerror}") from error
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise ConfigError(
+                f"the disk of {self.path} has {free / 1e6:,.0f} MB left, and the checkpoints of this run take "
+                f"{needed / 1e6:,.0f} MB: free some space or name another --out"
+            )
+
+    def read_config(self) -> RunConfig:
+        """The configuration of the run.
+
+        Raises:
+            ConfigError: there is no run here, or its configuration is damaged.
+        """
+        if not self.config.is_file():
+            raise ConfigError(f"{self.path} is not a run folder: it holds no config.yaml")
+        return read_config(read_yaml(self.config), str(self.config))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All whole records; a last line that was torn when the run was killed is left out.
+
+        Raises:
+            ConfigError: a line before the last one is damaged.
+        """
+        if not self.metrics.is_file():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8", errors="replace").split("\n")
+        records = []
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ConfigError(f"{self.metrics}, line {number} is damaged: {error.msg}") from error
+        return records
+
+    def read_analysis(self, name: str) -> dict[str, Any] | None:
+        """A result, or None where it has not been made."""
+        return read_json(self.analysis(name)) if self.analysis(name).is_file() else None
+
+
+class MetricsWriter:
+    """Appends records to ``metrics.jsonl``, from ``size`` bytes on: what a killed run wrote after that is dropped."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        try:
+            self._file = path.open("a", encoding="utf-8")
+            self._file.truncate(size)
+        except OSError as error:
+            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record; it is on its way to the disk when this returns.
+
+        Raises:
+            RunFailed: the disk does not take it.
+        """
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise RunFailed(f"cannot write {self._file.name}: {error.strerror}") from error
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far, those before this writer included."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def next_free(path: Path) -> Path:
+    """``path``, or with the first number behind it that is not taken: a new run never touches an old one."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON: {error}") from error

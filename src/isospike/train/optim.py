@@ -1,0 +1,54 @@
+"""Optimisers, which parameters decay, and the learning rate at every step."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from isospike.config import ConstantSchedule, CosineSchedule, OptimSpec, ScheduleSpec, SGDSpec
+from isospike.layers import BatchNorm
+from isospike.neurons import SpikingNeuron
+
+
+def build_optimizer(spec: OptimSpec, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser over all parameters of ``model``, those named by ``no_decay`` without weight decay."""
+    free = set(_parameters_of(model, spec.no_decay))
+    decayed = [p for p in model.parameters() if p not in free]
+    groups = [
+        {"params": decayed, "weight_decay": spec.weight_decay},
+        {"params": [p for p in model.parameters() if p in free], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if isinstance(spec, SGDSpec):
+        return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov)
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps)
+
+
+def _parameters_of(model: nn.Module, kinds: tuple[str, ...]) -> Iterator[nn.Parameter]:
+    """Parameters of batch norms ("norm"), of neurons ("neuron"), and biases of all other layers ("bias")."""
+    for module in model.modules():
+        kind = "norm" if isinstance(module, BatchNorm) else "neuron" if isinstance(module, SpikingNeuron) else "bias"
+        if kind in kinds:
+            for name, parameter in module.named_parameters(recurse=False):
+                if kind != "bias" or name == "bias":
+                    yield parameter
+
+
+def learning_rate(spec: ScheduleSpec, lr: float, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """The learning rate of optimiser step ``step``, counted from 0.
+
+    A linear warm-up reaches ``lr`` at its last step. The cosine then runs over what is left, and like the sources'
+    never spends a step at its end value: with ``n`` changes the k-th is at ``k/n`` of the half period.
+    """
+    warmup = round(spec.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    if isinstance(spec, ConstantSchedule):
+        return lr
+    if isinstance(spec, CosineSchedule):
+        unit = steps_per_epoch if spec.every == "epoch" else 1
+        past = (step // unit - warmup // unit) / max(1, (epochs * steps_per_epoch) // unit - warmup // unit)
+        return spec.min_lr + (lr - spec.min_lr) * (1 + math.cos(math.pi * past)) / 2
+    passed = sum(step >= milestone * steps_per_epoch for milestone in spec.milestones)
+    return lr * spec.gamma**passed

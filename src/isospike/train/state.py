@@ -1,0 +1,70 @@
+"""Where a run is: everything beside tensors that a resumed run must know."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Sums:
+    """Loss and hits over some images."""
+
+    loss: float = 0.0
+    correct: float = 0.0
+    images: float = 0.0
+
+    def add(self, loss: float, correct: float, images: float) -> None:
+        """Add those of one step; ``loss`` is summed over its images."""
+        self.loss += loss
+        self.correct += correct
+        self.images += images
+
+    def means(self) -> dict[str, float]:
+        """Loss and accuracy per image."""
+        return {"loss": self.loss / self.images, "accuracy": self.correct / self.images}
+
+
+@dataclass
+class Best:
+    """The epoch of highest test accuracy so far."""
+
+    accuracy: float = -1.0
+    epoch: int = 0
+
+
+@dataclass
+class RunState:
+    """Position and running sums.
+
+    Args:
+        step: Optimiser steps done.
+        epoch: Epochs whose test has been done.
+        batch: Batches of the current epoch done.
+        seconds: Time spent in training steps.
+        window: Sums since the last logged step.
+        this_epoch: Sums of the current epoch.
+        best: Best test so far.
+        last_accuracy: Test accuracy after the last whole epoch; None before the first.
+        metrics_size: Bytes of ``metrics.jsonl`` that belong to this state.
+        scaler: State of the fp16 gradient scaler.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    window: Sums = field(default_factory=Sums)
+    this_epoch: Sums = field(default_factory=Sums)
+    best: Best = field(default_factory=Best)
+    last_accuracy: float | None = None
+    metrics_size: int = 0
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunState":
+        """What ``as_dict`` gave."""
+        nested = {"window": Sums, "this_epoch": Sums, "best": Best}
+        return cls(**{key: nested[key](**value) if key in nested else value for key, value in values.items()})

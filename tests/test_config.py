@@ -1,0 +1,113 @@
+import pytest
+
+from isospike.config import SGDSpec, apply_overrides, parse_yaml, read_config, read_yaml, with_data_dir
+from isospike.errors import ConfigError
+
+BASE = """
+recipe: trial
+model: {name: ms_resnet20}
+data: {kind: digits}
+optim: {kind: sgd, lr: 1e-1, weight_decay: 1e-4}
+schedule: {kind: cosine}
+train: {epochs: 1, batch_size: 32}
+"""
+
+
+def config(*overrides):
+    return read_config(apply_overrides(parse_yaml(BASE, "BASE"), overrides), "recipe trial")
+
+
+def test_yaml_numbers_are_numbers():
+    optim = config().optim
+    assert isinstance(optim, SGDSpec)
+    assert (optim.lr, optim.weight_decay) == (0.1, 1e-4)
+    assert config("optim.lr=5E-2").optim.lr == 0.05
+    assert config("train.clip_norm=1e+1").train.clip_norm == 10
+
+
+def test_all_of_it_comes_back_from_its_own_yaml():
+    written = config("augment={crop: 4, policy: {kind: randaugment, n: 1}}", "optim={kind: adamw, lr: 0.001}")
+    assert read_config(parse_yaml(written.to_yaml(), "written"), "written") == written
+
+
+def test_overrides_do_not_touch_what_they_are_put_into():
+    values = parse_yaml(BASE, "BASE")
+    apply_overrides(values, ["optim.lr=7", "augment.policy.kind=randaugment"])
+    assert values == parse_yaml(BASE, "BASE")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lr=abc", "recipe trial: optim.lr: input should be a valid number, got 'abc'"),
+        ("optim.lr=", "optim.lr: input should be a valid number, got None"),
+        ("optim.lr=-1", "optim.lr: input should be greater than 0, got -1"),
+        ("optim.lrr=1", "unknown key 'optim.lrr'; nearest: lr"),
+        ("trian.epochs=1", "unknown key 'trian'; nearest: train"),
+        ("model.naem=1", "unknown key 'model.naem'; nearest: name"),
+        ("model=3", "model must hold keys and values, got 3"),
+        ("optim=null", "optim must hold keys and values, got None"),
+        ("data.kind=digts", "data.kind is 'digts', which is none of digits, cifar10, cifar100, folder, synthetic"),
+        ("data={size: 8}", "the key 'data.kind' is missing"),
+        ("data.dir=x", "unknown key 'data.dir'; keys there are kind, size"),
+        ("data.size=7", "data.size: input should be greater than or equal to 8, got 7"),
+        ("optim={kind: sgd}", "the key 'optim.lr' is missing"),
+        ("objective={kind: tet, wieght: 1}", "unknown key 'objective.wieght'; nearest: weight"),
+        ("augment.policy={kind: randaugment, m: 40}", "augment.policy.m: input should be less than 30, got 40"),
+        ("augment.policy={kind: randaugment, mm: 4}", "unknown key 'augment.policy.mm'; nearest: m"),
+        ("optim.no_decay=[gain]", "optim.no_decay.0: input should be 'norm', 'bias' or 'neuron', got 'gain'"),
+        ("train.batch_size=2.5", "train.batch_size: input should be a valid integer, got 2.5"),
+        ("train.accumulate=5", "train: batch_size=32 cannot be cut into accumulate=5 equal parts"),
+        ("data={kind: folder, test_resize: 100}", "data: test_resize=100 is smaller than size=224"),
+        ("data={kind: folder, crop_area: [0.5, 0.1]}", "crop_area is \\(smallest, largest\\)"),
+        ("train.ema=1.0", "train.ema: input should be less than 1, got 1.0"),
+        ("seed=1.5", "seed: input should be a valid integer, got 1.5"),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_sentence(override, message):
+    with pytest.raises(ConfigError, match=message) as raised:
+        config(override)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lr", "--set takes key=value, as optim.lr=0.05, got 'optim.lr'"),
+        ("=3", "--set takes key=value"),
+        ("optim.lr.x=1", "--set optim.lr.x: 'lr' is 0.1, which has no keys"),
+        ("train.epochs=[1", "--set train.epochs, line 1: "),
+    ],
+)
+def test_an_override_that_is_none_is_refused(override, message):
+    with pytest.raises(ConfigError, match=message):
+        config(override)
+
+
+def test_several_errors_are_counted():
+    with pytest.raises(ConfigError, match=r"\(and 1 more\)"):
+        config("optim.lr=abc", "seed=x")
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read .*none.yaml"):
+        read_yaml(tmp_path / "none.yaml")
+    for text, message in (
+        ("a: 1\na: 2\n", "bad.yaml, line 1: the key 'a' stands twice"),
+        ("a: [1\n", "bad.yaml, line 2"),
+        ("- a\n", "must hold keys and values, as 'seed: 0', not a list"),
+    ):
+        path = tmp_path / "bad.yaml"
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            read_yaml(path)
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_yaml(tmp_path / "bytes.yaml")
+
+
+def test_the_data_folder_goes_where_there_is_one():
+    assert with_data_dir(config("data={kind: cifar10}"), "/some/where").data.dir == "/some/where"
+    assert with_data_dir(config(), None) == config()
+    with pytest.raises(ConfigError, match="the data 'digits' is not read from a folder"):
+        with_data_dir(config(), "/some/where")
