@@ -19,6 +19,7 @@ LEVELS = {
     "registry": 1,
     "optional": 1,
     "seeding": 1,
+    "text": 1,
     "surrogates": 2,
     "ops": 3,
     "neurons": 4,

@@ -11,6 +11,7 @@ from typing import Any
 
 from isospike.report.charts import Spec, heat_map, line_chart, thin
 from isospike.run_folder import RunFolder, read_json
+from isospike.text import duration
 
 LARGEST_HEAT_MAP = 100  # classes
 
@@ -57,7 +58,7 @@ def summary(run: RunFolder) -> Section | None:
         rates = sorted(r["images_per_s"] for r in steps)
         figures["training loss, last"] = f"{steps[-1]['loss']:.4f}"
         figures["optimiser steps"] = f"{steps[-1]['step']:,}"
-        figures["training time"] = _duration(steps[-1]["seconds"])
+        figures["training time"] = duration(steps[-1]["seconds"])
         figures["images/s, median"] = f"{rates[len(rates) // 2]:,.0f}"
         figures["peak memory"] = f"{max(r['peak_memory_mb'] for r in steps):,.0f} MB"
     if not figures:
@@ -179,11 +180,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             else [(name, "-" if value in (None, "") else str(value))]
         )
     return rows
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

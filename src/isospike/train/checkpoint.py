@@ -118,9 +118,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
     for key, value in tensors.items():
         what, name = key.split(".", 1)
         parameter = parameters[name]
-        if value.shape == parameter.shape:
-            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        optimizer.state[parameter][what] = value
+        own = torch.empty_like(parameter, dtype=value.dtype) if value.shape == parameter.shape else value.clone()
+        optimizer.state[parameter][what] = own.copy_(value)
 
 
 def check_same_run(saved: Mapping[str, Any], config: RunConfig, path: Path) -> None:

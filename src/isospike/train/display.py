@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from isospike.text import duration
+
 
 class Display(ABC):
     """Told of every step and every test of a run."""
@@ -88,7 +90,7 @@ class PlainDisplay(Display):
             return
         self.shown = now
         left = (now - self.began) / max(1, step - self.first) * (self.steps - step)
-        self.say(f"step {step}/{self.steps}  {figures(record)}  {left:,.0f} s left")
+        self.say(f"step {step}/{self.steps}  {figures(record)}  {duration(left)} left")
 
     def say(self, text: str) -> None:
         """A line, never wrapped."""

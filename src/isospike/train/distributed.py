@@ -1,5 +1,7 @@
 """One process or several: what torchrun says, and the few collective operations that training needs."""
 
+import gc
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from isospike.errors import ConfigError
 from isospike.layers import synchronise_norms
+from isospike.train.memory import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -58,7 +61,10 @@ class World:
             return model
         if sync_norm and dist.group.WORLD is not None:
             synchronise_norms(model, dist.group.WORLD)
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        # torch 2.13 renames this option; running statistics are shared before a test, and no forward needs them.
+        new_name = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+        option = "forward_sync_buffers" if new_name else "broadcast_buffers"
+        return DistributedDataParallel(model, **{option: False})
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give all processes the running statistics of the first, so that all test the same network."""
@@ -69,7 +75,7 @@ class World:
 
 @contextmanager
 def open_world(device: str) -> Iterator[World]:
-    """Join the processes that torchrun started, or stand alone.
+    """Join the processes that torchrun started, or stand alone; on a CPU, also set up its memory for training.
 
     Args:
         device: "auto" takes a GPU where there is one; or "cpu", "cuda", "cuda:1".
@@ -82,6 +88,8 @@ def open_world(device: str) -> Iterator[World]:
     chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+    else:
+        keep_freed_memory()
     if size == 1:
         yield World(0, 1, chosen)
         return
@@ -89,6 +97,7 @@ def open_world(device: str) -> Iterator[World]:
     try:
         yield World(rank, size, chosen)
     finally:
+        gc.collect()  # a wrapped model left in a reference cycle would keep gloo's threads alive into the exit
         dist.destroy_process_group()
 
 

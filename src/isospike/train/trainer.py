@@ -20,9 +20,9 @@ from isospike.train import checkpoint
 from isospike.train.build import build_model
 from isospike.train.display import Display
 from isospike.train.distributed import World
-from isospike.train.environment import peak_memory_mb
 from isospike.train.evaluate import Evaluation, evaluate
-from isospike.train.guard import first_bad_gradient, first_bad_layer
+from isospike.train.guard import first_bad_place
+from isospike.train.memory import peak_memory_mb
 from isospike.train.objective import build_objective
 from isospike.train.optim import build_optimizer, learning_rate
 from isospike.train.state import Best, RunState, Sums
@@ -142,8 +142,8 @@ class Trainer:
         loss, correct = self._forward_backward(images, targets, labels)
         sums = self.world.sum(torch.stack([loss * len(labels), correct, correct.new_tensor(len(labels))])).tolist()
         if not math.isfinite(sums[0]):
-            raise self._failed("the loss", first_bad_layer(self.model, lambda: self._forward(images, targets)[1]))
-        grad_norm = self._update()
+            raise self._not_finite("the loss", images, targets)
+        grad_norm = self._update(images, targets)
         self.state.step += 1
         self.state.batch += 1
         self.state.window.add(*sums)
@@ -179,14 +179,14 @@ class Trainer:
             logits = self.network(x, per_step=True)
         return logits, self.objective(logits.float(), y)
 
-    def _update(self) -> float:
+    def _update(self, images: Tensor, targets: Tensor) -> float:
         """One step of the optimiser; the norm of the gradient before clipping."""
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         # In fp16 an infinite gradient is nothing unusual: the scaler leaves the step out and lowers its scale.
         hopeless = not self.scaler.is_enabled() or self.scaler.get_scale() < MIN_SCALE
         if hopeless and not norm.isfinite():
-            raise self._failed("the gradient", first_bad_gradient(self.model))
+            raise self._not_finite("the gradient", images, targets)
         if self.config.train.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.train.clip_norm, norm)
         self.scaler.step(self.optimizer)
@@ -303,7 +303,8 @@ class Trainer:
         """Whether any process got a signal: all must stop at the same step."""
         return self.world.any(bool(self.stop))
 
-    def _failed(self, what: str, where: str) -> RunFailed:
+    def _not_finite(self, what: str, images: Tensor, targets: Tensor) -> RunFailed:
+        where = first_bad_place(self.model, lambda: self._forward(images, targets)[1])
         saved = self.run.checkpoint("last")
         kept = f" The last checkpoint, {saved}, is from before." if saved.is_file() else ""
         return RunFailed(

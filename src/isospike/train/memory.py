@@ -1,0 +1,29 @@
+"""How much memory a process has held, and how its allocator treats large tensors."""
+
+import ctypes
+import resource
+
+import torch
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep what is freed instead of giving it back to the system; whether it was possible.
+
+    By default every tensor of more than 32 MB is mapped anew, and the system zeroes all its pages, at every step.
+    For large batches on a CPU that costs as much as the convolutions (docs/performance.md). The peak of resident memory
+    grows little. It holds for the whole process, so commands call it and the library does not.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory held so far: allocated on a GPU, resident in the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -1,0 +1,270 @@
+"""The command line as a person uses it: output, exit codes, and a sentence for every mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from isospike.cli import app as cli
+from isospike.run_folder import RunFolder
+
+TINY = [
+    "--recipe", "digits_ms_resnet20", "--set", "model.name=ms_resnet8", "--set", "model.T=2", "--set", "data.size=8",
+    "--set", "train.epochs=2", "--set", "train.tensorboard=false",
+]  # fmt: skip
+
+
+def call(*arguments, expect=0):
+    """Run the command in this process; returns nothing, output is for capsys."""
+    old, sys.argv = sys.argv, ["isospike", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        sys.argv = old
+    assert left.value.code in ((0, None) if expect == 0 else (expect,))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of two epochs."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    call("train", *TINY, "--out", folder)
+    return folder
+
+
+def test_the_surface_is_what_the_documentation_says():
+    """The command line does not grow by accident: a new option belongs into this list and into the README."""
+    commands = typer.main.get_command(cli.app).commands
+    surface = {name: sorted(o for p in c.params for o in p.opts if o.startswith("--")) for name, c in commands.items()}
+    assert surface == {
+        "models": ["--json"],
+        "train": ["--data-dir", "--device", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set"],
+        "eval": ["--checkpoint", "--data-dir", "--device", "--json"],
+        "predict": ["--checkpoint", "--device", "--json"],
+        "report": [],
+    }
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["models", "--help"], ["--version"]])
+def test_help_and_version(arguments, capsys):
+    call(*arguments)
+    assert capsys.readouterr().out
+
+
+def test_models_as_a_table_and_as_json(capsys):
+    call("models", "ms_resnet1*")
+    table = capsys.readouterr().out
+    assert "ms_resnet104" in table
+    assert "77,350,504" in table
+    assert "sew" not in table
+    call("models", "ms_resnet26", "--json")
+    (card,) = json.loads(capsys.readouterr().out)
+    assert (card["name"], card["T"], card["parameters"]) == ("ms_resnet26", 6, 369690)
+
+
+def test_a_run_leaves_its_folder(run):
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "config.yaml", "env.json", "metrics.jsonl", "checkpoints", "model.safetensors", "analysis", "report.html",
+    }  # fmt: skip
+    environment = json.loads((run / "env.json").read_text())
+    assert environment["command"].startswith("isospike train --recipe digits_ms_resnet20")
+    assert environment["packages"]["torch"]
+    data = RunFolder(run).read_analysis("data")
+    assert (data["name"], data["size"], data["classes"]) == ("digits", 8, [str(n) for n in range(10)])
+
+
+def test_training_says_what_came_out(tmp_path, capsys):
+    call("train", *TINY, "--out", tmp_path / "run", "--set", "train.epochs=1", "--seed", 7)
+    said = capsys.readouterr().out
+    for part in (
+        "ms_resnet8, T=2",
+        "1,442 training and 355 test images",
+        "test accuracy: last epoch",
+        "best epoch",
+        "report:",
+    ):
+        assert part in said
+    assert RunFolder(tmp_path / "run").read_config().seed == 7
+
+
+@pytest.mark.parametrize("checkpoint", ["last", "best"])
+def test_eval_repeats_the_test_of_training(run, capsys, checkpoint):
+    tests = [r for r in RunFolder(run).read_metrics() if r["kind"] == "epoch" and r["split"] == "test"]
+    expected = tests[-1] if checkpoint == "last" else max(tests, key=lambda r: r["accuracy"])
+    call("eval", run, "--checkpoint", checkpoint, "--json")
+    tested = json.loads(capsys.readouterr().out)
+    assert (tested["accuracy"], tested["loss"], tested["images"]) == (expected["accuracy"], expected["loss"], 355)
+    call("eval", run, "--checkpoint", checkpoint)
+    assert f"accuracy {expected['accuracy']:.2%}" in capsys.readouterr().out
+    assert RunFolder(run).read_analysis("test")["checkpoint"] == checkpoint
+
+
+def test_predict_images_of_any_size_and_mode(run, tmp_path, capsys):
+    paths = [tmp_path / "grey.png", tmp_path / "colour.jpg"]
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 12), dtype=np.uint8)).save(paths[0])
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 30, 3), dtype=np.uint8)).save(paths[1])
+    call("predict", run, *paths, "--json")
+    results = json.loads(capsys.readouterr().out)
+    assert [r["image"] for r in results] == [str(p) for p in paths]
+    for result in results:
+        shares = [p["probability"] for p in result["predictions"]]
+        assert len(shares) == 5
+        assert shares == sorted(shares, reverse=True)
+        assert 0 < sum(shares) <= 1.0001
+    call("predict", run, *paths)
+    assert "grey.png" in capsys.readouterr().out
+
+
+def test_report_alone(run, capsys):
+    (run / "report.html").unlink()
+    call("report", run)
+    assert "report.html" in capsys.readouterr().out
+    assert (run / "report.html").is_file()
+
+
+MISTAKES = {
+    ("train",): "name a recipe with --recipe, or a run to go on with by --resume",
+    ("train", "--recipe", "digits_ms_resnt20"): "unknown recipe 'digits_ms_resnt20'; nearest: digits_ms_resnet20",
+    ("train", "--recipe", "none.yaml"): "cannot read none.yaml",
+    ("train", *TINY, "--set", "optim.lrr=1"): "unknown key 'optim.lrr'; nearest: lr",
+    ("train", *TINY, "--set", "optim.lr=fast"): "optim.lr: input should be a valid number, got 'fast'",
+    ("train", *TINY, "--set", "model.name=ms_resnet9"): "no body of 'ms' has depth 9",
+    ("train", *TINY, "--set", "model.neuron={decya: 1}"): "nearest: decay",
+    ("train", *TINY, "--set", "model.join=and"): "use 'add'",
+    ("train", *TINY, "--device", "cuda:9"): "device 'cuda:9': PyTorch sees",
+    ("train", *TINY, "--device", "tpu"): "device must be auto, cpu, cuda or cuda:N, got 'tpu'",
+    ("train", *TINY, "--data-dir", "somewhere"): "the data 'digits' is not read from a folder",
+    ("train", *TINY, "--set", "train.batch_size=2000"): "fewer than a batch of 2000: lower train.batch_size",
+    ("train", "--recipe", "cifar10_ms_resnet20"): "name their folder with --data-dir",
+    ("train", "--recipe", "cifar10_ms_resnet20", "--data-dir", "nowhere"): "the data folder nowhere does not exist",
+    ("train", "--resume", "nowhere"): "nowhere is not a run folder: it holds no config.yaml",
+    ("train", "--resume", "nowhere", "--seed", "1"): "--resume goes on with a run as it was",
+    ("eval", "nowhere"): "nowhere is not a run folder",
+    ("predict", "nowhere", "image.png"): "nowhere is not a run folder",
+    ("report", "nowhere"): "nowhere is not a run folder",
+    ("models", "ms_resnt20"): "unknown model 'ms_resnt20'; nearest: ms_resnet20",
+    ("models", "mz_*"): "no model matches 'mz_*'",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", MISTAKES, ids=" ".join)
+def test_a_mistake_ends_with_2_and_one_sentence(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    call(*arguments, expect=2)
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: ")
+    assert MISTAKES[arguments] in said
+    assert "\n" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["trian"], ["train", "--recpie", "x"], ["train", "--max-steps", "0"], ["eval"]])
+def test_a_wrong_command_or_option_ends_with_2(arguments, capsys):
+    call(*arguments, expect=2)
+    assert capsys.readouterr().err
+
+
+def test_an_unreadable_image_or_checkpoint_is_named(run, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"hello")
+    call("predict", run, tmp_path / "broken.png", expect=2)
+    assert "broken.png cannot be read as an image" in capsys.readouterr().err
+    call("eval", run, "--checkpoint", "first", expect=2)
+    assert "first" in capsys.readouterr().err
+
+
+def test_a_finished_or_foreign_folder_is_not_written_over(run, tmp_path, capsys):
+    before = (run / "metrics.jsonl").read_bytes()
+    call("train", *TINY, "--out", run, expect=2)
+    assert f"already holds a run: continue it with --resume {run}" in capsys.readouterr().err
+    call("train", "--resume", run)
+    assert "resumed at step 90 of 90" in capsys.readouterr().out
+    assert (run / "metrics.jsonl").read_bytes() == before
+    (tmp_path / "file").write_text("")
+    call("train", *TINY, "--out", tmp_path / "file" / "run", expect=2)
+    assert "cannot write to" in capsys.readouterr().err
+
+
+def test_a_disk_too_small_is_said_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    call("train", *TINY, "--out", tmp_path / "run", expect=2)
+    said = capsys.readouterr()
+    assert "has 0 MB left, and the checkpoints of this run take" in said.err
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_runs_without_a_name_never_touch_each_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        call("train", *TINY, "--max-steps", 1)
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["digits_ms_resnet20", "digits_ms_resnet20-2"]
+    assert "stopped at step 1 of 90 (--max-steps)" in capsys.readouterr().out
+
+
+def start(folder, *arguments):
+    """Training in a process of its own, once it has made a few steps."""
+    command = [sys.executable, "-m", "isospike", "train", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = folder / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count("\n") > 12) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return process
+
+
+def losses(folder):
+    return [(r["step"], r["loss"]) for r in RunFolder(folder).read_metrics() if r["kind"] == "step"]
+
+
+@pytest.fixture(scope="module")
+def long_run():
+    return [*TINY, "--set", "train.epochs=4", "--set", "train.checkpoint_every=10", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, long_run):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "isospike", "train", *long_run, "--out", str(folder)]
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    return losses(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch, long_run, uninterrupted, number):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = tmp_path / "run"
+    process = start(folder, *long_run, "--out", str(folder))
+    process.send_signal(number)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert f"got {number.name}" in said
+    assert f"isospike train --resume {folder}" in said
+    assert errors == ""
+    assert 12 < len(losses(folder)) < len(uninterrupted)
+    resumed = [sys.executable, "-m", "isospike", "train", "--resume", str(folder)]
+    subprocess.run(resumed, check=True, capture_output=True)
+    assert losses(folder) == uninterrupted
+
+
+def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(tmp_path, monkeypatch, long_run, uninterrupted):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = tmp_path / "run"
+    process = start(folder, *long_run, "--out", str(folder))
+    process.kill()
+    process.communicate()
+    done = len(losses(folder))
+    resumed = [sys.executable, "-m", "isospike", "train", "--resume", str(folder)]
+    said = subprocess.run(resumed, check=True, capture_output=True, text=True).stdout
+    taken_up = int(said.split("resumed at step ")[1].split()[0])
+    assert done - 10 <= taken_up <= done
+    assert taken_up >= 10
+    assert losses(folder) == uninterrupted

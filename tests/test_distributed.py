@@ -1,0 +1,73 @@
+"""Several processes, started as torchrun starts them, against one."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from isospike.run_folder import RunFolder
+
+TINY = """
+recipe: tiny
+model: {name: ms_resnet8, T: 2, width: 4, tail_init: 0.5}
+data: {kind: synthetic, classes: 3, channels: 1, size: 8, train: 50, test: 27}
+optim: {kind: sgd, lr: 0.05}
+schedule: {kind: constant}
+train: {epochs: 2, batch_size: 8, test_batch_size: 10, sync_norm: true, tensorboard: false, ema: 0.5}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def train(folder, world, *arguments):
+    """Run the command line in ``world`` processes; what each said."""
+    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    processes = []
+    for rank in range(world):
+        env = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "isospike", "train", "--device", "cpu", *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder}
+        processes.append(subprocess.Popen(command, env=env, **pipes))
+    said = [process.communicate(timeout=180) for process in processes]
+    for process, (_, errors) in zip(processes, said, strict=True):
+        assert process.returncode == 0, errors
+    return [out for out, _ in said]
+
+
+def numbers(run, kind):
+    records = [r for r in RunFolder(run).read_metrics() if r["kind"] == kind]
+    return [(r["split"], r["step"], pytest.approx(r["loss"], rel=1e-3), r["accuracy"]) for r in records]
+
+
+@pytest.mark.dist
+def test_two_processes_train_as_one_at_the_same_joint_batch(tmp_path):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(TINY)
+    train(tmp_path, 1, "--recipe", recipe, "--out", "one")
+    first, second = train(tmp_path, 2, "--recipe", recipe, "--set", "train.batch_size=4", "--out", "two")
+    assert "test accuracy" in first
+    assert second == ""  # only the first process talks
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert numbers(one, "step") == numbers(two, "step")
+    assert numbers(one, "epoch") == numbers(two, "epoch")
+    assert RunFolder(two).read_analysis("test")["images"] == 27
+
+
+@pytest.mark.dist
+def test_a_run_without_a_name_gets_one_folder_for_all_and_can_be_resumed(tmp_path):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(TINY)
+    common = ["--recipe", recipe, "--set", "train.batch_size=4", "--set", "train.sync_norm=false"]
+    train(tmp_path, 2, *common, "--out", "whole")
+    train(tmp_path, 2, *common, "--max-steps", 5)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["tiny"]
+    train(tmp_path, 2, "--resume", "runs/tiny")
+    whole, parts = (RunFolder(tmp_path / name) for name in ("whole", "runs/tiny"))
+    for kind in ("step", "epoch"):
+        assert numbers(whole.path, kind) == numbers(parts.path, kind)

@@ -1,0 +1,37 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from isospike.config import CrossEntropySpec, TETSpec
+from isospike.train.objective import build_objective
+
+LOGITS = torch.tensor([[[1.0, 0.0]], [[3.0, 0.0]]])  # T=2, B=1, K=2
+LABEL = torch.tensor([0])
+
+
+def log_loss(margin):
+    return math.log(1 + math.exp(-margin))
+
+
+def test_cross_entropy_is_of_the_mean_logits():
+    loss = build_objective(CrossEntropySpec(kind="cross_entropy"))(LOGITS, LABEL)
+    assert loss.item() == pytest.approx(log_loss(2))
+
+
+def test_tet_is_the_mean_of_the_cross_entropies_and_a_pull_to_the_target():
+    loss = build_objective(TETSpec(kind="tet", weight=0.25, target=2.0))(LOGITS, LABEL)
+    pull = (1 + 4 + 1 + 4) / 4
+    assert loss.item() == pytest.approx(0.75 * (log_loss(1) + log_loss(3)) / 2 + 0.25 * pull)
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "tet"])
+def test_shares_as_targets_and_label_smoothing(kind):
+    """Smoothing of 0.2 over two classes is a target of 0.9 and 0.1."""
+    spec = CrossEntropySpec if kind == "cross_entropy" else TETSpec
+    logits = torch.randn(3, 5, 2)
+    labels = torch.tensor([0, 1, 1, 0, 1])
+    smoothed = build_objective(spec(kind=kind, label_smoothing=0.2))(logits, labels)
+    shares = 0.8 * F.one_hot(labels, 2) + 0.1
+    torch.testing.assert_close(smoothed, build_objective(spec(kind=kind))(logits, shares))
