@@ -20,25 +20,21 @@ def models_command(
     cards = [model_card(name) for name in names or [pattern]]
     if json:
         print_json([card.as_dict() for card in cards])
-    else:
-        out.print(_table(cards))
+        return
+    out.print(_table(cards))
+    for name, card in {card.topology: card for card in cards}.items():
+        neuron = f"{card.neuron['kind']} neurons at threshold {card.neuron['v_threshold']:g}"
+        out.print(f"{name}: {neuron}; {card.source}", highlight=False, soft_wrap=True)
 
 
 def _table(cards: list[ModelCard]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "T", "input", "parameters", "MACs", "neurons"):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
-    table.add_column("neuron, source")
     for card in cards:
-        table.add_row(
-            card.name,
-            str(card.T),
-            f"{card.input_size}x{card.input_size}",
-            f"{card.parameters:,}",
-            _short(card.macs),
-            f"{card.neurons:,}",
-            f"{card.neuron['kind']} at {card.neuron['v_threshold']:g}, {card.source}",
-        )
+        size = f"{card.input_size}x{card.input_size}"
+        counts = (f"{card.parameters:,}", _short(card.macs), f"{card.neurons:,}")
+        table.add_row(card.name, str(card.T), size, *counts)
     return table
 
 

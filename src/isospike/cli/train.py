@@ -67,8 +67,8 @@ def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, m
         display.say(f"resumed at step {trainer.state.step} of {trainer.steps}")
     outcome = trainer.fit(max_steps=max_steps)
     if world.is_first:
-        try_report(run)
         _conclude(outcome, dataset, run, trainer, display)
+        try_report(run)
     if outcome == "interrupted":
         raise typer.Exit(1)
 

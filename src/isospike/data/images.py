@@ -1,6 +1,7 @@
 """A split of a data set: labels in memory, images in memory or read from files batch by batch."""
 
 import io
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class FileImages(Images):
             batch_sampler=[indices.tolist() for indices in order],
             num_workers=self.workers,
             collate_fn=_collate,
+            worker_init_fn=_leave_interrupts_to_the_parent,
         )
         for batch in loader:
             if isinstance(batch, str):
@@ -136,6 +138,11 @@ class _Decoder(TorchDataset[Tensor | str]):
             return to_tensor(self.files.decode(image, np.random.default_rng((self.seed, index))))
         except DataError as error:
             return f"{name}: {error}"
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the parent saves first and ends the workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collate(items: list[Tensor | str]) -> Tensor | str:

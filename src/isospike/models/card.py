@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isospike.layers import BatchNorm
 from isospike.models.resnet import SpikingResNet
 from isospike.models.zoo import create_model
 from isospike.neurons import SpikingNeuron
@@ -18,6 +19,7 @@ class ModelCard:
 
     Args:
         name: Model name.
+        topology: Its first part, no alias.
         source: Paper of the topology.
         T: Time steps of the preset.
         input_size: Height and width that the counts below are for.
@@ -33,6 +35,7 @@ class ModelCard:
     """
 
     name: str
+    topology: str
     source: str
     T: int
     input_size: int
@@ -71,6 +74,7 @@ def model_card(name: str, *, input_size: int | None = None, **options: Any) -> M
     row = model.topology
     return ModelCard(
         name=name,
+        topology=row.name,
         source=row.source,
         T=model.T,
         input_size=size,
@@ -93,23 +97,29 @@ def model_card(name: str, *, input_size: int | None = None, **options: Any) -> M
 
 
 def _count(model: SpikingResNet, size: int) -> tuple[dict[str, int], int]:
-    """MACs by part and neurons, for one sample and one time step."""
+    """MACs by part and neurons, for one sample and one time step; the model is of no other use afterwards.
+
+    Only shapes matter, so neurons and norms pass on what they get: that is most of the work of a tensor without memory.
+    """
     macs = {"stem": 0, "stages": 0, "skip": 0, "head": 0}
     neurons = 0
 
     def count_macs(part: str, layer: nn.Conv2d | nn.Linear, output: Tensor) -> None:
         macs[part] += output.numel() * (layer.weight.numel() // layer.weight.shape[0])
 
-    def count_neurons(spikes: Tensor) -> None:
+    def count_neurons(x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
         nonlocal neurons
-        neurons += spikes.numel()
+        neurons += x.numel()
+        return x, x[0]
 
     for name, module in model.named_modules():
         part = "skip" if ".skip." in name else name.split(".")[0]
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(lambda m, _, out, part=part: count_macs(part, m, out))
         elif isinstance(module, SpikingNeuron):
-            module.register_forward_hook(lambda m, _, out: count_neurons(out[0]))
+            module.forward = count_neurons  # type: ignore[method-assign]
+        elif isinstance(module, BatchNorm):
+            module.forward = lambda x: x  # type: ignore[method-assign]
     with torch.no_grad():
         model.eval()(torch.empty(1, model.in_channels, size, size, device="meta"), T=1)
     return macs, neurons

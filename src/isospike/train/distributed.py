@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -63,8 +63,8 @@ class World:
             synchronise_norms(model, dist.group.WORLD)
         # torch 2.13 renames this option; running statistics are shared before a test, and no forward needs them.
         new_name = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-        option = "forward_sync_buffers" if new_name else "broadcast_buffers"
-        return DistributedDataParallel(model, **{option: False})
+        option: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
+        return DistributedDataParallel(model, **option)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give all processes the running statistics of the first, so that all test the same network."""

@@ -230,11 +230,11 @@ class Trainer:
             f"best {state.best.accuracy:.2%} in epoch {state.best.epoch}"
         )
         state.batch, state.this_epoch = 0, Sums()
-        self._save("last")
         if is_best:
             self._save("best")
         if state.epoch == self.config.train.epochs:
             self._save_results(tested)
+        self._save("last")  # at the end: a run killed before it tests again and misses none of the others
 
     def _save(self, name: str) -> None:
         if not self.world.is_first:

@@ -1,0 +1,82 @@
+"""What the documents say must run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from isospike.recipes import list_recipes
+from isospike.residual import TOPOLOGIES
+from test_cli import call
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_python_of_the_readme_runs():
+    (code,) = blocks("python")
+    exec(code, {})
+
+
+def commands():
+    for block in blocks("bash"):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["isospike"]:
+                yield words[1:]
+
+
+def test_the_commands_of_the_readme_run_in_their_order(tmp_path, monkeypatch):
+    """As they stand, but for a smaller network and one epoch; the CIFAR folder is played by synthetic images."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save("digit.png")
+    seen = []
+    for words in commands():
+        if "path/to/cifar10" in words:
+            folder = words.index("--data-dir")
+            del words[folder : folder + 2]
+            words += ["--set", "data={kind: synthetic, train: 200, test: 10}", "--max-steps", "1"]
+        if "--recipe" in words:
+            words += ["--set", "model.name=ms_resnet8", "--set", "model.T=2", "--set", "train.epochs=3"]
+        call(*words)
+        seen.append(words[0])
+    assert set(seen) == {"models", "train", "eval", "predict", "report"}
+    assert (tmp_path / "runs" / "first" / "report.html").is_file()
+
+
+def test_set_up_is_two_make_commands():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"`?make (\w+)`?", README))
+    assert targets == {"demo", "test"}
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_the_table_of_topologies_is_whole():
+    assert set(re.findall(r"^\| `(\w+)`", README, re.MULTILINE)) == set(TOPOLOGIES)
+    assert all(TOPOLOGIES[name].source.split("arXiv:")[1].split()[0] in README for name in TOPOLOGIES)
+
+
+def test_contributing_shows_a_real_file():
+    (code,) = blocks("python", (ROOT / "CONTRIBUTING.md").read_text())
+    source = (ROOT / "src/isospike/residual/sew.py").read_text()
+    assert source.endswith(code)
+    assert len(code.splitlines()) <= 25
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_links_and_files_exist(document):
+    text = document.read_text()
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (document.parent / link).exists(), link
+    for path in re.findall(r"`((?:src|docs|tests|benchmarks)/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+    for recipe in re.findall(r"--recipe (\w+)", text):
+        assert recipe in list_recipes()
