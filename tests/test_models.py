@@ -190,6 +190,8 @@ def test_options_change_what_they_name():
     assert (iso.create_model("ms_resnet8", tail_init=0.1).stages[0][0].branch.norm2.weight == 0.1).all()
     assert iso.create_model("srm_resnet8").topology.name == "ms"
     assert iso.create_model("ms_resnet8", dropout=0.5).head.dropout == 0.5
+    with torch.device("meta"):
+        assert iso.create_model("ms_resnet104").head.dropout == 0.2
 
 
 def test_presets_reach_the_modules():

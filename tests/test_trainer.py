@@ -137,6 +137,15 @@ def test_it_learns(tmp_path):
     assert trainer.state.last_accuracy > 0.8
 
 
+def test_every_step_draws_anew(tmp_path):
+    """Dropout must not leave out the same features at every step."""
+    trainer = new_trainer(tiny(model={"dropout": 0.5}), tmp_path / "run")
+    seeds = []
+    trainer.model.head.register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
+    trainer.fit(max_steps=6)
+    assert len(set(seeds)) == 6
+
+
 def test_log_every_averages_over_the_steps_between(tmp_path):
     new_trainer(tiny(), tmp_path / "each").fit(max_steps=6)
     new_trainer(tiny(train={"log_every": 3}), tmp_path / "third").fit(max_steps=6)
@@ -236,6 +245,15 @@ def test_fp16_gives_up_when_no_scale_helps(tmp_path):
     trainer.steps = 9 * len(trainer.train_loader)
     with pytest.raises(RunFailed, match=r"the gradient is not finite at step 28: .*'head.fc.weight'"):
         trainer.fit()  # from 2^16 the scale is halved step by step until nothing is left to lower
+
+
+def test_the_scale_of_fp16_gradients_is_taken_up_again(tmp_path):
+    trainer = new_trainer(tiny(train={"precision": "fp16"}), tmp_path / "run")
+    hook = trainer.model.head.fc.weight.register_hook(lambda g: g * float("inf"))
+    trainer.fit(max_steps=3)
+    hook.remove()
+    assert trainer.scaler.get_scale() == 2.0**13
+    assert resumed_trainer(tmp_path / "run").scaler.get_scale() == 2.0**13
 
 
 def test_another_configuration_or_a_damaged_checkpoint_is_not_resumed(tmp_path):

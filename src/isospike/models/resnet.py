@@ -125,9 +125,8 @@ class SpikingResNet(nn.Module):
         self.head.to(device=weight.device, dtype=weight.dtype)
 
     def _encode(self, x: Tensor) -> Tensor:
-        """Stem currents ``[T or 1, B, C, H, W]``, channels-last."""
-        images = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return self.stem(images.unflatten(0, x.shape[:2]), Steps(x.shape[0]))
+        """Stem currents ``[T or 1, B, C, H, W]``; its channels-last weights make them channels-last."""
+        return self.stem(x, Steps(x.shape[0]))
 
     def _features(self, current: Tensor, steps: Steps) -> Tensor:
         x = self.opening(current, steps)

@@ -12,8 +12,8 @@ def leaky_fire(
 ) -> tuple[Tensor, Tensor]:
     """See ``isospike.ops.leaky_fire``; here shapes are taken as checked.
 
-    Time is split off and put back along the folded dimension ``T*B``, as a batch: whatever memory format the images have
-    (channels-last), both passes keep it.
+    Time is split off and put back along the folded dimension ``T*B``, as a batch: whatever memory format the images
+    have (channels-last), both passes keep it.
     """
     T, B = x.shape[:2]
     spikes = []
