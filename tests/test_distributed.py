@@ -1,5 +1,6 @@
 """Several processes, started as torchrun starts them, against one."""
 
+import json
 import os
 import socket
 import subprocess
@@ -15,7 +16,7 @@ model: {name: ms_resnet8, T: 2, width: 4, tail_init: 0.5}
 data: {kind: synthetic, classes: 3, channels: 1, size: 8, train: 50, test: 27}
 optim: {kind: sgd, lr: 0.05}
 schedule: {kind: constant}
-train: {epochs: 2, batch_size: 8, test_batch_size: 10, sync_norm: true, tensorboard: false, ema: 0.5}
+train: {epochs: 4, batch_size: 8, test_batch_size: 10, sync_norm: true, tensorboard: false, ema: 0.5}
 """
 
 
@@ -71,3 +72,9 @@ def test_a_run_without_a_name_gets_one_folder_for_all_and_can_be_resumed(tmp_pat
     whole, parts = (RunFolder(tmp_path / name) for name in ("whole", "runs/tiny"))
     for kind in ("step", "epoch"):
         assert numbers(whole.path, kind) == numbers(parts.path, kind)
+    # Norms that are not synchronised drift apart, but all processes must test the network that is saved.
+    said = subprocess.run(
+        [sys.executable, "-m", "isospike", "eval", "whole", "--json"], cwd=tmp_path, capture_output=True, check=True
+    )
+    tested = [r for r in whole.read_metrics() if r["kind"] == "epoch" and r["split"] == "test"]
+    assert json.loads(said.stdout)["loss"] == pytest.approx(tested[-1]["loss"], rel=1e-5)

@@ -40,12 +40,14 @@ def test_every_recipe_says_source_command_time_and_result(recipe):
 
 def test_a_base_is_read_first_and_another_kind_replaces_the_whole_part(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("base: cifar10_ms_resnet20\noptim: {kind: adamw, lr: 1e-3}\ntrain: {epochs: 3}\n")
+    path.write_text("base: cifar10_ms_resnet20\noptim: {kind: adamw, lr: 1e-3}\nschedule: {kind: constant}\n")
     config, base = load_recipe(str(path)), load_recipe("cifar10_ms_resnet20")
     assert config.recipe == "mine"
     assert config.optim.model_dump()["kind"] == "adamw"
-    assert config.train == base.train.model_copy(update={"epochs": 3})
+    assert config.schedule.model_dump() == {"kind": "constant", "warmup_epochs": 0.0}
     assert config.data == base.data
+    path.write_text("base: cifar10_ms_resnet20\ntrain: {epochs: 3}\n")
+    assert load_recipe(str(path)).train == base.train.model_copy(update={"epochs": 3})
 
 
 def test_wrong_recipes_are_answered(tmp_path):
