@@ -49,6 +49,7 @@ def predict_command(
         print_json(results)
     else:
         for result in results:
+            out.print(result["image"], markup=False, highlight=False, soft_wrap=True)
             out.print(_table(result))
 
 
@@ -68,7 +69,7 @@ def _top(shares: Tensor, classes: list[str]) -> list[dict[str, Any]]:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    table = Table(title=result["image"], title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("class")
     table.add_column("probability", justify="right")
     for guess in result["predictions"]:
