@@ -170,6 +170,15 @@ def test_features_and_classifier():
         model.reset_classifier(-1)
 
 
+@pytest.mark.parametrize("options", [{}, {"T": 2, "num_classes": 0}, {"width": 8, "neuron": {"kind": "if"}}], ids=str)
+def test_a_model_knows_the_options_that_build_it_again(options):
+    model = iso.create_model("sew_resnet8", **options)
+    again = iso.create_model(**model.options)
+    assert (again.topology, again.layout, again.T) == (model.topology, model.layout, model.T)
+    model.reset_classifier(3)
+    assert iso.create_model(**model.options).head.fc.weight.shape == model.head.fc.weight.shape
+
+
 def test_options_change_what_they_name():
     assert iso.create_model("ms_resnet50").layout.bottleneck
     cifar = iso.create_model("ms_resnet50", body="cifar").layout

@@ -1,6 +1,7 @@
 """The model: a topology's units in a body's layout."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ class SpikingResNet(nn.Module):
         self, topology: Topology, layout: Layout, *, num_classes: int, in_channels: int = 3, T: int | None = None
     ) -> None:
         super().__init__()
+        self.options: dict[str, Any] = {}  # arguments of create_model that build this model again
         self.topology, self.layout, self.in_channels = topology, layout, in_channels
         self.T: int = _checked_steps(topology.T if T is None else T)
         self.stem = _stem(topology, layout, in_channels)
@@ -121,6 +123,7 @@ class SpikingResNet(nn.Module):
         if num_classes < 0:
             raise ConfigError(f"num_classes must be 0 or more, got {num_classes}")
         weight = next(self.parameters())
+        self.options["num_classes"] = num_classes
         self.head.reset(num_classes)
         self.head.to(device=weight.device, dtype=weight.dtype)
 

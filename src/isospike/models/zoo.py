@@ -62,6 +62,7 @@ def create_model(
         UnknownName: no such topology, depth, body, stem, join, neuron or option; the text names the nearest.
         ConfigError: options that contradict each other or the topology.
     """
+    options = {key: value for key, value in locals().items() if value is not None}
     row, depth = _parse(name)
     layout = _layout(name, row, depth, body, width)
     if stem is not None:
@@ -75,7 +76,9 @@ def create_model(
     classes = layout.num_classes if num_classes is None else num_classes
     if classes < 0 or in_channels < 1:
         raise ConfigError(f"num_classes must be 0 or more and in_channels 1 or more, got {classes} and {in_channels}")
-    return SpikingResNet(row, layout, num_classes=classes, in_channels=in_channels, T=T)
+    model = SpikingResNet(row, layout, num_classes=classes, in_channels=in_channels, T=T)
+    model.options = {**options, "num_classes": classes, "T": model.T}
+    return model
 
 
 def _changed(
