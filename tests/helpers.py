@@ -4,15 +4,20 @@ import torch
 from torch import Tensor, nn
 
 from isospike.layers import BatchNorm
-from isospike.neurons import NEURONS, SpikingNeuron
+from isospike.neurons import NEURONS, Neuron, SpikingNeuron
+from isospike.ops import FireRule
 from isospike.registry import build
 
 # Options that every neuron of the registry can be built with, so that a new one is tested without a new list.
 REQUIRED = {"lif": {"decay": 0.25}}
 
 
-def make_neuron(kind: str, **rule) -> SpikingNeuron:
+def make_neuron(kind: str, **rule) -> Neuron:
     return build(NEURONS, {"kind": kind, **REQUIRED.get(kind, {}), **rule})
+
+
+SPIKING = [kind for kind in NEURONS if isinstance(make_neuron(kind), SpikingNeuron)]
+STEPPING = [kind for kind in SPIKING if isinstance(make_neuron(kind).rule, FireRule)]
 
 
 def dyadic(*shape: int, low: float = -1.0, high: float = 2.0, dtype=torch.float32) -> Tensor:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from helpers import dyadic, make_neuron
+from helpers import SPIKING, STEPPING, dyadic, make_neuron
 from isospike.errors import ConfigError, UnknownName
-from isospike.neurons import IF, LIF, NEURONS, PLIF
+from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF
 from isospike.ops import leaky_fire
 from isospike.surrogates import Arctan, Sigmoid
 
@@ -17,12 +17,15 @@ def test_coefficients_by_hand():
     torch.testing.assert_close((decay.item(), gain.item()), (0.75, 0.25))
 
 
-@pytest.mark.parametrize("kind", NEURONS)
-@pytest.mark.parametrize("reset", ["to_value", "subtract"])
-def test_a_neuron_is_its_row_of_the_recurrence(kind, reset):
-    neuron = make_neuron(kind, v_threshold=0.5, reset=reset)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(kind, {"reset": reset}) for kind in STEPPING for reset in ("to_value", "subtract")]
+    + [(kind, {}) for kind in SPIKING if kind not in STEPPING],
+)
+def test_a_neuron_is_its_row_of_the_recurrence(kind, options):
+    neuron = make_neuron(kind, v_threshold=0.5, **options)
     decay, gain = neuron.coefficients()
-    x, v = dyadic(5, 2, 7), dyadic(2, 7)
+    x, v = dyadic(5, 2, 7), dyadic(*neuron.rule.state_shape((2, 7)))
     expected = leaky_fire(x, v, decay=decay, gain=gain, rule=neuron.rule)
     assert all(torch.equal(a, b) for a, b in zip(neuron(x, v), expected, strict=True))
 
@@ -32,13 +35,14 @@ def test_every_forward_starts_from_rest_and_leaves_nothing_behind(kind):
     neuron = make_neuron(kind)
     x = torch.rand(4, 2, 3) * 2
     first, second = neuron(x)[0], neuron(x)[0]
+    assert first.max() <= (neuron.levels or first.max())
     assert torch.equal(first, second)
     neuron(torch.rand(4, 9, 3))  # another batch size right after
     assert not list(neuron.buffers())
     assert set(neuron.state_dict()) <= {"w"}
 
 
-@pytest.mark.parametrize("kind", NEURONS)
+@pytest.mark.parametrize("kind", STEPPING)
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("reset", [{"reset": "subtract"}, {"v_reset": 0.0}, {"v_reset": -0.5}], ids=str)
 def test_the_current_to_fire_fires_at_every_step_and_half_of_it_does_not(kind, strict, reset):
@@ -46,6 +50,19 @@ def test_the_current_to_fire_fires_at_every_step_and_half_of_it_does_not(kind, s
     current = torch.as_tensor(neuron.current_to_fire())
     assert neuron((current * torch.ones(6, 1, 1)).detach())[0].sum() == 6
     assert neuron((current * torch.ones(1, 1, 1)).detach() / 2)[0].sum() == 0
+
+
+@pytest.mark.parametrize("kind", sorted(set(NEURONS) - set(STEPPING)))
+def test_the_current_to_fire_gives_one_at_every_step(kind):
+    neuron = make_neuron(kind, **({"v_threshold": 0.75} if kind in SPIKING else {}))
+    assert (neuron(neuron.current_to_fire() * torch.ones(6, 1, 1))[0] == 1).all()
+
+
+def test_the_rectifier_keeps_nothing():
+    x = dyadic(3, 2, 5)
+    y, state = make_neuron("relu")(x)
+    assert torch.equal(y, torch.where(x > 0, x, torch.zeros(())))
+    assert state.numel() == 0
 
 
 def test_plif_learns_its_time_constant():
@@ -71,6 +88,11 @@ def test_surrogates_by_value_by_name_and_by_mapping():
         (lambda: LIF(tau=0.5), "at least 1, got 0.5"),
         (lambda: LIF(decay=0.5, decay_input=True), "decay_input goes with tau"),
         (lambda: PLIF(tau=1.0), "greater than 1, got 1.0"),
+        (lambda: MLF(decay=-0.1), r"in \[0, 1\], got -0.1"),
+        (lambda: MLF(levels=0), "levels must be at least 1, got 0"),
+        (lambda: MLF(v_step=0.0), r"must rise from v_threshold on, got \[0.6, 0.6, 0.6\]"),
+        (lambda: ILIF(levels=0), "levels must be at least 1, got 0"),
+        (lambda: ILIF(v_threshold=0.0), "v_threshold must be a number greater than 0, got 0.0"),
     ],
 )
 def test_values_out_of_range_are_refused(make, message):
@@ -83,3 +105,5 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         LIF(decya=0.5)
     with pytest.raises(UnknownName, match="'v_treshold'; nearest: v_threshold"):
         IF(v_treshold=0.5)
+    with pytest.raises(UnknownName, match="unknown option of ILIF 'level'; nearest: levels"):
+        ILIF(level=2)

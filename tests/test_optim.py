@@ -6,7 +6,7 @@ import torch
 import isospike as iso
 from isospike.config import AdamWSpec, ConstantSchedule, CosineSchedule, SGDSpec, StepSchedule
 from isospike.layers import BatchNorm
-from isospike.neurons import SpikingNeuron
+from isospike.neurons import Neuron
 from isospike.train.optim import build_optimizer, learning_rate
 
 
@@ -22,7 +22,7 @@ def test_every_parameter_is_in_the_group_that_its_layer_says(kind, no_decay):
         for name, parameter in module.named_parameters(recurse=False):
             free = (
                 ("norm" in no_decay and isinstance(module, BatchNorm))
-                or ("neuron" in no_decay and isinstance(module, SpikingNeuron))
+                or ("neuron" in no_decay and isinstance(module, Neuron))
                 or ("bias" in no_decay and name == "bias" and not isinstance(module, BatchNorm))
             )
             assert decay[parameter] == (0.0 if free else 0.5), name

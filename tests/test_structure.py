@@ -1,9 +1,9 @@
 """The house: imports go down, files are small, registries are complete, importing is cheap."""
 
 import ast
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -87,7 +87,7 @@ def test_every_public_name_exists():
 
 
 def test_importing_is_silent_and_quick_and_needs_no_optional_package():
-    """Best of three: the machine may be busy, the import is what it is."""
+    """Counted in processor time, best of three: the machine may be busy, the import is what it is."""
     code = (
         "import sys\n"
         "for name in ('pyarrow', 'sklearn', 'tensorboard', 'vl_convert', 'kornia', 'triton', 'scipy', 'matplotlib'):\n"
@@ -96,8 +96,9 @@ def test_importing_is_silent_and_quick_and_needs_no_optional_package():
     )
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert min(seconds) < 2

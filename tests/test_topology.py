@@ -6,6 +6,8 @@ import torch
 from isospike.errors import ConfigError, UnknownName
 from isospike.models.bodies import BODIES
 from isospike.residual import JOINS, TOPOLOGIES, Topology
+from isospike.residual.da import DA_NCS, DA_SCN
+from isospike.residual.ds import DS
 from isospike.residual.join import ADD, AND, IAND
 from isospike.residual.ms import MS
 from isospike.residual.plain import PLAIN
@@ -28,18 +30,29 @@ def test_what_the_words_imply():
     assert not MS.with_tail_init(0.1).identity_at_init
 
 
-def test_orders_with_the_norm_first_are_legal_rows_too():
-    row = replace(MS, name="nsc", cell="norm spike conv", last="norm spike conv", project="conv")
-    assert (row.stream, row.closing, row.tail_is_norm) == ("membrane", "norm spike", False)
-    assert len(row.branch_norms(2)) == 2
-    with pytest.raises(ConfigError, match="'norm spike conv' of nsc has none"):
-        row.with_tail_init(0)
+def test_what_the_four_orders_imply():
+    rows = {name[-3:]: row for name in TOPOLOGIES if name.startswith("da_") for row in [TOPOLOGIES[name]]}
+    implied = {
+        order: (row.stream, row.closing, row.tail_is_norm, row.norm_meets_stream, len(row.branch_norms(3)))
+        for order, row in rows.items()
+    }
+    assert implied == {
+        "cns": ("spike", "", True, True, 3),
+        "ncs": ("spike", "norm", False, True, 3),
+        "scn": ("membrane", "spike", True, False, 3),
+        "nsc": ("membrane", "norm spike", False, True, 3),
+    }
+    for order, row in rows.items():
+        words = {"c": "conv", "n": "norm", "s": "spike"}
+        assert row.cell == row.last == " ".join(words[letter] for letter in order)
+        assert row.can_be_identity
+        assert row.with_tail_init(0).identity_at_init
 
 
 @pytest.mark.parametrize(
     ("row", "change", "message"),
     [
-        (SEW, {"cell": "conv norm fire"}, "'fire' in cell is not a word; words are conv, norm, spike, pool"),
+        (SEW, {"cell": "conv norm fire"}, "'fire' in cell is not a word; words are conv, norm, spike, pool, shared"),
         (SEW, {"cell": "norm spike"}, "cell must hold 1 conv, 'norm spike' holds 0"),
         (SEW, {"last": "conv conv norm spike"}, "last must hold 1 conv"),
         (SEW, {"cell": "conv norm norm spike"}, "says norm twice"),
@@ -55,6 +68,18 @@ def test_orders_with_the_norm_first_are_legal_rows_too():
         (MS, {"join": AND}, "would join membranes; use 'add'"),
         (VANILLA, {"join": IAND}, "currents that a neuron after the join reads; use 'add'"),
         (PLAIN, {"project": "conv norm spike"}, "project must hold 0 conv"),
+        (MS, {"project": "conv shared norm"}, "shared stands only at the start of the projection"),
+        (MS, {"cell": "shared conv norm spike"}, "shared stands only at the start of the projection"),
+        (SEW, {"project": "shared conv norm spike"}, "nothing before it to be shared"),
+        (DS, {"join": AND}, "these neurons put out counts up to 3; use 'add'"),
+        (DS, {"join": IAND}, "these neurons put out counts up to 3; use 'add'"),
+        (SEW, {"join": AND, "neuron": {"kind": "relu"}}, "these neurons put out real numbers; use 'add'"),
+        (DA_NCS, {"join": AND, "conv_last": 0.0}, "cannot start at 1.*leave tail_init at 1"),
+        (DA_SCN, {"combine": "mean"}, "falls silent with depth: use 'sum' or 'rsqrt'"),
+        (MS, {"combine": "mean", "reach": "fusion"}, "falls silent with depth"),
+        (VANILLA, {"reach": "fusion"}, "needs units that add branch and skip, with nothing behind the sum"),
+        (SEW, {"join": IAND, "combine": "learned"}, "needs units that add branch and skip"),
+        (PLAIN, {"reach": "global"}, "needs units that add branch and skip"),
     ],
 )
 def test_a_row_that_makes_no_sense_cannot_be_built(row, change, message):
@@ -65,8 +90,8 @@ def test_a_row_that_makes_no_sense_cannot_be_built(row, change, message):
 def test_a_row_checks_its_neuron_and_its_initialisation():
     with pytest.raises(UnknownName, match="unknown neuron 'liff'"):
         replace(MS, neuron={"kind": "liff"})
-    with pytest.raises(UnknownName, match="unknown initialisation of convolutions 'kaiming'"):
-        replace(MS, conv_init="kaiming")
+    with pytest.raises(UnknownName, match="unknown initialisation of weights 'kaiming'"):
+        replace(MS, weight_init="kaiming")
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)

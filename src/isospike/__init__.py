@@ -6,9 +6,9 @@ logits = model(images)          # [B, C, H, W] -> [B, 10]
 """
 
 from isospike.errors import IsospikeError
-from isospike.models import ModelCard, SpikingResNet, create_model, list_models, model_card
-from isospike.neurons import IF, LIF, NEURONS, PLIF, SpikingNeuron
-from isospike.ops import FireRule, leaky_fire
+from isospike.models import ModelCard, SpikingResNet, create_ann_twin, create_model, list_models, model_card
+from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, Neuron, ReLU
+from isospike.ops import FireRule, IntegerRule, leaky_fire
 from isospike.residual import TOPOLOGIES, Topology
 from isospike.surrogates import SURROGATES, Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 
@@ -16,22 +16,27 @@ __version__ = "0.1.0"
 
 __all__ = [
     "IF",
+    "ILIF",
     "LIF",
+    "MLF",
     "NEURONS",
     "PLIF",
     "SURROGATES",
     "TOPOLOGIES",
     "Arctan",
     "FireRule",
+    "IntegerRule",
     "IsospikeError",
     "ModelCard",
+    "Neuron",
+    "ReLU",
     "Rectangle",
     "Sigmoid",
-    "SpikingNeuron",
     "SpikingResNet",
     "Surrogate",
     "Topology",
     "Triangle",
+    "create_ann_twin",
     "create_model",
     "leaky_fire",
     "list_models",

@@ -1,4 +1,4 @@
-"""Spiking neurons: rows of one recurrence, which differ in how much they keep and how much they take in."""
+"""Neurons: rows of one recurrence, and the rectifier that stands in their place in an ANN twin."""
 
 import inspect
 import math
@@ -11,63 +11,92 @@ import torch
 from torch import Tensor, nn
 
 from isospike.errors import ConfigError
-from isospike.ops import FireRule, leaky_fire
+from isospike.ops import FireRule, IntegerRule, Rule, leaky_fire
 from isospike.registry import Registry, build, unknown_name
 from isospike.surrogates import SURROGATES, Surrogate
 
 Coefficient = float | Tensor
 
 
-class SpikingNeuron(nn.Module, ABC):
+class Neuron(nn.Module, ABC):
     """A population of neurons, one for every element of a step.
 
-    ``s, v = neuron(x)`` runs all steps of ``x [T, B, ...]`` from rest; ``neuron(x, v)`` starts from the potential
-    ``v [B, ...]``. Nothing is kept in the module: the state is what goes in and what comes out.
-
-    Args:
-        rule: Fields of ``FireRule``; ``surrogate`` also by name or as ``{"kind": name, ...}``.
-
-    Raises:
-        UnknownName: an option that the neuron does not have.
+    ``s, v = neuron(x)`` runs all steps of ``x [T, B, ...]`` from rest; ``neuron(x, v)`` starts from the state ``v``
+    that an earlier call gave back. Nothing is kept in the module: the state is what goes in and what comes out.
     """
 
-    def __init__(self, **rule: Any) -> None:
+    levels: int | None
+    """The largest number put out at one step: 1 for spikes, more for counts, None for real numbers."""
+
+    v_threshold: float
+    """The potential, or the current of a neuron without one, that stands for one spike."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What it puts out ``[T, B, ...]``, and its state after the last step."""
+
+    @abstractmethod
+    def current_to_fire(self) -> Coefficient:
+        """A constant current at which the neuron, from rest, puts out 1 at every step."""
+
+
+class SpikingNeuron(Neuron, ABC):
+    """A row of the recurrence ``h[t] = decay * v[t-1] + gain * x[t]``.
+
+    Args:
+        rule: When it fires and what is left then.
+    """
+
+    def __init__(self, rule: Rule) -> None:
         super().__init__()
-        own = [p.name for p in inspect.signature(type(self)).parameters.values() if p.kind is p.KEYWORD_ONLY]
-        names = [f.name for f in fields(FireRule)]
-        for name in rule:
-            if name not in names:
-                raise unknown_name(f"option of {type(self).__name__}", name, own + names)
-        surrogate = rule.get("surrogate", FireRule.surrogate)
-        if not isinstance(surrogate, Surrogate):
-            surrogate = build(SURROGATES, surrogate)
-        self.rule = FireRule(**{**rule, "surrogate": surrogate})
+        self.rule = rule
+        self.levels, self.v_threshold = rule.levels, rule.v_threshold
 
     @abstractmethod
     def coefficients(self) -> tuple[Coefficient, Coefficient]:
-        """``(decay, gain)`` of ``h[t] = decay * v[t-1] + gain * x[t]``."""
+        """``(decay, gain)``."""
 
     def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Spikes ``[T, B, ...]`` and the potential after the last step ``[B, ...]``; see ``leaky_fire``."""
+        """Spikes ``[T, B, ...]`` and the potential after the last step; see ``leaky_fire``."""
         decay, gain = self.coefficients()
         return leaky_fire(x, v, decay=decay, gain=gain, rule=self.rule)
 
     def current_to_fire(self) -> Coefficient:
-        """A constant current at which the neuron, from rest, fires at every step.
-
-        A strict neuron needs more than its threshold: it is given one eighth more, which every float dtype holds.
-        """
+        """From the rule."""
         decay, gain = self.coefficients()
-        h = self.rule.v_threshold * (1.125 if self.rule.strict else 1.0)
-        return (h - decay * min(self.rule.v_reset, 0.0)) / gain
+        return self.rule.current_to_fire(decay) / gain
 
     def extra_repr(self) -> str:
         """The rule, for ``print(model)``."""
         return ", ".join(f"{f.name}={getattr(self.rule, f.name)}" for f in fields(self.rule))
 
 
+def _fire_rule(neuron: type, options: dict[str, Any]) -> FireRule:
+    """The rule that these options of a neuron give; ``surrogate`` also by name or as ``{"kind": name, ...}``.
+
+    Raises:
+        UnknownName: an option that the neuron does not have.
+    """
+    own = [p.name for p in inspect.signature(neuron).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    names = [f.name for f in fields(FireRule)]
+    for name in options:
+        if name not in names:
+            raise unknown_name(f"option of {neuron.__name__}", name, own + names)
+    surrogate = options.get("surrogate", FireRule.surrogate)
+    if not isinstance(surrogate, Surrogate):
+        surrogate = build(SURROGATES, surrogate)
+    return FireRule(**{**options, "surrogate": surrogate})
+
+
 class IF(SpikingNeuron):
-    """Integrate and fire, no leak: ``h[t] = v[t-1] + x[t]``."""
+    """Integrate and fire, no leak: ``h[t] = v[t-1] + x[t]``.
+
+    Args:
+        rule: Fields of ``FireRule``.
+    """
+
+    def __init__(self, **rule: Any) -> None:
+        super().__init__(_fire_rule(type(self), rule))
 
     def coefficients(self) -> tuple[Coefficient, Coefficient]:
         """(1, 1)."""
@@ -84,7 +113,7 @@ class LIF(SpikingNeuron):
         decay: Share of the potential kept per step, in [0, 1].
         tau: Time constant in steps, at least 1; instead of ``decay``.
         decay_input: Whether ``tau`` also divides the current; True where ``tau`` is given and this is not.
-        rule: As for every ``SpikingNeuron``.
+        rule: Fields of ``FireRule``.
 
     Raises:
         ConfigError: both or neither of ``decay`` and ``tau``, or one out of range.
@@ -98,15 +127,13 @@ class LIF(SpikingNeuron):
         decay_input: bool | None = None,
         **rule: Any,
     ) -> None:
-        super().__init__(**rule)
+        super().__init__(_fire_rule(type(self), rule))
         if (decay is None) == (tau is None):
             raise ConfigError(f"a LIF neuron takes either decay or tau, got decay={decay} and tau={tau}")
         if decay is not None:
-            if not 0 <= decay <= 1:
-                raise ConfigError(f"decay is the share of the potential kept per step, in [0, 1], got {decay}")
             if decay_input is not None:
                 raise ConfigError("decay_input goes with tau; a LIF neuron given by decay takes its current whole")
-            self.decay, self.gain = float(decay), 1.0
+            self.decay, self.gain = _checked_decay(decay), 1.0
         elif tau is not None:
             if not tau >= 1:
                 raise ConfigError(f"tau is a time constant in steps, at least 1, got {tau}")
@@ -127,13 +154,13 @@ class PLIF(SpikingNeuron):
 
     Args:
         tau: Time constant at initialisation in steps, greater than 1: ``k = 1/tau``.
-        rule: As for every ``SpikingNeuron``.
+        rule: Fields of ``FireRule``.
 
     Source: Fang et al. 2021, arXiv:2007.05785, eq. 9-11.
     """
 
     def __init__(self, *, tau: float = 2.0, **rule: Any) -> None:
-        super().__init__(**rule)
+        super().__init__(_fire_rule(type(self), rule))
         if not tau > 1:
             raise ConfigError(f"tau of a PLIF neuron is a time constant in steps, greater than 1, got {tau}")
         self.w = nn.Parameter(torch.tensor(-math.log(tau - 1)))
@@ -144,6 +171,78 @@ class PLIF(SpikingNeuron):
         return 1 - k, k
 
 
-NEURONS: Registry[Callable[..., SpikingNeuron]] = Registry("neuron")
-for _neuron in (IF, LIF, PLIF):
+class MLF(SpikingNeuron):
+    """Multi-level firing: LIF neurons at rising thresholds on one current; it puts out how many of them fired.
+
+    Args:
+        levels: Number of thresholds, at least 1; with 1 it is a LIF neuron.
+        decay: Share of each potential kept per step, in [0, 1].
+        v_threshold: The first threshold.
+        v_step: From one threshold to the next, greater than 0. Where it is the width of a rectangular surrogate, the
+            windows of the levels meet and no potential between them is without a gradient.
+        rule: Other fields of ``FireRule``.
+
+    Source: Feng et al. 2022, arXiv:2210.06386, and its released code.
+    """
+
+    def __init__(
+        self, *, levels: int = 3, decay: float = 0.25, v_threshold: float = 0.6, v_step: float = 1.0, **rule: Any
+    ) -> None:
+        if levels < 1:
+            raise ConfigError(f"levels must be at least 1, got {levels}")
+        higher = tuple(v_threshold + level * v_step for level in range(1, levels))
+        super().__init__(_fire_rule(type(self), {**rule, "v_threshold": v_threshold, "higher": higher}))
+        self.decay = _checked_decay(decay)
+
+    def coefficients(self) -> tuple[Coefficient, Coefficient]:
+        """(decay, 1)."""
+        return self.decay, 1.0
+
+
+class ILIF(SpikingNeuron):
+    """Integer LIF: it puts out the potential in thresholds, rounded, and keeps what rounding left.
+
+    Every such integer is ``levels`` binary slots (see ``binary_slots``), so the trained network runs on spikes alone.
+
+    Args:
+        decay: Share of the potential kept per step, in [0, 1].
+        rule: Fields of ``IntegerRule``: ``levels``, ``v_threshold``, ``detach_reset``.
+
+    Source: Luo et al. 2024 (SpikeYOLO), arXiv:2407.20708, and its released code.
+    """
+
+    def __init__(self, *, decay: float = 0.25, **rule: Any) -> None:
+        for name in rule:
+            if name not in (names := [f.name for f in fields(IntegerRule)]):
+                raise unknown_name("option of ILIF", name, ["decay", *names])
+        super().__init__(IntegerRule(**rule))
+        self.decay = _checked_decay(decay)
+
+    def coefficients(self) -> tuple[Coefficient, Coefficient]:
+        """(decay, 1)."""
+        return self.decay, 1.0
+
+
+class ReLU(Neuron):
+    """The rectifier: what stands in place of every neuron in an ANN twin. It has no memory; its state is empty."""
+
+    levels, v_threshold = None, 1.0
+
+    def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``max(x, 0)`` at every step, and an empty state."""
+        return x.relu(), x.new_empty(0)
+
+    def current_to_fire(self) -> Coefficient:
+        """1."""
+        return 1.0
+
+
+def _checked_decay(decay: float) -> float:
+    if not 0 <= decay <= 1:
+        raise ConfigError(f"decay is the share of the potential kept per step, in [0, 1], got {decay}")
+    return float(decay)
+
+
+NEURONS: Registry[Callable[..., Neuron]] = Registry("neuron")
+for _neuron in (IF, LIF, PLIF, MLF, ILIF, ReLU):
     NEURONS.register(_neuron.__name__.lower(), _neuron)

@@ -152,3 +152,32 @@ def fire(u: Tensor, surrogate: Surrogate, *, strict: bool) -> Tensor:
         Spikes in {0, 1}, same shape and dtype as ``u``.
     """
     return _Fire.apply(u, surrogate, strict)
+
+
+class _FireInteger(torch.autograd.Function):
+    @staticmethod
+    def forward(u: Tensor, levels: int) -> Tensor:
+        return u.clamp(0, levels).round()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        u, ctx.levels = inputs
+        ctx.save_for_backward(u)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (u,) = ctx.saved_tensors
+        return grads[0] * ((u >= 0) & (u <= ctx.levels)), None
+
+
+def fire_integer(u: Tensor, levels: int) -> Tensor:
+    """The nearest integer in {0, ..., levels}, half to even, with gradient 1 where ``0 <= u <= levels``.
+
+    Args:
+        u: Potential in thresholds, any shape.
+        levels: The largest integer.
+
+    Returns:
+        Same shape and dtype as ``u``.
+    """
+    return _FireInteger.apply(u, levels)

@@ -23,7 +23,7 @@ def models_command(
         return
     out.print(_table(cards))
     for name, card in {card.topology: card for card in cards}.items():
-        neuron = f"{card.neuron['kind']} neurons at threshold {card.neuron['v_threshold']:g}"
+        neuron = f"{card.neuron['kind']} neurons at threshold {card.v_threshold:g}"
         out.print(f"{name}: {neuron}; {card.source}", highlight=False, soft_wrap=True)
 
 

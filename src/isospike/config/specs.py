@@ -33,6 +33,9 @@ class ModelSpec(Spec):
     stem: str | None = None
     join: str | None = None
     project: str | None = None
+    pool_projection: bool | None = None
+    reach: str | None = None
+    combine: str | None = None
     neuron: dict[str, Any] | None = None
     tail_init: NonNegativeFloat | None = None
     dropout: Share | None = None

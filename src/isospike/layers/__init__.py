@@ -1,11 +1,11 @@
 """Building blocks between the neurons: time, normalisation, initialisation."""
 
-from isospike.layers.init import CONV_INITS
+from isospike.layers.init import WEIGHT_INITS
 from isospike.layers.norm import BatchNorm, one_statistics_update, synchronise_norms
 from isospike.layers.time import Chain, Steps, fold_time
 
 __all__ = [
-    "CONV_INITS",
+    "WEIGHT_INITS",
     "BatchNorm",
     "Chain",
     "Steps",

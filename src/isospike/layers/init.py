@@ -1,4 +1,4 @@
-"""Initialisation of convolutions, by the name that a topology's row gives."""
+"""Initialisation of convolutions and classifiers, by the name that a topology's row gives."""
 
 from collections.abc import Callable
 
@@ -6,16 +6,25 @@ from torch import nn
 
 from isospike.registry import Registry
 
+Layer = nn.Conv2d | nn.Linear
 
-def _pytorch(conv: nn.Conv2d) -> None:
+
+def _pytorch(layer: Layer) -> None:
     """PyTorch's own default, already in place."""
 
 
-def _kaiming_fan_out(conv: nn.Conv2d) -> None:
-    """Normal with variance 2 / (out_channels * kernel area)."""
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+def _kaiming_fan_out(layer: Layer) -> None:
+    """Convolutions normal with variance 2 / (out_channels * kernel area), classifiers as in PyTorch."""
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
-CONV_INITS: Registry[Callable[[nn.Conv2d], None]] = Registry("initialisation of convolutions")
-CONV_INITS.register("pytorch", _pytorch)
-CONV_INITS.register("kaiming_fan_out", _kaiming_fan_out)
+def _kaiming_fan_in(layer: Layer) -> None:
+    """All weights normal with variance 2 / (inputs of an output)."""
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+
+WEIGHT_INITS: Registry[Callable[[Layer], None]] = Registry("initialisation of weights")
+WEIGHT_INITS.register("pytorch", _pytorch)
+WEIGHT_INITS.register("kaiming_fan_out", _kaiming_fan_out)
+WEIGHT_INITS.register("kaiming_fan_in", _kaiming_fan_in)

@@ -27,12 +27,15 @@ class BatchNorm(nn.Module):
         bias: Initial value of the learnable bias.
         scale: Constant factor, tdBN's ``alpha * v_threshold``. Unlike a weight that starts at that value it is not
             trained and not decayed.
+        affine: Whether weight and bias are learned; otherwise they stay where they start.
         eps: Added to the variance.
         momentum: Share of the newest statistics in the running ones.
 
     Source: tdBN: Zheng et al. 2021, arXiv:2011.05280, eq. 6-8; ``scale`` 1 is Ioffe and Szegedy 2015 on ``T*B``.
     """
 
+    weight: Tensor
+    bias: Tensor
     running_mean: Tensor
     running_var: Tensor
 
@@ -43,13 +46,18 @@ class BatchNorm(nn.Module):
         weight: float = 1.0,
         bias: float = 0.0,
         scale: float = 1.0,
+        affine: bool = True,
         eps: float = 1e-5,
         momentum: float = 0.1,
     ) -> None:
         super().__init__()
         self.num_features, self.scale, self.eps, self.momentum = num_features, scale, eps, momentum
-        self.weight = nn.Parameter(torch.full((num_features,), float(weight)))
-        self.bias = nn.Parameter(torch.full((num_features,), float(bias)))
+        for name, start in (("weight", weight), ("bias", bias)):
+            values = torch.full((num_features,), float(start))
+            if affine:
+                self.register_parameter(name, nn.Parameter(values))
+            else:
+                self.register_buffer(name, values)
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
         self.process_group: ProcessGroup | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from isospike.neurons import SpikingNeuron
+from isospike.neurons import Neuron
 
 
 @dataclass
@@ -24,9 +24,9 @@ class Steps:
     """
 
     T: int
-    v: dict[SpikingNeuron, Tensor] | None = None
+    v: dict[Neuron, Tensor] | None = None
 
-    def fire(self, neuron: SpikingNeuron, x: Tensor) -> Tensor:
+    def fire(self, neuron: Neuron, x: Tensor) -> Tensor:
         """Spikes ``[T, B, ...]`` of ``neuron`` for a current ``[T or 1, B, ...]``."""
         before = None if self.v is None else self.v.get(neuron)
         s, v = neuron(x.expand(self.T, *x.shape[1:]), before)
@@ -51,5 +51,5 @@ class Chain(nn.Module):
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
         """``[T or 1, B, ...]`` to ``[T, B, ...]``; a chain without a neuron leaves a static stream static."""
         for layer in self.children():
-            x = steps.fire(layer, x) if isinstance(layer, SpikingNeuron) else fold_time(layer, x)
+            x = steps.fire(layer, x) if isinstance(layer, Neuron) else fold_time(layer, x)
         return x

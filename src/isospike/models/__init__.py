@@ -2,6 +2,6 @@
 
 from isospike.models.card import ModelCard, model_card
 from isospike.models.resnet import SpikingResNet
-from isospike.models.zoo import create_model, list_models
+from isospike.models.zoo import create_ann_twin, create_model, list_models
 
-__all__ = ["ModelCard", "SpikingResNet", "create_model", "list_models", "model_card"]
+__all__ = ["ModelCard", "SpikingResNet", "create_ann_twin", "create_model", "list_models", "model_card"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from isospike.layers import BatchNorm
 from isospike.models.resnet import SpikingResNet
 from isospike.models.zoo import create_model
-from isospike.neurons import SpikingNeuron
+from isospike.neurons import Neuron
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class ModelCard:
         projection_macs: Of the projections in the skips, per time step.
         head_macs: Of the head, per time step.
         neuron: Preset of the neuron.
-        words: The topology's row: cell, last, after, project, join.
+        v_threshold: Its (first) threshold.
+        words: The topology's row: cell, last, after, project, join, reach, combine.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ModelCard:
     projection_macs: int
     head_macs: int
     neuron: Mapping[str, Any]
+    v_threshold: float
     words: Mapping[str, str]
 
     @property
@@ -86,12 +88,15 @@ def model_card(name: str, *, input_size: int | None = None, **options: Any) -> M
         projection_macs=macs["skip"],
         head_macs=macs["head"],
         neuron=dict(row.neuron),
+        v_threshold=row.v_threshold,
         words={
             "cell": row.cell,
             "last": row.last,
             "after": row.after,
             "project": row.project,
             "join": row.join.name if row.join else "none",
+            "reach": row.reach,
+            "combine": row.combine,
         },
     )
 
@@ -116,7 +121,7 @@ def _count(model: SpikingResNet, size: int) -> tuple[dict[str, int], int]:
         part = "skip" if ".skip." in name else name.split(".")[0]
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(lambda m, _, out, part=part: count_macs(part, m, out))
-        elif isinstance(module, SpikingNeuron):
+        elif isinstance(module, Neuron):
             module.forward = count_neurons  # type: ignore[method-assign]
         elif isinstance(module, BatchNorm):
             module.forward = lambda x: x  # type: ignore[method-assign]

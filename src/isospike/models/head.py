@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isospike.layers import Steps
-from isospike.neurons import SpikingNeuron
+from isospike.neurons import Neuron
 
 
 class Head(nn.Module):
@@ -27,7 +27,7 @@ class Head(nn.Module):
         *,
         dropout: float = 0.0,
         hidden: int | None = None,
-        neuron: SpikingNeuron | None = None,
+        neuron: Neuron | None = None,
     ) -> None:
         super().__init__()
         self.dropout = dropout

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from isospike.errors import ConfigError, ShapeError
-from isospike.layers import CONV_INITS, Chain, Steps
+from isospike.layers import WEIGHT_INITS, BatchNorm, Chain, Steps
 from isospike.models.bodies import STEMS, Layout
 from isospike.models.head import Head
-from isospike.neurons import NEURONS, SpikingNeuron
+from isospike.neurons import NEURONS, Neuron
 from isospike.registry import build
-from isospike.residual import ResidualUnit, Topology, build_chain
+from isospike.residual import Links, Map, ResidualUnit, Stage, Topology, build_chain
 from isospike.residual.unit import Conv
 
 
@@ -44,18 +44,17 @@ class SpikingResNet(nn.Module):
         if STEMS[layout.stem].max_pool:
             self.opening.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
         self.stages = nn.ModuleList()
-        channels = layout.stem_width
+        maps = [Map(layout.stem_width, 1)]
         for width, blocks, stride in zip(layout.widths, layout.blocks, layout.strides, strict=True):
-            stage = _stage(topology, layout, channels, width, blocks, stride)
-            channels = stage[-1].out_channels  # type: ignore[assignment]
-            self.stages.append(stage)
+            self.stages.append(_stage(topology, layout, maps, width, blocks, stride))
+        channels = maps[-1].channels
         closing = topology.closing.split()
         self.closing = build_chain(topology, closing, channels, [], [topology.norm] * closing.count("norm"))
         neuron = build(NEURONS, topology.neuron) if layout.hidden else None
         self.head = Head(channels, num_classes, dropout=layout.dropout, hidden=layout.hidden, neuron=neuron)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                CONV_INITS[topology.conv_init](module)
+        for layer in (self.head.hidden, self.head.fc):
+            if isinstance(layer, nn.Linear):
+                WEIGHT_INITS[topology.weight_init](layer)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -109,7 +108,7 @@ class SpikingResNet(nn.Module):
         if self.training:
             raise ConfigError("step() runs a trained model: call model.eval() first")
         self._check_input(x, dims=4)
-        neurons = {name: m for name, m in self.named_modules() if isinstance(m, SpikingNeuron)}
+        neurons = {name: m for name, m in self.named_modules() if isinstance(m, Neuron)}
         if state is not None and state.keys() != neurons.keys():
             odd = sorted(state.keys() ^ neurons.keys())[0]
             raise ConfigError(f"this state is of another model: '{odd}' is a neuron of only one of the two")
@@ -125,6 +124,8 @@ class SpikingResNet(nn.Module):
         weight = next(self.parameters())
         self.options["num_classes"] = num_classes
         self.head.reset(num_classes)
+        if isinstance(self.head.fc, nn.Linear):
+            WEIGHT_INITS[self.topology.weight_init](self.head.fc)
         self.head.to(device=weight.device, dtype=weight.dtype)
 
     def _encode(self, x: Tensor) -> Tensor:
@@ -132,10 +133,10 @@ class SpikingResNet(nn.Module):
         return self.stem(x, Steps(x.shape[0]))
 
     def _features(self, current: Tensor, steps: Steps) -> Tensor:
-        x = self.opening(current, steps)
-        for unit in self.units():
-            x = unit(x, steps)
-        return self.closing(x, steps)
+        outputs = [self.opening(current, steps)]
+        for stage in self.stages:
+            outputs.append(stage(outputs, steps))
+        return self.closing(outputs[-1], steps)
 
     def _logits(self, current: Tensor, steps: Steps) -> Tensor:
         return self.head(self._features(current, steps), steps)
@@ -183,20 +184,36 @@ def _stem(topology: Topology, layout: Layout, in_channels: int) -> Chain:
     """Convolutions and one norm: what of a static image is computed once."""
     stem = STEMS[layout.stem]
     convs = [Conv(layout.stem_width, kernel, stride, stem.bias) for kernel, stride in stem.convs]
-    return build_chain(topology, ["conv"] * len(convs) + ["norm"], in_channels, convs, [topology.norm])
+    chain = build_chain(topology, ["conv"] * len(convs) + ["norm"], in_channels, convs, [topology.norm])
+    if not stem.input_norm:
+        return chain
+    scale = topology.norm.scale(topology.v_threshold)
+    return Chain([("input_norm", BatchNorm(in_channels, scale=scale, affine=False)), *chain.named_children()])
 
 
-def _stage(topology: Topology, layout: Layout, in_channels: int, width: int, blocks: int, stride: int) -> nn.ModuleList:
-    units = nn.ModuleList()
+def _stage(topology: Topology, layout: Layout, maps: list[Map], width: int, blocks: int, stride: int) -> Stage:
+    """The next stage behind those that put out ``maps``, to which its own is appended."""
+    before = maps[-1]
+    channels, widening = before.channels, None
+    if layout.pool_stages and channels != width:
+        kernel, _ = STEMS[layout.stem].convs[0]
+        words = ["conv", "norm", *topology.opening.split()]
+        widening = build_chain(topology, words, channels, [Conv(width, kernel)], [topology.norm])
+        channels = width
+    units = []
     for index in range(blocks):
         unit = ResidualUnit(
             topology,
-            in_channels,
+            channels,
             width,
             stride=stride if index == 0 else 1,
             bottleneck=layout.bottleneck,
             pool_projection=layout.pool_projection,
+            always_project=layout.project_stages and index == 0,
         )
-        in_channels = unit.out_channels
+        channels = unit.out_channels
         units.append(unit)
-    return units
+    maps.append(Map(channels, before.stride * stride))
+    links = Links.of(topology, maps)
+    pool = nn.MaxPool2d(2) if layout.pool_stages else None
+    return Stage(topology, units, widening=widening, links=links, pool=pool)

@@ -1,4 +1,4 @@
-"""Models by name: ``{topology}_resnet{depth}``."""
+"""Models by name: ``{topology}_resnet{depth}``, or ``{topology}_{net}``."""
 
 import fnmatch
 import re
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from isospike.errors import ConfigError, UnknownName
-from isospike.models.bodies import BODIES, STEMS, Body, Layout
+from isospike.models.bodies import BODIES, NETS, STEMS, Body, Layout
 from isospike.models.resnet import SpikingResNet
 from isospike.registry import unknown_name
 from isospike.residual import JOINS, TOPOLOGIES, Topology
@@ -19,9 +19,12 @@ def list_models(pattern: str = "*") -> list[str]:
     Any depth that fits a body can be created, listed or not: CIFAR bodies exist for every 6n+2.
     """
     names = [
-        f"{topology}_resnet{depth}"
+        f"{topology}_{layout}"
         for topology in sorted(TOPOLOGIES)
-        for depth in sorted(_depths(TOPOLOGIES[topology]))
+        for layout in [
+            *(f"resnet{depth}" for depth in sorted(_depths(TOPOLOGIES[topology]))),
+            *TOPOLOGIES[topology].nets,
+        ]
     ]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
@@ -30,13 +33,16 @@ def create_model(
     name: str,
     *,
     num_classes: int | None = None,
-    in_channels: int = 3,
+    in_channels: int | None = None,
     T: int | None = None,
     body: str | None = None,
     width: int | None = None,
     stem: str | None = None,
     join: str | None = None,
     project: str | None = None,
+    pool_projection: bool | None = None,
+    reach: str | None = None,
+    combine: str | None = None,
     neuron: Mapping[str, Any] | None = None,
     tail_init: float | None = None,
     dropout: float | None = None,
@@ -44,18 +50,25 @@ def create_model(
     """A model by its name, untrained, with the presets of its source where no option says otherwise.
 
     Args:
-        name: ``{topology}_resnet{depth}``; the depth picks the body.
+        name: ``{topology}_resnet{depth}``, where the depth picks the body, or ``{topology}_{net}``.
         num_classes: Size of the logits; 0 for a backbone. None: the body's own.
-        in_channels: Channels of the input.
+        in_channels: Channels of the input. None: the body's own.
         T: Time steps for static images. None: the source's.
-        body: Family "imagenet", "cifar" or "resnet19", where the depth fits more than one. None: in that order.
+        body: Family "imagenet", "cifar", "resnet19" or "cifar_projected", where the depth fits more than one. None:
+            the first of the topology that has the depth.
         width: Width of the first stage; the others double from stage to stage.
-        stem: Name in ``STEMS``: "cifar", "imagenet", "strided", "three_conv".
+        stem: Name in ``STEMS``, such as "cifar", "imagenet", "strided", "three_conv", "dvs".
         join: "add", "and" or "iand".
-        project: Words of the projection, such as "spike conv norm".
+        project: Words of the projection, such as "spike conv norm", or "shared conv" where the branch has words before
+            its first convolution.
+        pool_projection: Whether an average pool takes the stride of a projection.
+        reach: Which earlier stages feed a stage besides the one before it: "stage" (none), "fusion", "fusion_distant"
+            or "global".
+        combine: How the terms that reach a place become one there: "sum", "rsqrt", "mean" or "learned". With reach
+            "stage" the terms are all outputs of a stage so far, else its links.
         neuron: Options that replace those of the topology's neuron; with ``kind``, another neuron altogether.
-        tail_init: Initial weight of the norm that ends each branch; 0 makes a unit start as the identity where the
-            topology can.
+        tail_init: Initial weight of the norm that ends each branch, or factor on the initial weights of the
+            convolution that does; 0 makes a unit start as the identity where the topology can.
         dropout: Share of pooled features left out in training, in [0, 1).
 
     Raises:
@@ -63,46 +76,68 @@ def create_model(
         ConfigError: options that contradict each other or the topology.
     """
     options = {key: value for key, value in locals().items() if value is not None}
-    row, depth = _parse(name)
-    layout = _layout(name, row, depth, body, width)
+    row, layout = _parse(name, body, width)
     if stem is not None:
         STEMS[stem]
         layout = replace(layout, stem=stem)
+    if pool_projection is not None:
+        layout = replace(layout, pool_projection=pool_projection)
     if dropout is not None:
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout is a share in [0, 1), got {dropout}")
         layout = replace(layout, dropout=dropout)
-    row = _changed(row, join, project, neuron, tail_init)
+    skip = {"join": join, "project": project, "reach": reach, "combine": combine}
+    row = _with_skip(row, {key: value for key, value in skip.items() if value is not None})
+    if tail_init is not None:
+        row = row.with_tail_init(tail_init)
+    row = _with_neuron(_with_neuron(row, layout.neuron), neuron)
     classes = layout.num_classes if num_classes is None else num_classes
-    if classes < 0 or in_channels < 1:
-        raise ConfigError(f"num_classes must be 0 or more and in_channels 1 or more, got {classes} and {in_channels}")
-    model = SpikingResNet(row, layout, num_classes=classes, in_channels=in_channels, T=T)
+    channels = layout.in_channels if in_channels is None else in_channels
+    if classes < 0 or channels < 1:
+        raise ConfigError(f"num_classes must be 0 or more and in_channels 1 or more, got {classes} and {channels}")
+    steps = layout.T if T is None else T
+    model = SpikingResNet(row, layout, num_classes=classes, in_channels=channels, T=steps)
     model.options = {**options, "num_classes": classes, "T": model.T}
     return model
 
 
-def _changed(
-    row: Topology, join: str | None, project: str | None, neuron: Mapping[str, Any] | None, tail_init: float | None
-) -> Topology:
-    """The row with the options of ``create_model`` put in; it checks itself anew."""
+def create_ann_twin(name: str, **options: Any) -> SpikingResNet:
+    """The same network with rectifiers in place of its neurons, and one step of time; arguments as ``create_model``.
+
+    A norm with tdBN's factor keeps alpha; the threshold in it is 1.
+    """
+    return create_model(name, **{"neuron": {"kind": "relu"}, "T": 1, **options})
+
+
+def _with_neuron(row: Topology, neuron: Mapping[str, Any] | None) -> Topology:
+    """The row with these options of its neuron, or with another neuron where they name a kind."""
+    if neuron is None:
+        return row
+    return replace(row, neuron=dict(neuron) if "kind" in neuron else {**row.neuron, **neuron})
+
+
+def _with_skip(row: Topology, options: dict[str, str]) -> Topology:
+    """The row with these fields of its skip; it checks itself anew."""
     if row.join is None:
-        for option, value in (("join", join), ("project", project)):
-            if value is not None:
-                raise ConfigError(f"topology '{row.name}' has no skip, so {option}='{value}' has no meaning there")
-    if neuron is not None:
-        row = replace(row, neuron=dict(neuron) if "kind" in neuron else {**row.neuron, **neuron})
-    if tail_init is not None:
-        row = row.with_tail_init(tail_init)
-    return replace(
-        row, join=row.join if join is None else JOINS[join], project=row.project if project is None else project
-    )
+        for option, value in options.items():
+            raise ConfigError(f"topology '{row.name}' has no skip, so {option}='{value}' has no meaning there")
+    if "join" in options:
+        row = replace(row, join=JOINS[options.pop("join")])
+    return replace(row, **options)  # type: ignore[arg-type]
 
 
-def _parse(name: str) -> tuple[Topology, int]:
+def _parse(name: str, body: str | None, width: int | None) -> tuple[Topology, Layout]:
     match = re.fullmatch(r"(\w+)_resnet(\d+)", name)
-    if not match or match[1] not in TOPOLOGIES:
-        raise unknown_name("model", name, list_models())
-    return TOPOLOGIES[match[1]], int(match[2])
+    if match and match[1] in TOPOLOGIES:
+        row = TOPOLOGIES[match[1]]
+        return row, _layout(name, row, int(match[2]), body, width)
+    for row in (TOPOLOGIES[topology] for topology in TOPOLOGIES):
+        for net in row.nets:
+            if name == f"{row.name}_{net}":
+                if body is not None or width is not None:
+                    raise ConfigError(f"'{name}' is a single network: it takes neither body nor width")
+                return row, NETS[net]
+    raise unknown_name("model", name, list_models())
 
 
 def _bodies(row: Topology, family: str | None = None) -> Iterator[Body]:

@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
-from isospike.ops.rule import FireRule
-from isospike.surrogates import fire
+from isospike.ops.rule import Rule
 
 
 def leaky_fire(
-    x: Tensor, v: Tensor, *, decay: float | Tensor, gain: float | Tensor, rule: FireRule
+    x: Tensor, v: Tensor, *, decay: float | Tensor, gain: float | Tensor, rule: Rule
 ) -> tuple[Tensor, Tensor]:
     """See ``isospike.ops.leaky_fire``; here shapes are taken as checked.
 
@@ -19,17 +18,10 @@ def leaky_fire(
     spikes = []
     for x_t in x.flatten(0, 1).split(B):
         h = _times(decay, v) + _times(gain, x_t.to(v.dtype))
-        s = fire(h - rule.v_threshold, rule.surrogate, strict=rule.strict)
-        v = _reset(h, s.detach() if rule.detach_reset else s, rule)
-        spikes.append(s.to(x.dtype))
+        s = rule.fire(h)
+        v = rule.reset_after(h, s.detach() if rule.detach_reset else s)
+        spikes.append(rule.count(s).to(x.dtype))
     return torch.cat(spikes).unflatten(0, (T, B)), v
-
-
-def _reset(h: Tensor, s: Tensor, rule: FireRule) -> Tensor:
-    if rule.reset == "subtract":
-        return h - s * rule.v_threshold
-    v = h * (1 - s)
-    return v + s * rule.v_reset if rule.v_reset else v
 
 
 def _times(coefficient: float | Tensor, x: Tensor) -> Tensor:

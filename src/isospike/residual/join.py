@@ -17,12 +17,14 @@ class Join:
         fn: ``fn(branch, skip)``.
         neutral: The value of the branch that leaves the skip as it is.
         binary: Whether it is meant for spikes in {0, 1} only.
+        linear: Whether it is the sum, which also joins more than two.
     """
 
     name: str
     fn: Callable[[Tensor, Tensor], Tensor]
     neutral: float
     binary: bool
+    linear: bool = False
 
     def __call__(self, *, branch: Tensor, skip: Tensor) -> Tensor:
         """Both ``[T, B, C, H, W]``, the skip also ``[1, ...]``; by keyword, as not every join is symmetric."""
@@ -31,7 +33,7 @@ class Join:
 
 JOINS: Registry[Join] = Registry("join")
 
-ADD = Join("add", lambda branch, skip: branch + skip, neutral=0.0, binary=False)
+ADD = Join("add", lambda branch, skip: branch + skip, neutral=0.0, binary=False, linear=True)
 AND = Join("and", lambda branch, skip: branch * skip, neutral=1.0, binary=True)
 IAND = Join("iand", lambda branch, skip: (1 - branch) * skip, neutral=0.0, binary=True)
 

@@ -15,5 +15,6 @@ PLAIN = Topology(
     norm=NormInit(alpha=1.0),
     norm_last=NormInit(alpha=1.0),
     T=6,
+    nets=("7b_net", "wide_7b_net"),
 )
 TOPOLOGIES.register(PLAIN.name, PLAIN)

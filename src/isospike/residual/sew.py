@@ -21,7 +21,8 @@ SEW = Topology(
         "surrogate": {"kind": "arctan", "alpha": 2.0},
         "detach_reset": True,
     },
-    conv_init="kaiming_fan_out",
+    weight_init="kaiming_fan_out",
     T=4,
+    nets=("7b_net", "wide_7b_net"),
 )
 TOPOLOGIES.register(SEW.name, SEW)

@@ -1,7 +1,8 @@
 """The row that says what a residual network is: words for its unit, and the presets of its source.
 
-Words: ``conv`` a convolution, ``norm`` a batch norm, ``spike`` a neuron, ``pool`` an average pool that takes over
-the stride of the convolution after it. What follows from the words is derived, never typed: what the stream
+Words: ``conv`` a convolution, ``norm`` a batch norm, ``spike`` a neuron; in a projection also ``pool``, an average
+pool that takes over the stride of the convolution after it, and ``shared``, what the branch has before its first
+convolution, computed once for both. What follows from the words is derived, never typed: what the stream
 between units carries, what the stem ends with, what closes the network, whether a unit can be the identity.
 """
 
@@ -11,12 +12,13 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from isospike.errors import ConfigError
-from isospike.layers import CONV_INITS
+from isospike.layers import WEIGHT_INITS
 from isospike.neurons import NEURONS
 from isospike.registry import Registry, build
 from isospike.residual.join import Join
+from isospike.residual.reach import COMBINES, REACHES
 
-WORDS = ("conv", "norm", "spike", "pool")
+WORDS = ("conv", "norm", "spike", "pool", "shared")
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,14 @@ class Topology:
         neuron: Options of ``build(NEURONS, ...)``.
         norm: Batch norms in the stem, inside the branch and before the head.
         norm_last: The norm that ends the branch.
+        conv_last: Where a convolution ends the branch: factor on its initial weights.
         norm_project: Norms of the projection.
-        conv_init: Name in ``CONV_INITS``.
+        weight_init: Name in ``WEIGHT_INITS``.
+        reach: Which earlier stages feed a stage besides the one before it; name in ``REACHES``.
+        combine: How the outputs that reach a place become one there; name in ``COMBINES``.
         T: Time steps of the source for static images.
-        bodies: Bodies that the source (or its comparison) uses, preferred first; names in ``models.bodies``.
+        bodies: Bodies that the source (or its comparison) uses, preferred first; names in ``BODIES``.
+        nets: Single networks that the source (or its comparison) uses; names in ``NETS``.
 
     Raises:
         ConfigError: the row contradicts itself; the text says how.
@@ -71,18 +77,26 @@ class Topology:
     norm: NormInit = NormInit()
     norm_last: NormInit = NormInit()
     norm_project: NormInit = NormInit()
-    conv_init: str = "pytorch"
+    conv_last: float = 1.0
+    weight_init: str = "pytorch"
+    reach: str = "stage"
+    combine: str = "sum"
     T: int = 4
-    bodies: tuple[str, ...] = ("imagenet", "resnet19", "cifar")
+    bodies: tuple[str, ...] = ("imagenet", "resnet19", "cifar", "cifar_projected")
+    nets: tuple[str, ...] = ()
     v_threshold: float = field(init=False)
+    levels: int | None = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "v_threshold", build(NEURONS, self.neuron).rule.v_threshold)
-        CONV_INITS[self.conv_init]
+        neuron = build(NEURONS, self.neuron)
+        object.__setattr__(self, "v_threshold", neuron.v_threshold)
+        object.__setattr__(self, "levels", neuron.levels)
+        WEIGHT_INITS[self.weight_init]
         for part, convs in (("cell", 1), ("last", 1), ("after", 0), ("project", 1 if self.join else 0)):
             self._check_words(part, convs)
         self._check_nonlinearity()
         self._check_skip()
+        self._check_reach()
 
     def branch(self, num_convs: int) -> list[str]:
         """Words of a branch with ``num_convs`` convolutions."""
@@ -121,24 +135,31 @@ class Topology:
         return "norm" in words[words.index("conv") :]
 
     @property
+    def tail_init(self) -> float:
+        """What that layer starts with: the weight of the norm, or the factor on the convolution's own start."""
+        return self.norm_last.weight if self.tail_is_norm else self.conv_last
+
+    @property
     def starts_neutral(self) -> bool:
         """Whether every branch starts at the value that leaves the skip as it is."""
-        return self.tail_is_norm and self.norm_last.weight == 0
+        return self.tail_init == 0
+
+    @property
+    def norm_meets_stream(self) -> bool:
+        """Whether a norm stands between the stream and the first neuron after it, whatever the stream's size."""
+        words = self.cell.split()
+        return "norm" in words[: words.index("spike")]
 
     @property
     def identity_at_init(self) -> bool:
         """Whether a unit of unchanged shape is the identity before training."""
         return self.can_be_identity and self.starts_neutral
 
-    def with_tail_init(self, weight: float) -> "Topology":
-        """The same row with the last norm of every branch starting at ``weight``; 0 makes it neutral.
-
-        Raises:
-            ConfigError: the branch does not end in a norm.
-        """
-        if not self.tail_is_norm:
-            raise ConfigError(f"tail_init sets the norm that ends a branch, and '{self.last}' of {self.name} has none")
-        return replace(self, norm_last=replace(self.norm_last, weight=weight))
+    def with_tail_init(self, tail: float) -> "Topology":
+        """The same row with this ``tail_init``; with 0 every branch starts neutral."""
+        if self.tail_is_norm:
+            return replace(self, norm_last=replace(self.norm_last, weight=tail))
+        return replace(self, conv_last=tail)
 
     def _refuse(self, why: str) -> ConfigError:
         return ConfigError(f"topology '{self.name}': {why}")
@@ -153,6 +174,8 @@ class Topology:
         for word, follower in pairwise([*words, ""]):
             if word == "pool" and (part != "project" or follower != "conv"):
                 raise self._refuse("pool stands only in the projection, right before its conv")
+            if word == "shared" and (part != "project" or words[0] != word or words.count(word) > 1):
+                raise self._refuse("shared stands only at the start of the projection")
             if word == follower:
                 raise self._refuse(f"{part} says {word} twice in a row")
         if part == "after" and words not in ([], ["spike"]):
@@ -170,6 +193,8 @@ class Topology:
     def _check_skip(self) -> None:
         if self.join is None:
             return
+        if "shared" in self.project.split() and self.cell.startswith("conv"):
+            raise self._refuse("the branch starts with its conv, so there is nothing before it to be shared")
         projected = "spike" if self.project.split()[-1] == "spike" else "membrane"
         if self.stream == "spike" and not self.after and projected != "spike":
             raise self._refuse(f"the stream carries spikes, so the projection must end in one, not '{self.project}'")
@@ -179,6 +204,31 @@ class Topology:
             carries = "membranes" if self.stream == "membrane" else "currents that a neuron after the join reads"
             raise self._refuse(
                 f"join '{self.join.name}' is for spikes in {{0, 1}}, here it would join {carries}; use 'add'"
+            )
+        if self.join.binary and self.levels != 1:
+            puts_out = f"counts up to {self.levels}" if self.levels else "real numbers"
+            raise self._refuse(
+                f"join '{self.join.name}' is for spikes in {{0, 1}}, and these neurons put out {puts_out}; use 'add'"
+            )
+        if self.join.neutral and self.starts_neutral and not self.tail_is_norm:
+            raise self._refuse(
+                f"a branch that ends in a conv cannot start at {self.join.neutral:g}, which join '{self.join.name}' "
+                "needs to pass its skip on: leave tail_init at 1"
+            )
+
+    def _check_reach(self) -> None:
+        """Reaching further is adding, on a stream that no neuron interrupts."""
+        reach, combine = REACHES[self.reach], COMBINES[self.combine]
+        adds = self.can_be_identity and self.join is not None and self.join.linear
+        if (reach.links or combine.changes_sum) and not adds:
+            raise self._refuse(
+                f"reach '{self.reach}' with combine '{self.combine}' needs units that add branch and skip, "
+                "with nothing behind the sum"
+            )
+        if combine.name == "mean" and not self.norm_meets_stream:
+            raise self._refuse(
+                f"combine 'mean' divides what the first neuron of '{self.cell}' reads, which then falls silent with "
+                "depth: use 'sum' or 'rsqrt', or an order with a norm before that neuron"
             )
 
 

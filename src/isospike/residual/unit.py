@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from isospike.layers import BatchNorm, Chain, Steps
-from isospike.neurons import NEURONS, SpikingNeuron
+from isospike.layers import WEIGHT_INITS, BatchNorm, Chain, Steps
+from isospike.neurons import NEURONS, Neuron
 from isospike.registry import build
 from isospike.residual.topology import NormInit, Topology
 
@@ -24,10 +24,12 @@ class Conv:
     stride: int = 1
     bias: bool = False
 
-    def module(self, in_channels: int) -> nn.Conv2d:
-        """The module for this many input channels."""
+    def module(self, in_channels: int, weight_init: str) -> nn.Conv2d:
+        """The module for this many input channels, its weights drawn."""
         padding = self.kernel // 2
-        return nn.Conv2d(in_channels, self.out_channels, self.kernel, self.stride, padding, bias=self.bias)
+        conv = nn.Conv2d(in_channels, self.out_channels, self.kernel, self.stride, padding, bias=self.bias)
+        WEIGHT_INITS[weight_init](conv)
+        return conv
 
 
 def build_chain(
@@ -44,7 +46,7 @@ def build_chain(
     for name, word in zip(_names(words), words, strict=True):
         if word == "conv":
             conv = next(next_conv)
-            layer: nn.Module = Conv(conv.out_channels, conv.kernel, conv.stride // pooled, conv.bias).module(channels)
+            layer: nn.Module = replace(conv, stride=conv.stride // pooled).module(channels, topology.weight_init)
             channels = conv.out_channels
         elif word == "norm":
             layer = _norm(topology, channels, next(next_norm))
@@ -78,6 +80,7 @@ class ResidualUnit(nn.Module):
         stride: Spatial stride, at the first 3x3 convolution.
         bottleneck: 1x1 - 3x3 - 1x1 instead of 3x3 - 3x3.
         pool_projection: Let an average pool take the projection's stride.
+        always_project: Project even where the shape stays.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class ResidualUnit(nn.Module):
         stride: int = 1,
         bottleneck: bool = False,
         pool_projection: bool = False,
+        always_project: bool = False,
     ) -> None:
         super().__init__()
         convs = [Conv(width, 3, stride), Conv(width, 3)]
@@ -97,33 +101,43 @@ class ResidualUnit(nn.Module):
         self.out_channels = convs[-1].out_channels
         self.join = topology.join
         words, norms = topology.branch(len(convs)), topology.branch_norms(len(convs))
-        self.branch = build_chain(topology, words, in_channels, convs, norms)
-        changes_shape = stride != 1 or in_channels != self.out_channels
-        self.skip: Chain | None = None
-        if self.join is not None and changes_shape:
+        self.projects = self.join is not None and (always_project or stride != 1 or in_channels != self.out_channels)
+        lead: list[str] = []
+        if self.projects and "shared" in topology.project.split():
+            lead = words[: words.index("conv")]
+        self.shared = build_chain(topology, lead, in_channels, [], norms[: lead.count("norm")])
+        self.branch = build_chain(topology, words[len(lead) :], in_channels, convs, norms[lead.count("norm") :])
+        self.skip = build_chain(topology, [], in_channels, [], [])
+        if self.projects:
             self.skip = self._projection(topology, in_channels, stride, pool_projection)
         self.after = build_chain(topology, topology.after.split(), self.out_channels, [], [])
-        if self.join is not None and topology.starts_neutral:
-            self._make_branch_neutral(self.join.neutral)
+        self._start_tail(topology)
 
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
         """The stream ``[T or 1, B, C, H, W]`` through one unit: ``[T, B, C', H', W']``."""
-        y = self.branch(x, steps)
-        if self.join is not None:
-            y = self.join(branch=y, skip=x if self.skip is None else self.skip(x, steps))
-        return self.after(y, steps)
+        branch, skip = self.parts(x, steps)
+        return self.after(branch if self.join is None else self.join(branch=branch, skip=skip), steps)
+
+    def parts(self, x: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
+        """Branch and skip, before they are joined."""
+        shared = self.shared(x, steps)
+        return self.branch(shared, steps), self.skip(shared, steps)
 
     def _projection(self, topology: Topology, in_channels: int, stride: int, pool: bool) -> Chain:
-        words = topology.project.split()
+        words = [word for word in topology.project.split() if word != "shared"]
         if pool and stride > 1 and "pool" not in words:
             words.insert(words.index("conv"), "pool")
         norms = [topology.norm_project] * words.count("norm")
         return build_chain(topology, words, in_channels, [Conv(self.out_channels, 1, stride)], norms)
 
     @torch.no_grad()
-    def _make_branch_neutral(self, neutral: float) -> None:
-        """With its last norm's weight at 0 a branch puts out its bias: set it so that the join returns the skip."""
-        *_, norm = (m for m in self.branch.children() if isinstance(m, BatchNorm))
-        *_, last = self.branch.children()
-        if neutral and isinstance(last, SpikingNeuron):
-            norm.bias.fill_(neutral * last.current_to_fire())
+    def _start_tail(self, topology: Topology) -> None:
+        """Scale a convolution that ends the branch, and let a neutral branch put out what its join leaves as it is."""
+        if not topology.tail_is_norm:
+            *_, conv = (m for m in self.branch.children() if isinstance(m, nn.Conv2d))
+            conv.weight.mul_(topology.conv_last)
+        elif self.join is not None and self.join.neutral and topology.starts_neutral:
+            *_, norm = (m for m in self.branch.children() if isinstance(m, BatchNorm))
+            *_, last = self.branch.children()
+            if isinstance(last, Neuron):
+                norm.bias.fill_(self.join.neutral * last.current_to_fire())

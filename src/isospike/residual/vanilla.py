@@ -25,5 +25,6 @@ VANILLA = Topology(
     norm_last=NormInit(alpha=1 / math.sqrt(2)),
     norm_project=NormInit(alpha=1 / math.sqrt(2)),
     T=6,
+    nets=("7b_net", "wide_7b_net"),
 )
 TOPOLOGIES.register(VANILLA.name, VANILLA)

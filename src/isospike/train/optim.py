@@ -8,7 +8,7 @@ from torch import nn
 
 from isospike.config import ConstantSchedule, CosineSchedule, OptimSpec, ScheduleSpec, SGDSpec
 from isospike.layers import BatchNorm
-from isospike.neurons import SpikingNeuron
+from isospike.neurons import Neuron
 
 
 def build_optimizer(spec: OptimSpec, model: nn.Module) -> torch.optim.Optimizer:
@@ -28,7 +28,7 @@ def build_optimizer(spec: OptimSpec, model: nn.Module) -> torch.optim.Optimizer:
 def _parameters_of(model: nn.Module, kinds: tuple[str, ...]) -> Iterator[nn.Parameter]:
     """Parameters of batch norms ("norm"), of neurons ("neuron"), and biases of all other layers ("bias")."""
     for module in model.modules():
-        kind = "norm" if isinstance(module, BatchNorm) else "neuron" if isinstance(module, SpikingNeuron) else "bias"
+        kind = "norm" if isinstance(module, BatchNorm) else "neuron" if isinstance(module, Neuron) else "bias"
         if kind in kinds:
             for name, parameter in module.named_parameters(recurse=False):
                 if kind != "bias" or name == "bias":

@@ -1,0 +1,153 @@
+"""Units in a row at one resolution, and the links that reach a stage from further back."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from operator import add
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from isospike.layers import Chain, Steps, fold_time
+from isospike.residual.reach import COMBINES, REACHES, Combine
+from isospike.residual.topology import Topology
+from isospike.residual.unit import Conv, ResidualUnit, build_chain
+
+
+class Sum(nn.Module):
+    """``factor(n)`` times the sum of n terms, where it is learned with a weight for each.
+
+    Args:
+        combine: The row.
+        terms: The largest n.
+    """
+
+    def __init__(self, combine: Combine, terms: int) -> None:
+        super().__init__()
+        self.combine = combine
+        self.weight = nn.Parameter(torch.ones(terms)) if combine.learned else None
+
+    def weigh(self, term: Tensor, index: int) -> Tensor:
+        """The term with this index as it enters the sum."""
+        return term if self.weight is None else term * self.weight[index]
+
+    def scale(self, total: Tensor, n: int) -> Tensor:
+        """The sum of n terms as it is handed on."""
+        return total if self.combine.power == 0 else total * self.combine.factor(n)
+
+    def forward(self, terms: Iterable[Tensor]) -> Tensor:
+        """All of them at once."""
+        weighed = [self.weigh(term, index) for index, term in enumerate(terms)]
+        return self.scale(reduce(add, weighed), len(weighed))
+
+
+class Map(NamedTuple):
+    """What stem and stages put out: channels, and how many pixels behind the stem make one of it, to a side."""
+
+    channels: int
+    stride: int
+
+
+class Links(nn.Module):
+    """What reaches a stage from further back: each source through a projection of its own, then combined.
+
+    Args:
+        topology: The row.
+        maps: What the stem, all stages before, and the stage itself put out.
+    """
+
+    def __init__(self, topology: Topology, maps: Sequence[Map]) -> None:
+        super().__init__()
+        self.reach = REACHES[topology.reach]
+        self.sources = self.reach.sources(len(maps) - 1)
+        words = self.reach.words.split()
+        if words[-1] != "spike":
+            words += topology.opening.split()
+        own = maps[-1]
+        for source in self.sources:
+            conv = Conv(own.channels, 1, own.stride // maps[source].stride)
+            chain = build_chain(topology, words, maps[source].channels, [conv], [topology.norm_project])
+            self.add_module(str(source), chain)
+        self.sum = Sum(COMBINES[topology.combine], len(self.sources))
+
+    @staticmethod
+    def of(topology: Topology, maps: Sequence[Map]) -> "Links | None":
+        """The links of the last stage of ``maps``, None where its row has none for it."""
+        return Links(topology, maps) if REACHES[topology.reach].sources(len(maps) - 1) else None
+
+    def forward(self, outputs: Sequence[Tensor], steps: Steps) -> Tensor:
+        """Outputs ``[T or 1, B, C, H, W]`` of stem and stages to one term of the shape of the stage's own."""
+        return self.sum(self.get_submodule(str(source))(outputs[source], steps) for source in self.sources)
+
+
+class Stage(nn.Module):
+    """Units of one width; the first may change the resolution.
+
+    With a ``combine`` other than "sum", and no links, every unit reads ``factor(n)`` times the sum of the n outputs
+    of the stage so far, the (projected) input being the first of them.
+
+    Args:
+        topology: The row.
+        units: At least one.
+        widening: What makes the stream as wide as units that cannot.
+        links: What reaches the stage from further back.
+        pool: The layer that ends the stage.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        units: Sequence[ResidualUnit],
+        *,
+        widening: Chain | None = None,
+        links: Links | None = None,
+        pool: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        for index, unit in enumerate(units):
+            self.add_module(str(index), unit)
+        self.widening, self.links, self.pool = widening, links, pool
+        combine = COMBINES[topology.combine]
+        combines_units = combine.changes_sum and not REACHES[topology.reach].links
+        self.sum = Sum(combine, len(units) + 1) if combines_units else None
+
+    def __iter__(self) -> Iterator[ResidualUnit]:
+        return (module for module in self.children() if isinstance(module, ResidualUnit))
+
+    def __getitem__(self, index: int) -> ResidualUnit:
+        return [*self][index]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def forward(self, outputs: Sequence[Tensor], steps: Steps) -> Tensor:
+        """What stem and stages before put out ``[T or 1, B, C, H, W]`` to what this one does."""
+        x = outputs[-1] if self.widening is None else self.widening(outputs[-1], steps)
+        links = self.links
+        if self.sum is not None:
+            x = self._combine(self.sum, x, steps)
+        elif links is None:
+            x = self._chain(x, steps)
+        elif links.reach.at_end:
+            x = self._chain(x, steps)
+            x = x + links([*outputs, x], steps)
+        else:
+            x = self._chain(x, steps, links(outputs, steps))
+        return x if self.pool is None else fold_time(self.pool, x)
+
+    def _chain(self, x: Tensor, steps: Steps, link: Tensor | None = None) -> Tensor:
+        """All units in a row; ``link`` is added to what the first puts out."""
+        for index, unit in enumerate(self):
+            x = unit(x, steps)
+            if index == 0 and link is not None:
+                x = x + link
+        return x
+
+    def _combine(self, outputs: Sum, x: Tensor, steps: Steps) -> Tensor:
+        total = None
+        for index, unit in enumerate(self, start=1):
+            branch, skip = unit.parts(x, steps)
+            total = outputs.weigh(skip, 0) if total is None else total
+            total = total + outputs.weigh(branch, index)
+            x = outputs.scale(total, index + 1)
+        return x
