@@ -26,6 +26,7 @@ LEVELS = {
     "layers": 5,
     "residual": 6,
     "models": 7,
+    "analysis": 8,
     "config": 2,
     "data": 3,
     "run_folder": 3,

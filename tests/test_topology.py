@@ -57,7 +57,7 @@ def test_what_the_four_orders_imply():
         (SEW, {"last": "conv conv norm spike"}, "last must hold 1 conv"),
         (SEW, {"cell": "conv norm norm spike"}, "says norm twice"),
         (SEW, {"cell": "pool conv norm spike"}, "pool stands only in the projection"),
-        (SEW, {"project": "conv pool norm spike"}, "right before its conv"),
+        (SEW, {"project": "conv pool norm spike"}, "pool stands only in the projection, before its conv"),
         (VANILLA, {"after": "conv spike"}, "after must hold 0 conv"),
         (VANILLA, {"after": "norm spike"}, "no weights belong there"),
         (VANILLA, {"after": ""}, "two convolutions follow each other without a neuron"),

@@ -5,8 +5,18 @@ model = iso.create_model("ms_resnet20")
 logits = model(images)          # [B, C, H, W] -> [B, 10]
 """
 
+from isospike.analysis import Edge, check_edges
 from isospike.errors import IsospikeError
-from isospike.models import ModelCard, SpikingResNet, create_ann_twin, create_model, list_models, model_card
+from isospike.layers import binary_slots
+from isospike.models import (
+    ModelCard,
+    SpikingResNet,
+    create_ann_twin,
+    create_model,
+    list_models,
+    model_card,
+    spike_driven,
+)
 from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, Neuron, ReLU
 from isospike.ops import FireRule, IntegerRule, leaky_fire
 from isospike.residual import TOPOLOGIES, Topology
@@ -24,6 +34,7 @@ __all__ = [
     "SURROGATES",
     "TOPOLOGIES",
     "Arctan",
+    "Edge",
     "FireRule",
     "IntegerRule",
     "IsospikeError",
@@ -36,9 +47,12 @@ __all__ = [
     "Surrogate",
     "Topology",
     "Triangle",
+    "binary_slots",
+    "check_edges",
     "create_ann_twin",
     "create_model",
     "leaky_fire",
     "list_models",
     "model_card",
+    "spike_driven",
 ]

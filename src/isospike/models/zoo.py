@@ -86,11 +86,14 @@ def create_model(
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout is a share in [0, 1), got {dropout}")
         layout = replace(layout, dropout=dropout)
-    skip = {"join": join, "project": project, "reach": reach, "combine": combine}
-    row = _with_skip(row, {key: value for key, value in skip.items() if value is not None})
     if tail_init is not None:
         row = row.with_tail_init(tail_init)
-    row = _with_neuron(_with_neuron(row, layout.neuron), neuron)
+    skip = {"join": join, "project": project, "reach": reach, "combine": combine}
+    row = _changed(
+        row,
+        {key: value for key, value in skip.items() if value is not None},
+        _neuron(_neuron(row.neuron, layout.neuron), neuron),
+    )
     classes = layout.num_classes if num_classes is None else num_classes
     channels = layout.in_channels if in_channels is None else in_channels
     if classes < 0 or channels < 1:
@@ -109,21 +112,19 @@ def create_ann_twin(name: str, **options: Any) -> SpikingResNet:
     return create_model(name, **{"neuron": {"kind": "relu"}, "T": 1, **options})
 
 
-def _with_neuron(row: Topology, neuron: Mapping[str, Any] | None) -> Topology:
-    """The row with these options of its neuron, or with another neuron where they name a kind."""
-    if neuron is None:
-        return row
-    return replace(row, neuron=dict(neuron) if "kind" in neuron else {**row.neuron, **neuron})
+def _neuron(preset: Mapping[str, Any], options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The preset with these options, or another neuron where they name a kind."""
+    options = options or {}
+    return dict(options) if "kind" in options else {**preset, **options}
 
 
-def _with_skip(row: Topology, options: dict[str, str]) -> Topology:
-    """The row with these fields of its skip; it checks itself anew."""
+def _changed(row: Topology, skip: dict[str, str], neuron: Mapping[str, Any]) -> Topology:
+    """The row with these fields of its skip and this neuron, all at once: it checks itself as a whole."""
     if row.join is None:
-        for option, value in options.items():
+        for option, value in skip.items():
             raise ConfigError(f"topology '{row.name}' has no skip, so {option}='{value}' has no meaning there")
-    if "join" in options:
-        row = replace(row, join=JOINS[options.pop("join")])
-    return replace(row, **options)  # type: ignore[arg-type]
+    join = JOINS[skip.pop("join")] if "join" in skip else row.join
+    return replace(row, join=join, neuron=neuron, **skip)  # type: ignore[arg-type]
 
 
 def _parse(name: str, body: str | None, width: int | None) -> tuple[Topology, Layout]:

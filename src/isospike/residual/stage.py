@@ -59,25 +59,31 @@ class Links(nn.Module):
     def __init__(self, topology: Topology, maps: Sequence[Map]) -> None:
         super().__init__()
         self.reach = REACHES[topology.reach]
-        self.sources = self.reach.sources(len(maps) - 1)
+        sources = self.reach.sources(len(maps) - 1)
         words = self.reach.words.split()
         if words[-1] != "spike":
             words += topology.opening.split()
         own = maps[-1]
-        for source in self.sources:
+        for source in sources:
             conv = Conv(own.channels, 1, own.stride // maps[source].stride)
             chain = build_chain(topology, words, maps[source].channels, [conv], [topology.norm_project])
             self.add_module(str(source), chain)
-        self.sum = Sum(COMBINES[topology.combine], len(self.sources))
+        self.sum = Sum(COMBINES[topology.combine], len(sources))
 
     @staticmethod
     def of(topology: Topology, maps: Sequence[Map]) -> "Links | None":
         """The links of the last stage of ``maps``, None where its row has none for it."""
         return Links(topology, maps) if REACHES[topology.reach].sources(len(maps) - 1) else None
 
+    def chains(self) -> Iterator[tuple[int, Chain]]:
+        """Every source, and what it passes through."""
+        for name, module in self.named_children():
+            if isinstance(module, Chain):
+                yield int(name), module
+
     def forward(self, outputs: Sequence[Tensor], steps: Steps) -> Tensor:
         """Outputs ``[T or 1, B, C, H, W]`` of stem and stages to one term of the shape of the stage's own."""
-        return self.sum(self.get_submodule(str(source))(outputs[source], steps) for source in self.sources)
+        return self.sum(chain(outputs[source], steps) for source, chain in self.chains())
 
 
 class Stage(nn.Module):

@@ -172,8 +172,8 @@ class Topology:
         if words.count("conv") != convs:
             raise self._refuse(f"{part} must hold {convs} conv, '{getattr(self, part)}' holds {words.count('conv')}")
         for word, follower in pairwise([*words, ""]):
-            if word == "pool" and (part != "project" or follower != "conv"):
-                raise self._refuse("pool stands only in the projection, right before its conv")
+            if word == "pool" and (part != "project" or "conv" not in words[words.index(word) :]):
+                raise self._refuse("pool stands only in the projection, before its conv")
             if word == "shared" and (part != "project" or words[0] != word or words.count(word) > 1):
                 raise self._refuse("shared stands only at the start of the projection")
             if word == follower:

@@ -126,7 +126,7 @@ class ResidualUnit(nn.Module):
     def _projection(self, topology: Topology, in_channels: int, stride: int, pool: bool) -> Chain:
         words = [word for word in topology.project.split() if word != "shared"]
         if pool and stride > 1 and "pool" not in words:
-            words.insert(words.index("conv"), "pool")
+            words.insert(0, "pool")  # before a neuron, so that the convolution behind it still reads spikes
         norms = [topology.norm_project] * words.count("norm")
         return build_chain(topology, words, in_channels, [Conv(self.out_channels, 1, stride)], norms)
 
