@@ -31,9 +31,10 @@ LEVELS = {
     "run_folder": 3,
     "recipes": 3,
     "report": 4,
-    "train": 8,
-    "cli": 9,
-    "__main__": 10,
+    "weights": 8,
+    "train": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 
 
