@@ -11,6 +11,7 @@ from isospike.neurons import IF, LIF, NEURONS, PLIF, SpikingNeuron
 from isospike.ops import FireRule, leaky_fire
 from isospike.residual import TOPOLOGIES, Topology
 from isospike.surrogates import SURROGATES, Arctan, Rectangle, Sigmoid, Surrogate, Triangle
+from isospike.weights import load_published
 
 __version__ = "0.1.0"
 
@@ -35,5 +36,6 @@ __all__ = [
     "create_model",
     "leaky_fire",
     "list_models",
+    "load_published",
     "model_card",
 ]
