@@ -91,7 +91,8 @@ def test_importing_is_silent_and_quick_and_needs_no_optional_package():
     """Best of three: the machine may be busy, the import is what it is."""
     code = (
         "import sys\n"
-        "for name in ('pyarrow', 'sklearn', 'tensorboard', 'vl_convert', 'kornia', 'triton', 'scipy', 'matplotlib'):\n"
+        "for name in ('pyarrow', 'sklearn', 'tensorboard', 'vl_convert', 'kornia', 'triton', 'scipy', 'matplotlib',"
+        "    'huggingface_hub', 'torchvision'):\n"
         "    sys.modules[name] = None\n"
         "import isospike"
     )

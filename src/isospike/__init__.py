@@ -11,7 +11,7 @@ from isospike.neurons import IF, LIF, NEURONS, PLIF, SpikingNeuron
 from isospike.ops import FireRule, leaky_fire
 from isospike.residual import TOPOLOGIES, Topology
 from isospike.surrogates import SURROGATES, Arctan, Rectangle, Sigmoid, Surrogate, Triangle
-from isospike.weights import load_published
+from isospike.weights import from_pretrained, load_ann_resnet, load_published, save_pretrained
 
 __version__ = "0.1.0"
 
@@ -34,8 +34,11 @@ __all__ = [
     "Topology",
     "Triangle",
     "create_model",
+    "from_pretrained",
     "leaky_fire",
     "list_models",
+    "load_ann_resnet",
     "load_published",
     "model_card",
+    "save_pretrained",
 ]
