@@ -197,11 +197,15 @@ def test_options_change_what_they_name():
     assert iso.create_model("sew_resnet18").layout.strides == (1, 2, 2, 2)
     assert iso.create_model("sew_resnet8", join="iand").topology.join.name == "iand"
     assert list(dict(iso.create_model("ms_resnet8", project="spike conv norm").stages[1][0].skip.named_children())) == [
-        "spike",
         "pool",
+        "spike",
         "conv",
         "norm",
     ]
+    assert not hasattr(iso.create_model("ms_resnet8", pool_projection=False).stages[1][0].skip, "pool")
+    assert iso.create_model("ms_resnet20", stem="dvs").layout.strides == (2, 2, 2)
+    assert iso.create_model("ds_resnet8", in_channels=2, stem="cifar_normed").stem.input_norm.scale == 0.6
+    assert iso.create_model("vanilla_resnet8", body="cifar_projected").stages[0][0].projects
     assert iso.create_model("ms_resnet8", neuron={"decay": 0.5}).topology.neuron["v_threshold"] == 0.5
     assert isinstance(iso.create_model("ms_resnet8", neuron={"kind": "plif"}).closing.spike, iso.PLIF)
     assert (iso.create_model("ms_resnet8", tail_init=0.1).stages[0][0].branch.norm2.weight == 0.1).all()
