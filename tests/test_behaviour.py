@@ -119,7 +119,7 @@ def test_more_levels_leave_fewer_neurons_dormant(std, levels):
 
 
 def deep(name, depth, gamma=None):
-    """A CIFAR network with strided projections, MS neurons, norms that start at 1/2, the last of a branch at ``gamma``."""
+    """A CIFAR network with strided projections and MS neurons; norms start at 1/2, those that end a branch at gamma."""
     half = NormInit(0.5)
     row = replace(TOPOLOGIES[name], norm=half, norm_last=half, norm_project=half, neuron=TOPOLOGIES["ms"].neuron)
     if gamma is not None:
