@@ -42,7 +42,7 @@ def test_every_card_tells_the_truth(name):
     with torch.device("meta"):
         model = iso.create_model(name)
     assert card.parameters == sum(p.numel() for p in model.parameters())
-    assert card.T == model.T == (model.layout.T or model.topology.T)
+    assert card.T == model.T == (model.layout.T or iso.TOPOLOGIES[model.topology.name].T)
     assert card.source == model.topology.source
     assert card.macs == card.stem_macs + card.T * (card.unit_macs + card.projection_macs + card.head_macs)
     assert card.as_dict()["macs"] == card.macs

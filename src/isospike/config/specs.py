@@ -36,6 +36,7 @@ class ModelSpec(Spec):
     pool_projection: bool | None = None
     reach: str | None = None
     combine: str | None = None
+    per_step_norm: bool = False
     neuron: dict[str, Any] | None = None
     tail_init: NonNegativeFloat | None = None
     dropout: Share | None = None

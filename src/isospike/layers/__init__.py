@@ -2,7 +2,7 @@
 
 from isospike.layers.fold import FoldedNeuron
 from isospike.layers.init import WEIGHT_INITS
-from isospike.layers.norm import BatchNorm, one_statistics_update, synchronise_norms
+from isospike.layers.norm import BatchNorm, PerStepNorm, one_statistics_update, synchronise_norms
 from isospike.layers.slots import SlotConv, binary_slots
 from isospike.layers.time import Chain, Steps, fold_time
 
@@ -11,6 +11,7 @@ __all__ = [
     "BatchNorm",
     "Chain",
     "FoldedNeuron",
+    "PerStepNorm",
     "SlotConv",
     "Steps",
     "binary_slots",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -108,6 +109,26 @@ class BatchNorm(nn.Module):
     def extra_repr(self) -> str:
         """Size and constants, for ``print(model)``."""
         return f"{self.num_features}, scale={self.scale:g}, eps={self.eps:g}, momentum={self.momentum:g}"
+
+
+class PerStepNorm(nn.ModuleList):
+    """A batch norm for every time step, each with weights and statistics of its own.
+
+    Args:
+        T: Time steps; there are no others.
+        num_features: Channels C.
+        options: Of every ``BatchNorm``.
+
+    Source: Kim and Panda 2021 (BNTT), arXiv:2010.01729.
+    """
+
+    def __init__(self, T: int, num_features: int, **options: Any) -> None:
+        super().__init__(BatchNorm(num_features, **options) for _ in range(T))
+
+    def forward(self, x: Tensor, start: int) -> Tensor:
+        """``[steps, B, C, H, W]``, the first of them time step ``start`` counted from 0, to the same shape."""
+        norms = list(self)[start : start + len(x)]
+        return torch.stack([norm(x_t) for norm, x_t in zip(norms, x, strict=True)])
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from isospike.layers.norm import PerStepNorm
 from isospike.neurons import Neuron
 
 
@@ -21,15 +22,21 @@ class Steps:
         T: Number of steps.
         v: Potentials ``[B, ...]`` by neuron, read at the start and replaced by those at the end; None: every neuron
             starts from rest and nothing is kept.
+        start: Which time step is the first, counted from 0.
     """
 
     T: int
     v: dict[Neuron, Tensor] | None = None
+    start: int = 0
+
+    def unroll(self, x: Tensor) -> Tensor:
+        """A stream ``[T or 1, B, ...]`` as ``[T, B, ...]``, without a copy."""
+        return x.expand(self.T, *x.shape[1:])
 
     def fire(self, neuron: Neuron, x: Tensor) -> Tensor:
         """Spikes ``[T, B, ...]`` of ``neuron`` for a current ``[T or 1, B, ...]``."""
         before = None if self.v is None else self.v.get(neuron)
-        s, v = neuron(x.expand(self.T, *x.shape[1:]), before)
+        s, v = neuron(self.unroll(x), before)
         if self.v is not None:
             self.v[neuron] = v
         return s
@@ -41,7 +48,7 @@ def fold_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class Chain(nn.Module):
-    """Named layers in a row: neurons run through time, all others see time folded into the batch."""
+    """Named layers in a row: neurons run through time, norms may know the step, all others see time in the batch."""
 
     def __init__(self, layers: Iterable[tuple[str, nn.Module]]) -> None:
         super().__init__()
@@ -51,5 +58,10 @@ class Chain(nn.Module):
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
         """``[T or 1, B, ...]`` to ``[T, B, ...]``; a chain without a neuron leaves a static stream static."""
         for layer in self.children():
-            x = steps.fire(layer, x) if isinstance(layer, Neuron) else fold_time(layer, x)
+            if isinstance(layer, Neuron):
+                x = steps.fire(layer, x)
+            elif isinstance(layer, PerStepNorm):
+                x = layer(steps.unroll(x), steps.start)
+            else:
+                x = fold_time(layer, x)
         return x

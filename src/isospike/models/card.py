@@ -72,13 +72,13 @@ def model_card(name: str, *, input_size: int | None = None, **options: Any) -> M
     with torch.device("meta"):
         model = create_model(name, **options)
     size = model.layout.input_size if input_size is None else input_size
+    row, T = model.topology, model.T
     macs, neurons = _count(model, size)
-    row = model.topology
     return ModelCard(
         name=name,
         topology=row.name,
         source=row.source,
-        T=model.T,
+        T=T,
         input_size=size,
         num_classes=getattr(model.head.fc, "out_features", 0),
         parameters=sum(p.numel() for p in model.parameters()),
@@ -125,6 +125,7 @@ def _count(model: SpikingResNet, size: int) -> tuple[dict[str, int], int]:
             module.forward = count_neurons  # type: ignore[method-assign]
         elif isinstance(module, BatchNorm):
             module.forward = lambda x: x  # type: ignore[method-assign]
+    model.T = 1
     with torch.no_grad():
         model.eval()(torch.empty(1, model.in_channels, size, size, device="meta"), T=1)
     return macs, neurons

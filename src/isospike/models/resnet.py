@@ -1,6 +1,7 @@
 """The model: a topology's units in a body's layout."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,8 +38,9 @@ class SpikingResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.options: dict[str, Any] = {}  # arguments of create_model that build this model again
-        self.topology, self.layout, self.in_channels = topology, layout, in_channels
         self.T: int = _checked_steps(topology.T if T is None else T)
+        topology = replace(topology, T=self.T)
+        self.topology, self.layout, self.in_channels = topology, layout, in_channels
         self.stem = _stem(topology, layout, in_channels)
         self.opening = build_chain(topology, topology.opening.split(), layout.stem_width, [], [])
         if STEMS[layout.stem].max_pool:
@@ -94,8 +96,8 @@ class SpikingResNet(nn.Module):
 
         Args:
             x: Input of this step ``[B, C, H, W]``.
-            state: What the step before returned: the potential ``[B, ...]`` of every neuron by its name in the model;
-                None: from rest.
+            state: What the step before returned: the potential ``[B, ...]`` of every neuron by its name in the model
+                (and the number of steps done, where norms know the step); None: from rest.
 
         Returns:
             ``(logits, state)``: ``[B, num_classes]`` of this step, equal bit for bit to the same step of
@@ -109,13 +111,19 @@ class SpikingResNet(nn.Module):
             raise ConfigError("step() runs a trained model: call model.eval() first")
         self._check_input(x, dims=4)
         neurons = {name: m for name, m in self.named_modules() if isinstance(m, Neuron)}
-        if state is not None and state.keys() != neurons.keys():
-            odd = sorted(state.keys() ^ neurons.keys())[0]
+        counted = {"step"} if self.topology.per_step_norm else set()
+        if state is not None and state.keys() != neurons.keys() | counted:
+            odd = sorted(state.keys() ^ (neurons.keys() | counted))[0]
             raise ConfigError(f"this state is of another model: '{odd}' is a neuron of only one of the two")
-        steps = Steps(1, {} if state is None else {neurons[name]: v for name, v in state.items()})
+        state = state or {}
+        done = int(state["step"]) if counted and state else 0
+        if counted and done == self.T:
+            raise ShapeError(f"the norms of this model know {self.T} time steps, and the stream has had them all")
+        steps = Steps(1, {neuron: state[name] for name, neuron in neurons.items() if name in state}, start=done)
         logits = self._logits(self._encode(x.unsqueeze(0)), steps)
         after = steps.v or {}
-        return logits[0], {name: after[neuron] for name, neuron in neurons.items()}
+        potentials = {name: after[neuron] for name, neuron in neurons.items()}
+        return logits[0], potentials | {name: torch.tensor(done + 1) for name in counted}
 
     def reset_classifier(self, num_classes: int) -> None:
         """A new, untrained classifier of this size; 0 takes it away."""
@@ -147,20 +155,29 @@ class SpikingResNet(nn.Module):
         if self.training:
             return run(self._encode(x), Steps(T))
         steps = Steps(1, {})
-        if x.shape[0] == T:
-            return torch.cat([run(self._encode(x_t), steps) for x_t in x.split(1)])
-        current = self._encode(x)
-        return torch.cat([run(current, steps) for _ in range(T)])
+        static = x.shape[0] != T
+        current = self._encode(x) if static else None
+        outputs = []
+        for steps.start in range(T):
+            now = self._encode(x[steps.start : steps.start + 1]) if current is None else current
+            outputs.append(run(now, steps))
+        return torch.cat(outputs)
 
     def _as_sequence(self, x: Tensor, T: int | None) -> tuple[Tensor, int]:
         """``x`` as ``[T or 1, B, C, H, W]``, and the number of steps."""
+        self._check_input(x, dims=4 if x.dim() == 4 else 5)
         if x.dim() == 4:
-            self._check_input(x, dims=4)
-            return x.unsqueeze(0), _checked_steps(self.T if T is None else T)
-        self._check_input(x, dims=5)
-        if T is not None and x.shape[0] != T:
+            x, T = x.unsqueeze(0), self.T if T is None else T
+        elif T is not None and x.shape[0] != T:
             raise ShapeError(f"the input has {x.shape[0]} time steps, T={T} was asked for: leave T out")
-        return x, _checked_steps(x.shape[0])
+        else:
+            T = x.shape[0]
+        if self.topology.per_step_norm and T != self.T:
+            raise ShapeError(
+                f"the norms of this model know {self.T} time steps, {T} were asked for: create it with T={T}, or with "
+                "norms that all steps share"
+            )
+        return x, _checked_steps(T)
 
     def _check_input(self, x: Tensor, dims: int) -> None:
         if x.dim() != dims or x.shape[-3] != self.in_channels:
@@ -184,7 +201,8 @@ def _stem(topology: Topology, layout: Layout, in_channels: int) -> Chain:
     """Convolutions and one norm: what of a static image is computed once."""
     stem = STEMS[layout.stem]
     convs = [Conv(layout.stem_width, kernel, stride, stem.bias) for kernel, stride in stem.convs]
-    chain = build_chain(topology, ["conv"] * len(convs) + ["norm"], in_channels, convs, [topology.norm])
+    shared = replace(topology, per_step_norm=False)  # a static image is the same at every step, and so is its norm
+    chain = build_chain(shared, ["conv"] * len(convs) + ["norm"], in_channels, convs, [topology.norm])
     if not stem.input_norm:
         return chain
     scale = topology.norm.scale(topology.v_threshold)

@@ -43,6 +43,7 @@ def create_model(
     pool_projection: bool | None = None,
     reach: str | None = None,
     combine: str | None = None,
+    per_step_norm: bool = False,
     neuron: Mapping[str, Any] | None = None,
     tail_init: float | None = None,
     dropout: float | None = None,
@@ -66,6 +67,8 @@ def create_model(
             or "global".
         combine: How the terms that reach a place become one there: "sum", "rsqrt", "mean" or "learned". With reach
             "stage" the terms are all outputs of a stage so far, else its links.
+        per_step_norm: Whether every norm but the stem's has weights and statistics for each of the T steps; the model
+            then takes no other T.
         neuron: Options that replace those of the topology's neuron; with ``kind``, another neuron altogether.
         tail_init: Initial weight of the norm that ends each branch, or factor on the initial weights of the
             convolution that does; 0 makes a unit start as the identity where the topology can.
@@ -86,6 +89,7 @@ def create_model(
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout is a share in [0, 1), got {dropout}")
         layout = replace(layout, dropout=dropout)
+    row = replace(row, per_step_norm=per_step_norm)
     if tail_init is not None:
         row = row.with_tail_init(tail_init)
     skip = {"join": join, "project": project, "reach": reach, "combine": combine}

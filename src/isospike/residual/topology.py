@@ -55,10 +55,11 @@ class Topology:
         norm_last: The norm that ends the branch.
         conv_last: Where a convolution ends the branch: factor on its initial weights.
         norm_project: Norms of the projection.
+        per_step_norm: Whether the norms behind the first neuron have weights and statistics for every time step.
         weight_init: Name in ``WEIGHT_INITS``.
         reach: Which earlier stages feed a stage besides the one before it; name in ``REACHES``.
         combine: How the outputs that reach a place become one there; name in ``COMBINES``.
-        T: Time steps of the source for static images.
+        T: Time steps of the source for static images; the only ones that norms per step know.
         bodies: Bodies that the source (or its comparison) uses, preferred first; names in ``BODIES``.
         nets: Single networks that the source (or its comparison) uses; names in ``NETS``.
 
@@ -78,6 +79,7 @@ class Topology:
     norm_last: NormInit = NormInit()
     norm_project: NormInit = NormInit()
     conv_last: float = 1.0
+    per_step_norm: bool = False
     weight_init: str = "pytorch"
     reach: str = "stage"
     combine: str = "sum"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from isospike.layers import WEIGHT_INITS, BatchNorm, Chain, Steps
+from isospike.layers import WEIGHT_INITS, BatchNorm, Chain, PerStepNorm, Steps
 from isospike.neurons import NEURONS, Neuron
 from isospike.registry import build
 from isospike.residual.topology import NormInit, Topology
@@ -66,8 +66,11 @@ def _names(words: Sequence[str]) -> Iterator[str]:
         yield word if total[word] == 1 else f"{word}{seen[word]}"
 
 
-def _norm(topology: Topology, channels: int, init: NormInit) -> BatchNorm:
-    return BatchNorm(channels, weight=init.weight, scale=init.scale(topology.v_threshold))
+def _norm(topology: Topology, channels: int, init: NormInit) -> BatchNorm | PerStepNorm:
+    scale = init.scale(topology.v_threshold)
+    if topology.per_step_norm:
+        return PerStepNorm(topology.T, channels, weight=init.weight, scale=scale)
+    return BatchNorm(channels, weight=init.weight, scale=scale)
 
 
 class ResidualUnit(nn.Module):
@@ -137,7 +140,8 @@ class ResidualUnit(nn.Module):
             *_, conv = (m for m in self.branch.children() if isinstance(m, nn.Conv2d))
             conv.weight.mul_(topology.conv_last)
         elif self.join is not None and self.join.neutral and topology.starts_neutral:
-            *_, norm = (m for m in self.branch.children() if isinstance(m, BatchNorm))
+            *_, tail = (m for m in self.branch.children() if isinstance(m, BatchNorm | PerStepNorm))
             *_, last = self.branch.children()
-            if isinstance(last, Neuron):
-                norm.bias.fill_(self.join.neutral * last.current_to_fire())
+            for norm in tail.modules():
+                if isinstance(norm, BatchNorm) and isinstance(last, Neuron):
+                    norm.bias.fill_(self.join.neutral * last.current_to_fire())
