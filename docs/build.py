@@ -43,7 +43,7 @@ SKELETON = f"""# {{name}}
 
 ## Models
 
-<!-- generated: models {{name}}_resnet18 {{name}}_resnet20 -->
+<!-- generated: models {{models}} -->
 <!-- end -->
 
 ## Recipes
@@ -170,6 +170,8 @@ def figures(*names: str) -> str:
 
 def short(count: int) -> str:
     """With four figures and M or G."""
+    if count == 0:
+        return "0"
     return f"{count / 1e9:.4g} G" if count >= 1e9 else f"{count / 1e6:.4g} M"
 
 
@@ -177,6 +179,11 @@ def short(count: int) -> str:
 def card(name: str) -> iso.ModelCard:
     """The card of a model, counted once."""
     return iso.model_card(name)
+
+
+def parameters(name: str) -> str:
+    """Of a model, a dash where its topology has no such depth."""
+    return f"{card(name).parameters:,}" if name in iso.list_models() else "–"
 
 
 def models(*names: str) -> str:
@@ -235,7 +242,7 @@ def topologies() -> str:
             + [row.join.name if row.join else "–", carried(row), *neuron]
             + [facts.get("gradient through the reset", "–"), facts.get("surrogate", "–")]
             + ["yes" if row.identity_at_init else "no", row.T, ", ".join((*row.bodies, *row.nets))]
-            + [f"{card(f'{name}_resnet{depth}').parameters:,}" for depth in (18, 20)]
+            + [parameters(f"{name}_resnet{depth}") for depth in (18, 20)]
             + [row.source]
         )
     heading = ["topology", "cell", "last", "after", "projection", "join", "stream", "neuron", "threshold", "decay"]
@@ -267,7 +274,8 @@ def generate() -> dict[Path, str]:
     """Every file that is written, as it should be."""
     texts = {page: page.read_text(encoding="utf-8") for page in sorted(PAGES.glob("*.md"))}
     for name in iso.TOPOLOGIES:
-        texts.setdefault(PAGES / page_of(name), SKELETON.format(name=name))
+        listed = " ".join(iso.list_models(f"{name}_resnet*")[:4])
+        texts.setdefault(PAGES / page_of(name), SKELETON.format(name=name, models=listed))
     files = {page: render(text) for page, text in texts.items()}
     for name in iso.TOPOLOGIES:
         files[PAGES / "figures" / f"{name}.svg"] = draw_unit(iso.TOPOLOGIES[name]) + "\n"

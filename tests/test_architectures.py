@@ -77,7 +77,7 @@ def test_a_new_topology_gets_a_page_and_a_figure(tmp_path, monkeypatch):
     files = build.generate()
     assert set(files) == {tmp_path / "sew.md", tmp_path / "figures" / "sew.svg"}
     page = files[tmp_path / "sew.md"]
-    assert "| `sew_resnet18` | 4 | 224x224 | 11,689,512 |" in page
+    assert "| `sew_resnet8` | 4 | 32x32 | 78,042 |" in page
     assert build.TO_WRITE in page
     (tmp_path / "sew.md").write_text(page.replace(build.TO_WRITE, "By hand."))
     assert "By hand." in build.generate()[tmp_path / "sew.md"]
