@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 import isospike as iso
 from isospike.errors import CheckpointError
-from isospike.train.checkpoint import load_optimizer, load_tensors, load_weights, optimizer_tensors, save_tensors
+from isospike.train.checkpoint import load_optimizer, optimizer_tensors
+from isospike.weights import load_tensors, load_weights, save_tensors
 
 TENSORS = {
     "weight": torch.randn(4, 3, 3, 3).contiguous(memory_format=torch.channels_last),
@@ -69,7 +70,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(tmp_path):
         "import resource, sys, torch\n"
         "from pathlib import Path\n"
         "from isospike.errors import RunFailed\n"
-        "from isospike.train.checkpoint import save_tensors\n"
+        "from isospike.weights import save_tensors\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"
         "    save_tensors(Path(sys.argv[1]), {'a': torch.ones(1_000_000)}, {'step': 2})\n"

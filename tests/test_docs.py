@@ -22,8 +22,10 @@ def blocks(language, text=README):
 
 
 def test_the_python_of_the_readme_runs():
-    (code,) = blocks("python")
-    exec(code, {})
+    codes = blocks("python")
+    assert len(codes) == 2
+    for code in codes:
+        exec(code, {})
 
 
 def commands():

@@ -33,9 +33,10 @@ LEVELS = {
     "run_folder": 3,
     "recipes": 3,
     "report": 4,
-    "train": 8,
-    "cli": 9,
-    "__main__": 10,
+    "weights": 8,
+    "train": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 
 
@@ -92,7 +93,8 @@ def test_importing_is_silent_and_quick_and_needs_no_optional_package():
     """Counted in processor time, best of three: the machine may be busy, the import is what it is."""
     code = (
         "import sys\n"
-        "for name in ('pyarrow', 'sklearn', 'tensorboard', 'vl_convert', 'kornia', 'triton', 'scipy', 'matplotlib'):\n"
+        "for name in ('pyarrow', 'sklearn', 'tensorboard', 'vl_convert', 'kornia', 'triton', 'scipy', 'matplotlib',"
+        "    'huggingface_hub', 'torchvision'):\n"
         "    sys.modules[name] = None\n"
         "import isospike"
     )

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from helpers import REQUIRED, STEPPING, enliven, make_neuron
 from isospike.layers import Steps
 from isospike.neurons import NEURONS
 from isospike.residual import JOINS, TOPOLOGIES, ResidualUnit
+from isospike.residual.da import DA_CNS, DA_NCS, DA_NSC, DA_SCN
+from isospike.residual.ds import DS
 from isospike.residual.join import AND, IAND
 from isospike.residual.ms import MS
 from isospike.residual.plain import PLAIN
@@ -18,6 +21,7 @@ from isospike.residual.sew import SEW
 from isospike.residual.vanilla import VANILLA
 
 T, B = 3, 2
+DA = (DA_CNS, DA_NCS, DA_SCN, DA_NSC)
 
 
 class Step(torch.autograd.Function):
@@ -53,6 +57,24 @@ def if_atan(x):
         s = Step.apply(u, 1.0, False, lambda d: 1 / (1 + (math.pi * d) ** 2))
         out.append(s)
     return torch.stack(out)
+
+
+def mlf(x, levels=3):
+    """u_k[t] = u_k[t-1] (1 - s_k[t-1]) / 4 + x[t]; s_k = u_k > 0.6 + k; width 1; the reset is in the gradient."""
+    total = torch.zeros_like(x)
+    for k in range(levels):
+        u = s = torch.zeros_like(x[0])
+        out = []
+        for x_t in x:
+            u = 0.25 * u * (1 - s) + x_t
+            s = Step.apply(u, 0.6 + k, True, lambda d: (d.abs() < 0.5).double())
+            out.append(s)
+        total = total + torch.stack(out)
+    return total
+
+
+def lif_detached(x):
+    return lif_quarter(x, detach=True)
 
 
 def conv(layer, x):
@@ -108,6 +130,42 @@ def plain_unit(u, x):
     return lif_quarter(norm(b.norm2, conv(b.conv2, y), 0.5), detach=False)
 
 
+def ds_unit(u, x, levels=3):
+    b = u.branch
+    y = mlf(norm(b.norm1, conv(b.conv1, x), 0.6), levels)
+    y = mlf(norm(b.norm2, conv(b.conv2, y), 0.6), levels)
+    return y + (mlf(norm(u.skip.norm, conv(u.skip.conv, x), 0.6), levels) if u.projects else x)
+
+
+def da_unit(order, u, x):
+    """Twice the letters of the order, added to the stream, which its own projection brings to its shape."""
+    b = u.branch
+    y = x
+    for c, n in ((b.conv1, b.norm1), (b.conv2, b.norm2)):
+        steps = {"c": lambda y, c=c: conv(c, y), "n": lambda y, n=n: norm(n, y), "s": lif_detached}
+        for letter in order:
+            y = steps[letter](y)
+    if not u.projects:
+        return y + x
+    skip = conv(u.skip.conv, x)
+    if order != "nsc":
+        skip = norm(u.skip.norm, skip)
+    return y + (lif_detached(skip) if order in ("cns", "ncs") else skip)
+
+
+def da_nsc_shared(u, x):
+    h = lif_detached(norm(u.shared.norm, x))
+    y = conv(u.branch.conv2, lif_detached(norm(u.branch.norm, conv(u.branch.conv1, h))))
+    return y + conv(u.skip.conv, h)
+
+
+def ms_spiking_projection(u, x):
+    b = u.branch
+    y = norm(b.norm1, conv(b.conv1, lif_detached(x)))
+    y = norm(b.norm2, conv(b.conv2, lif_detached(y)))
+    return y + norm(u.skip.norm, conv(u.skip.conv, lif_detached(x)))
+
+
 SAME, DOWN = {}, {"stride": 2}
 CASES = {
     "ms": (MS, SAME, ms_unit),
@@ -120,6 +178,14 @@ CASES = {
     "sew-iand-down": (SEW, DOWN, lambda u, x: sew_unit(u, x, "iand")),
     "vanilla": (VANILLA, SAME, vanilla_unit),
     "vanilla-down": (VANILLA, DOWN, vanilla_unit),
+    "ds": (DS, SAME, ds_unit),
+    "ds-down": (DS, DOWN, ds_unit),
+    "ds-two-levels": (replace(DS, neuron={**DS.neuron, "levels": 2}), DOWN, lambda u, x: ds_unit(u, x, 2)),
+    "ds-one-level": (replace(DS, neuron={**DS.neuron, "levels": 1}), SAME, lambda u, x: ds_unit(u, x, 1)),
+    **{row.name: (row, SAME, partial(da_unit, row.name[-3:])) for row in DA},
+    **{f"{row.name}-down": (row, DOWN, partial(da_unit, row.name[-3:])) for row in DA},
+    "da_nsc-shared": (replace(DA_NSC, project="shared conv"), DOWN, da_nsc_shared),
+    "ms-spiking-projection": (replace(MS, project="spike conv norm"), DOWN, ms_spiking_projection),
     "plain": (PLAIN, SAME, plain_unit),
     "plain-down": (PLAIN, DOWN, plain_unit),
 }

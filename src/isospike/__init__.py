@@ -21,6 +21,7 @@ from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, Neuron, ReLU
 from isospike.ops import FireRule, IntegerRule, leaky_fire
 from isospike.residual import TOPOLOGIES, Topology
 from isospike.surrogates import SURROGATES, Arctan, Rectangle, Sigmoid, Surrogate, Triangle
+from isospike.weights import from_pretrained, load_ann_resnet, load_published, save_pretrained
 
 __version__ = "0.1.0"
 
@@ -51,8 +52,12 @@ __all__ = [
     "check_edges",
     "create_ann_twin",
     "create_model",
+    "from_pretrained",
     "leaky_fire",
     "list_models",
+    "load_ann_resnet",
+    "load_published",
     "model_card",
+    "save_pretrained",
     "spike_driven",
 ]

@@ -1,5 +1,6 @@
 """Building blocks between the neurons: time, normalisation, initialisation."""
 
+from isospike.layers.fold import FoldedNeuron
 from isospike.layers.init import WEIGHT_INITS
 from isospike.layers.norm import BatchNorm, one_statistics_update, synchronise_norms
 from isospike.layers.slots import SlotConv, binary_slots
@@ -9,6 +10,7 @@ __all__ = [
     "WEIGHT_INITS",
     "BatchNorm",
     "Chain",
+    "FoldedNeuron",
     "SlotConv",
     "Steps",
     "binary_slots",

@@ -100,7 +100,7 @@ def create_model(
         raise ConfigError(f"num_classes must be 0 or more and in_channels 1 or more, got {classes} and {channels}")
     steps = layout.T if T is None else T
     model = SpikingResNet(row, layout, num_classes=classes, in_channels=channels, T=steps)
-    model.options = {**options, "num_classes": classes, "T": model.T}
+    model.options = {**options, "num_classes": classes, "in_channels": channels, "T": model.T}
     return model
 
 

@@ -6,7 +6,8 @@ from isospike.config import RunConfig
 from isospike.models import SpikingResNet, create_model
 from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
-from isospike.train.checkpoint import load_tensors, load_weights, under
+from isospike.train.checkpoint import under
+from isospike.weights import load_tensors, load_weights
 
 
 def build_model(config: RunConfig, *, num_classes: int, in_channels: int) -> SpikingResNet:

@@ -28,6 +28,7 @@ from isospike.train.optim import build_optimizer, learning_rate
 from isospike.train.state import Best, RunState, Sums
 from isospike.train.stopping import StopRequest, listen_for_signals
 from isospike.train.tensorboard import Board, open_board
+from isospike.weights import load_tensors, load_weights, save_tensors
 
 Outcome = Literal["done", "max_steps", "interrupted"]
 MIN_SCALE = 2.0**-10  # of fp16 gradients; below it nothing is left to lower
@@ -98,12 +99,12 @@ class Trainer:
         path = self.run.checkpoint("last")
         if not path.exists():
             return
-        tensors, meta = checkpoint.load_tensors(path)
+        tensors, meta = load_tensors(path)
         checkpoint.check_same_run(meta["config"], self.config, path)
-        checkpoint.load_weights(self.model, checkpoint.under("model", tensors), str(path))
+        load_weights(self.model, checkpoint.under("model", tensors), str(path))
         checkpoint.load_optimizer(self.optimizer, self.model, checkpoint.under("optim", tensors))
         if self.average:
-            checkpoint.load_weights(self.average.module, checkpoint.under("ema", tensors), str(path))
+            load_weights(self.average.module, checkpoint.under("ema", tensors), str(path))
             self.average.n_averaged.fill_(meta["averaged"])
         self.state = RunState.from_dict(meta["state"])
         if self.state.scaler:
@@ -249,14 +250,14 @@ class Trainer:
             tensors |= {f"optim.{n}": t for n, t in optimizer.items()}
         averaged = int(self.average.n_averaged) if self.average else 0
         meta = {"config": self.config.model_dump(mode="json"), "state": self.state.as_dict(), "averaged": averaged}
-        checkpoint.save_tensors(self.run.checkpoint(name), tensors, meta)
+        save_tensors(self.run.checkpoint(name), tensors, meta)
 
     def _save_results(self, tested: Evaluation) -> None:
         """The final weights and the final test."""
         if not self.world.is_first:
             return
         model = self.average.module if self.average else self.model
-        checkpoint.save_tensors(self.run.weights, model.state_dict(), {"model": self.config.model.model_dump()})
+        save_tensors(self.run.weights, model.state_dict(), {"model": self.config.model.model_dump()})
         write_json(self.run.analysis("test"), tested.as_dict(self.dataset, checkpoint="last"))
 
     # What is told -------------------------------------------------------------------------------------------------

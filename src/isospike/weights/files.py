@@ -1,0 +1,96 @@
+"""Tensors in files: safetensors, written whole or not at all, and checked when read."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from isospike.errors import CheckpointError, RunFailed
+
+Tensors = dict[str, Tensor]
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON-able ``meta`` to one file, with a hash over both.
+
+    Raises:
+        RunFailed: the disk does not take it; what was there before is untouched.
+    """
+    dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(meta)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(dense, part, metadata={"meta": text, "sha256": _digest(dense, text)})
+        part.chmod(0o666 & ~_umask())  # safetensors would leave it to its owner alone
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):  # it may not even be there
+            part.unlink()
+        kept = "; the one before is intact" if path.exists() else ""
+        raise RunFailed(f"cannot write {path}: {error}{kept}") from error
+
+
+def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors and ``meta`` of a file that ``save_tensors`` wrote.
+
+    Raises:
+        CheckpointError: no such file, not of this kind, or its content does not match its hash.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
+    if "meta" not in found or "sha256" not in found:
+        raise CheckpointError(f"{path} is a safetensors file, but not one that isospike wrote")
+    if _digest(tensors, found["meta"]) != found["sha256"]:
+        raise CheckpointError(f"{path} is damaged: its content does not match its hash")
+    return tensors, json.loads(found["meta"])
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
+    digest = hashlib.sha256(meta.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copy weights into ``model``.
+
+    Raises:
+        CheckpointError: a name or a shape differs; names the first.
+    """
+    own = model.state_dict()
+    for name in sorted(own.keys() ^ tensors.keys()):
+        where = "is not in" if name in own else "is only in"
+        raise CheckpointError(f"the weights do not fit the model: '{name}' {where} {origin}")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise CheckpointError(
+                f"the weights do not fit the model: '{name}' is {list(own[name].shape)} in the model and "
+                f"{list(tensor.shape)} in {origin}"
+            )
+    model.load_state_dict(tensors)

@@ -1,0 +1,129 @@
+"""State dicts of other code bases: how they are read, and which of our names theirs stand for."""
+
+import argparse
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from isospike.errors import CheckpointError
+from isospike.layers import BatchNorm
+from isospike.weights.files import Tensors
+
+WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep the weights, beside their optimiser
+# What torch.load raises for files that are damaged or something else altogether, beyond UnpicklingError.
+BROKEN = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, SafetensorError)
+
+
+def read_state_dict(path: Path | str) -> Tensors:
+    """The state dict in a file of ``torch.save`` or in a ``.safetensors`` file, cleaned as by ``clean``.
+
+    Nothing foreign is unpickled: tensors, plain values and the bare ``argparse.Namespace`` that training scripts save
+    beside them are all that is read.
+
+    Raises:
+        CheckpointError: no such file, damaged, objects in it, or no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist")
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else _load(path)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"holds a {found[1]}" if found else "is damaged or holds more than tensors"
+        raise CheckpointError(
+            f"{path} {what}, and nothing foreign is unpickled: save the state dict alone where you trust the file"
+        ) from error
+    except BROKEN as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} is damaged or not a file of weights: {reason}") from error
+    return clean(content, str(path))
+
+
+def _load(path: Path) -> Any:
+    with torch.serialization.safe_globals([argparse.Namespace]):  # a holder of attributes; it runs nothing
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def clean(content: Any, origin: str) -> Tensors:
+    """The tensors of a state dict without what training left around it.
+
+    That is a dictionary with the state dict under "state_dict" or "model", the prefix ``module.`` of data-parallel
+    training, and the counters ``num_batches_tracked``, which our norms do not have.
+
+    Raises:
+        CheckpointError: there is no state dict.
+    """
+    for key in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(t, Tensor) for t in content.values()):
+        keys = " or ".join(f"'{key}'" for key in WRAPPERS)
+        raise CheckpointError(f"{origin} holds no state dict (tensors by name), neither alone nor under {keys}")
+    tensors = {str(name): tensor for name, tensor in content.items()}
+    while all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(".num_batches_tracked")}
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """Their modules and ours.
+
+    Args:
+        modules: Our path of each of theirs. ``{stage}``, ``{unit}`` and ``{n}`` stand for numbers, the same in both.
+        first_stage: The number that they give to our stage 0.
+    """
+
+    modules: Mapping[str, str]
+    first_stage: int
+
+    def rename(self, name: str) -> str | None:
+        """Our name of a tensor; None where the table has no such module."""
+        path, _, leaf = name.rpartition(".")
+        for theirs, ours in self.modules.items():
+            match = _pattern(theirs).fullmatch(path)
+            if match:
+                numbers = {what: int(number) for what, number in match.groupdict().items()}
+                if "stage" in numbers:
+                    numbers["stage"] -= self.first_stage
+                return f"{ours.format(**numbers)}.{leaf}"
+        return None
+
+    def rename_all(self, tensors: Mapping[str, Tensor], origin: str, code: str) -> Tensors:
+        """Every tensor under our name.
+
+        Raises:
+            CheckpointError: a name that the table does not have, or two that mean the same.
+        """
+        ours: Tensors = {}
+        for name, tensor in tensors.items():
+            own = self.rename(name)
+            if own is None or own in ours:
+                raise CheckpointError(f"'{name}' in {origin} is no name that {code} gives to a weight")
+            ours[own] = tensor
+        return ours
+
+
+@cache
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(path)))
+
+
+def without_scale(model: nn.Module, tensors: Mapping[str, Tensor]) -> Tensors:
+    """The same, the weight of every norm divided by the constant factor that our norm multiplies it with."""
+    changed = dict(tensors)
+    for path, module in model.named_modules():
+        name = f"{path}.weight"
+        if isinstance(module, BatchNorm) and module.scale != 1 and name in changed:
+            changed[name] = changed[name] / module.scale
+    return changed

@@ -1,0 +1,134 @@
+"""A model in a folder, as the Hugging Face hub keeps it: ``model.safetensors`` and ``config.json``."""
+
+import re
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from isospike.errors import CheckpointError, ConfigError, RunFailed
+from isospike.models import SpikingResNet, create_model
+from isospike.optional import import_optional
+from isospike.registry import check_options
+from isospike.weights.files import load_tensors, load_weights, save_tensors
+
+LIBRARY = "isospike"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def save_pretrained(model: SpikingResNet, folder: Path | str) -> None:
+    """Write ``model.safetensors`` and ``config.json``, all that ``from_pretrained`` needs.
+
+    Args:
+        model: Made by ``create_model``, trained or not.
+        folder: Made where it is not there; files of these names in it are replaced.
+
+    Raises:
+        ConfigError: the options of the model cannot be written, or it has none.
+        RunFailed: the disk does not take it.
+    """
+    from isospike.run_folder import write_json  # here: it brings pydantic, which importing isospike does without
+
+    folder = Path(folder)
+    if not model.options:
+        raise ConfigError("this model was not made by create_model, so no config.json could build it again")
+    _check_plain(model.options, "options")
+    config = {
+        "library_name": LIBRARY,
+        "isospike_version": metadata.version("isospike"),
+        "options": model.options,
+        "initialised_from": getattr(model, "initialised_from", None),
+    }
+    # The options stand in both files, so that two halves of different saves are not taken for one model.
+    save_tensors(folder / WEIGHTS, model.state_dict(), {"options": model.options})
+    try:
+        write_json(folder / CONFIG, config)
+    except OSError as error:
+        raise RunFailed(f"cannot write {folder / CONFIG}: {error}") from error
+
+
+def from_pretrained(source: Path | str, *, revision: str | None = None, **changes: Any) -> SpikingResNet:
+    """The model that ``save_pretrained`` wrote, with its weights, in eval mode.
+
+    Args:
+        source: A folder; or, where there is none of this name, an id ``owner/name`` on the Hugging Face hub.
+        revision: Branch, tag or commit on the hub.
+        changes: Options of ``create_model`` that replace the saved ones, such as ``T=4``; the weights must still fit.
+
+    Raises:
+        CheckpointError: no such folder or id, files missing, damaged, of another library or of two different saves,
+            or weights that do not fit; the text names the first name or shape.
+        ConfigError: ``config.json`` is no JSON, or the options contradict each other.
+        UnknownName: an option that ``create_model`` does not have.
+        MissingExtra: an id, and huggingface_hub is not installed.
+    """
+    folder = _folder(source, revision)
+    config = _read_config(folder / CONFIG)
+    tensors, meta = load_tensors(folder / WEIGHTS)
+    if meta.get("options") != config["options"]:
+        raise CheckpointError(
+            f"{CONFIG} and {WEIGHTS} in {folder} are of different saves: save the model again, "
+            "and give options that shall differ to from_pretrained"
+        )
+    check_options("create_model", create_model, changes)
+    model = _build({**config["options"], **changes}, folder / CONFIG)
+    load_weights(model, tensors, str(folder / WEIGHTS))
+    model.initialised_from = config.get("initialised_from")  # type: ignore[assignment]
+    return model.eval()
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Refuse what JSON would not give back as it is: objects, and keys that are no text."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"the model's {where} has the key {key!r}, and config.json has only text as keys")
+            _check_plain(inner, f"{where}.{key}")
+    elif isinstance(value, list):
+        for inner in value:
+            _check_plain(inner, where)
+    elif not (value is None or isinstance(value, str | int | float)):
+        raise ConfigError(
+            f"the model's {where} is {value!r}, which config.json cannot hold: "
+            "create the model with a name or {kind: name, ...} in its place"
+        )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """What ``config.json`` says, its options known to ``create_model``."""
+    from isospike.run_folder import read_json  # as above
+
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: save_pretrained writes it, beside {WEIGHTS}")
+    config = read_json(path)
+    library = config.get("library_name") if isinstance(config, dict) else None
+    if library != LIBRARY:
+        raise CheckpointError(f"{path} is of {library or 'another library'}, not of {LIBRARY}")
+    options = config.get("options")
+    if not isinstance(options, dict) or not isinstance(options.get("name"), str):
+        raise CheckpointError(f"{path} names no model: its 'options' must hold the 'name' that create_model takes")
+    check_options(f"create_model in {path}", create_model, options)
+    return config
+
+
+def _build(options: Mapping[str, Any], path: Path) -> SpikingResNet:
+    try:
+        return create_model(**options)
+    except TypeError as error:
+        raise CheckpointError(f"the options in {path} are not of the kind that create_model takes: {error}") from error
+
+
+def _folder(source: Path | str, revision: str | None) -> Path:
+    """The folder to read: a local one, or the hub's copy on this machine."""
+    if Path(source).is_dir():
+        if revision is not None:
+            raise CheckpointError(f"revision='{revision}' is for the hub, and {source} is a folder here: leave it out")
+        return Path(source)
+    if not isinstance(source, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise CheckpointError(f"'{source}' is no folder here and no id owner/name on the Hugging Face hub")
+    hub = import_optional("huggingface_hub", extra="hub", purpose=f"'{source}', which is no folder here,")
+    try:
+        return Path(hub.snapshot_download(source, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"'{source}' is no folder here, and the hub does not give it: {reason}") from error
