@@ -27,7 +27,7 @@ LEVELS = {
     "residual": 6,
     "models": 7,
     "analysis": 8,
-    "drawing": 8,
+    "drawing": 7,
     "config": 2,
     "data": 3,
     "run_folder": 3,
