@@ -65,6 +65,10 @@ def test_models_as_a_table_and_as_json(capsys):
     assert "ms_resnet104" in table
     assert "77,350,504" in table
     assert "sew" not in table
+    call("models", "sew_*net*")
+    table = capsys.readouterr().out
+    assert "\nsew: if neurons at threshold 1; Fang" in table
+    assert "\nsew_7b_net, sew_wide_7b_net: plif neurons at threshold 1; Fang" in table
     call("models", "ms_resnet26", "--json")
     (card,) = json.loads(capsys.readouterr().out)
     assert (card["name"], card["T"], card["parameters"]) == ("ms_resnet26", 6, 369690)

@@ -124,6 +124,13 @@ def vanilla_unit(u, x):
     return lif_quarter(y + skip, detach=False)
 
 
+def vanilla_unit_with_norms_everywhere(u, x):
+    b, half = u.branch, 0.5 / math.sqrt(2)
+    y = lif_quarter(norm(b.norm1, conv(b.conv1, x), 0.5), detach=False)
+    y = norm(b.norm2, conv(b.conv2, y), half)
+    return lif_quarter(y + norm(u.skip.norm, x, half), detach=False)
+
+
 def plain_unit(u, x):
     b = u.branch
     y = lif_quarter(norm(b.norm1, conv(b.conv1, x), 0.5), detach=False)
@@ -186,6 +193,7 @@ CASES = {
     **{f"{row.name}-down": (row, DOWN, partial(da_unit, row.name[-3:])) for row in DA},
     "da_nsc-shared": (replace(DA_NSC, project="shared conv"), DOWN, da_nsc_shared),
     "ms-spiking-projection": (replace(MS, project="spike conv norm"), DOWN, ms_spiking_projection),
+    "vanilla-normed": (replace(VANILLA, identity="norm"), SAME, vanilla_unit_with_norms_everywhere),
     "plain": (PLAIN, SAME, plain_unit),
     "plain-down": (PLAIN, DOWN, plain_unit),
 }

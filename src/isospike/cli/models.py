@@ -1,5 +1,6 @@
 """``isospike models``: what can be built."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -22,9 +23,19 @@ def models_command(
         print_json([card.as_dict() for card in cards])
         return
     out.print(_table(cards))
-    for name, card in {card.topology: card for card in cards}.items():
+    for label, card in _presets(cards):
         neuron = f"{card.neuron['kind']} neurons at threshold {card.v_threshold:g}"
-        out.print(f"{name}: {neuron}; {card.source}", highlight=False, soft_wrap=True)
+        out.print(f"{label}: {neuron}; {card.source}", highlight=False, soft_wrap=True)
+
+
+def _presets(cards: list[ModelCard]) -> Iterator[tuple[str, ModelCard]]:
+    """A card for every neuron that a topology comes with, and the names that it stands for."""
+    groups: dict[str, dict[str, list[ModelCard]]] = {}
+    for card in cards:
+        groups.setdefault(card.topology, {}).setdefault(str(card.neuron), []).append(card)
+    for topology, by_neuron in groups.items():
+        for index, alike in enumerate(by_neuron.values()):
+            yield ", ".join(card.name for card in alike) if index else topology, alike[0]
 
 
 def _table(cards: list[ModelCard]) -> Table:

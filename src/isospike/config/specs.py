@@ -33,6 +33,7 @@ class ModelSpec(Spec):
     stem: str | None = None
     join: str | None = None
     project: str | None = None
+    identity: str | None = None
     pool_projection: bool | None = None
     reach: str | None = None
     combine: str | None = None

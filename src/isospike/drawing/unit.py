@@ -81,7 +81,7 @@ def describe_unit(topology: Topology) -> str:
     if topology.join is None:
         sentences.append("There is no skip.")
     else:
-        sentences.append("Where the shape stays, the skip is the identity.")
+        sentences.append(f"Where the shape stays, the skip is {topology.identity or 'the identity'}.")
         sentences.append(f"Where the shape changes, it is {', '.join(topology.project.split())}.")
         sentences.append(f"Branch and skip are joined by {topology.join.name}.")
         sentences.append(f"After the join stands {topology.after or 'nothing'}.")
@@ -100,7 +100,7 @@ class _Panel:
     def __init__(self, topology: Topology, projects: bool) -> None:
         self.topology = topology
         self.branch = topology.branch(2)
-        self.skip = topology.project.split() if projects else []
+        self.skip = (topology.project if projects else topology.identity).split()
         self.projects = projects
         lead = self.branch.index("conv") if "shared" in self.skip else 0
         self.skip = [word for word in self.skip if word != "shared"]

@@ -40,6 +40,7 @@ def create_model(
     stem: str | None = None,
     join: str | None = None,
     project: str | None = None,
+    identity: str | None = None,
     pool_projection: bool | None = None,
     reach: str | None = None,
     combine: str | None = None,
@@ -62,6 +63,7 @@ def create_model(
         join: "add", "and" or "iand".
         project: Words of the projection, such as "spike conv norm", or "shared conv" where the branch has words before
             its first convolution.
+        identity: Words of the skip where the shape stays: "norm" instead of nothing.
         pool_projection: Whether an average pool takes the stride of a projection.
         reach: Which earlier stages feed a stage besides the one before it: "stage" (none), "fusion", "fusion_distant"
             or "global".
@@ -92,7 +94,7 @@ def create_model(
     row = replace(row, per_step_norm=per_step_norm)
     if tail_init is not None:
         row = row.with_tail_init(tail_init)
-    skip = {"join": join, "project": project, "reach": reach, "combine": combine}
+    skip = {"join": join, "project": project, "identity": identity, "reach": reach, "combine": combine}
     row = _changed(
         row,
         {key: value for key, value in skip.items() if value is not None},

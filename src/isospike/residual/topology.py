@@ -49,6 +49,7 @@ class Topology:
         last: Words of the last convolution of the branch.
         after: Words after the join: a neuron or nothing.
         project: Words of the skip where the shape changes; "" where there is no skip.
+        identity: Words of the skip where the shape stays: nothing, or a norm, which starts like a projection's.
         join: How branch and skip become one; None: no skip, the unit is its branch.
         neuron: Options of ``build(NEURONS, ...)``.
         norm: Batch norms in the stem, inside the branch and before the head.
@@ -74,6 +75,7 @@ class Topology:
     neuron: Mapping[str, Any]
     after: str = ""
     project: str = ""
+    identity: str = ""
     join: Join | None = None
     norm: NormInit = NormInit()
     norm_last: NormInit = NormInit()
@@ -94,7 +96,13 @@ class Topology:
         object.__setattr__(self, "v_threshold", neuron.v_threshold)
         object.__setattr__(self, "levels", neuron.levels)
         WEIGHT_INITS[self.weight_init]
-        for part, convs in (("cell", 1), ("last", 1), ("after", 0), ("project", 1 if self.join else 0)):
+        for part, convs in (
+            ("cell", 1),
+            ("last", 1),
+            ("after", 0),
+            ("project", 1 if self.join else 0),
+            ("identity", 0),
+        ):
             self._check_words(part, convs)
         self._check_nonlinearity()
         self._check_skip()
@@ -128,7 +136,7 @@ class Topology:
     @property
     def can_be_identity(self) -> bool:
         """Whether a unit passes its input on unchanged where its branch is neutral."""
-        return self.join is not None and not self.after
+        return self.join is not None and not self.after and not self.identity
 
     @property
     def tail_is_norm(self) -> bool:
@@ -193,8 +201,14 @@ class Topology:
             raise self._refuse("two neurons follow each other without a convolution between")
 
     def _check_skip(self) -> None:
+        if self.identity not in ("", "norm") or (self.identity and self.join is None):
+            raise self._refuse(
+                f"identity, the skip where the shape stays, holds a norm or nothing, not '{self.identity}'"
+            )
         if self.join is None:
             return
+        if self.identity and self.stream == "spike" and not self.after:
+            raise self._refuse("the stream carries spikes, and a norm on its skip would make real numbers of them")
         if "shared" in self.project.split() and self.cell.startswith("conv"):
             raise self._refuse("the branch starts with its conv, so there is nothing before it to be shared")
         projected = "spike" if self.project.split()[-1] == "spike" else "membrane"

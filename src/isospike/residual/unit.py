@@ -110,9 +110,10 @@ class ResidualUnit(nn.Module):
             lead = words[: words.index("conv")]
         self.shared = build_chain(topology, lead, in_channels, [], norms[: lead.count("norm")])
         self.branch = build_chain(topology, words[len(lead) :], in_channels, convs, norms[lead.count("norm") :])
-        self.skip = build_chain(topology, [], in_channels, [], [])
         if self.projects:
             self.skip = self._projection(topology, in_channels, stride, pool_projection)
+        else:
+            self.skip = build_chain(topology, topology.identity.split(), in_channels, [], [topology.norm_project])
         self.after = build_chain(topology, topology.after.split(), self.out_channels, [], [])
         self._start_tail(topology)
 

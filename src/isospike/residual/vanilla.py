@@ -2,7 +2,7 @@
 
 Source: Zheng et al. 2021, "Going Deeper With Directly-Trained Larger Spiking Neural Networks", AAAI 2021,
 arXiv:2011.05280. The two norms that are summed carry alpha = 1/sqrt(2). Its figure may put a norm on identity skips
-too; that is not confirmed by any code, and is not done here.
+too, which no code confirms: ``identity="norm"`` does.
 """
 
 import math
