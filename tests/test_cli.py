@@ -1,6 +1,8 @@
 """The command line as a person uses it: output, exit codes, and a sentence for every mistake."""
 
+import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -47,7 +49,7 @@ def test_the_surface_is_what_the_documentation_says():
     assert surface == {
         "models": ["--json"],
         "train": ["--data-dir", "--device", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set"],
-        "eval": ["--checkpoint", "--data-dir", "--device", "--json"],
+        "eval": ["--checkpoint", "--data-dir", "--device", "--json", "--set"],
         "predict": ["--checkpoint", "--device", "--json"],
         "report": [],
     }
@@ -126,6 +128,80 @@ def test_predict_images_of_any_size_and_mode(run, tmp_path, capsys):
         assert 0 < sum(shares) <= 1.0001
     call("predict", run, *paths)
     assert {str(p) for p in paths} <= set(capsys.readouterr().out.splitlines())
+
+
+def write_photographs(root):
+    """Two classes of four photographs in each split, bright in the middle or at the edge, so that their size shows."""
+    y, x = np.mgrid[-1:1:40j, -1:1:48j]
+    for split, name in itertools.product(("train", "val"), ("ant", "cat")):
+        folder = root / split / name
+        folder.mkdir(parents=True)
+        for number in range(4):
+            bright = 255 * np.exp(-(2 + number) * (x**2 + y**2))
+            grey = bright if name == "ant" else 255 - bright
+            Image.fromarray(grey.astype(np.uint8)).convert("RGB").save(folder / f"{number}.png")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A run on photographs, trained at 16 pixels and tested at 24, and their folder."""
+    root = tmp_path_factory.mktemp("photographs")
+    write_photographs(root / "images")
+    data = f"{{kind: folder, dir: {root / 'images'}, workers: 0, size: 16, test_resize: 32, test_size: 24}}"
+    small = ["--set", "train.batch_size=4", "--set", "train.epochs=10", "--set", f"data={data}"]
+    call("train", *TINY, *small, "--out", root / "run")
+    return root / "run", root / "images"
+
+
+def test_a_run_says_at_what_size_it_was_tested(photographs):
+    run = RunFolder(photographs[0])
+    data = run.read_analysis("data")
+    assert (data["size"], data["test_size"], data["test_resize"]) == (16, 24, 32)
+    assert run.read_analysis("model")["input_size"] == 16
+    assert run.read_analysis("test")["size"] == 24
+
+
+def test_eval_at_another_size(photographs, capsys):
+    run, _ = photographs
+    as_trained = RunFolder(run).read_analysis("test")
+    assert "8 test images at 24 pixels, last checkpoint" in (run / "report.html").read_text()
+    written = (run / "config.yaml").read_bytes()
+    larger = ["--set", "data.test_size=32", "--set", "data.test_resize=40"]
+    call("eval", run, *larger)
+    assert "8 test images of images at 32 pixels: accuracy" in capsys.readouterr().out
+    tested = RunFolder(run).read_analysis("test")
+    assert (tested["size"], tested["images"]) == (32, 8)
+    assert tested["loss"] != as_trained["loss"]
+    assert (run / "config.yaml").read_bytes() == written
+    call("eval", run)
+    assert RunFolder(run).read_analysis("test") == as_trained
+    call("eval", run, "--set", "data.test_size=33", expect=2)
+    assert "--set: data: test_resize=32 is smaller than test_size=33" in capsys.readouterr().err
+    call("eval", run, "--set", "data.tset_size=24", expect=2)
+    assert "--set: unknown key 'data.tset_size'; nearest: test_size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("override", ["train.test_batch_size=4", "model.T=1", "data={kind: digits}", "database=1"])
+def test_eval_changes_nothing_but_keys_of_the_data(run, override, capsys):
+    before = RunFolder(run).read_analysis("test")
+    call("eval", run, "--set", override, expect=2)
+    sentence = f"the --set of a trained run takes keys of data only, as data.test_size=288, got '{override}'"
+    assert capsys.readouterr().err.strip() == f"error: {sentence}"
+    assert RunFolder(run).read_analysis("test") == before
+
+
+def test_predict_sees_what_eval_sees(photographs, capsys):
+    run, images = photographs
+    call("eval", run, "--json")
+    tested = json.loads(capsys.readouterr().out)
+    paths = sorted((images / "val").glob("*/*.png"))
+    call("predict", run, *paths, "--json")
+    results = json.loads(capsys.readouterr().out)
+    losses = [
+        -math.log(next(p["probability"] for p in result["predictions"] if p["class"] == path.parent.name))
+        for path, result in zip(paths, results, strict=True)
+    ]
+    assert sum(losses) / len(losses) == pytest.approx(tested["loss"], rel=1e-4)
 
 
 def test_report_alone(run, capsys):

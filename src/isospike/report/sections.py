@@ -121,7 +121,8 @@ def confusion(run: RunFolder) -> Section | None:
     )
     rows = [(true, guess, f"{count:,}", f"{share:.1%}") for count, true, guess, share in pairs[:10]]
     table = _table(("true class", "taken for", "images", "share of the class"), rows)
-    text = f"<p>{tested['images']:,} test images, {escape(tested['checkpoint'])} checkpoint.</p>"
+    size = f" at {tested['size']} pixels" if "size" in tested else ""
+    text = f"<p>{tested['images']:,} test images{size}, {escape(tested['checkpoint'])} checkpoint.</p>"
     html = f"{text}<h3>Most often confused</h3>{table if rows else '<p>No image was put into a wrong class.</p>'}"
     if len(classes) > LARGEST_HEAT_MAP:
         return Section("Confusion", html)
