@@ -184,6 +184,17 @@ def test_presets_reach_the_modules():
     assert std == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
 
 
+def test_the_baselines_of_sew_and_mlf_are_options_of_vanilla():
+    neuron = {"kind": "if", "surrogate": "arctan", "detach_reset": True}
+    model = iso.create_model("vanilla_resnet8", alpha=1, weight_init="kaiming_fan_out", neuron=neuron)
+    assert {(n.scale, n.weight[0].item()) for n in model.modules() if isinstance(n, BatchNorm)} == {(1, 1)}
+    std = model.stages[2][0].branch.conv2.weight.std().item()
+    assert std == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
+    mlf = iso.create_model("vanilla_resnet8", alpha=1, weight_init="kaiming_fan_in", neuron={"kind": "mlf"}, width=64)
+    assert {n.scale for n in mlf.modules() if isinstance(n, BatchNorm)} == {0.6}
+    assert mlf.head.fc.weight.std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.05)
+
+
 def test_dropout_is_drawn_once_per_sample():
     model = enliven(iso.create_model("ms_resnet8", dropout=0.5)).eval()
     model.training = model.head.training = True
@@ -261,6 +272,10 @@ def test_streaming_refuses_training_mode_and_a_foreign_state():
         ("sew_resnet20", {"join": "nand"}, UnknownName, "unknown join 'nand'"),
         ("ms_resnet20", {"join": "and"}, ConfigError, "use 'add'"),
         ("plain_resnet20", {"join": "add"}, ConfigError, "'plain' has no skip, so join='add' has no meaning"),
+        ("ms_resnet20", {"alpha": 1.0}, ConfigError, "'ms': its norms have no factor alpha"),
+        ("vanilla_resnet20", {"alpha": 0}, ConfigError, "alpha must be greater than 0, got 0"),
+        ("ms_resnet20", {"weight_init": "kaiming"}, UnknownName, "unknown initialisation of weights 'kaiming'"),
+        ("sew_7b_net", {"width": 8}, ConfigError, "'sew_7b_net' is a single network: it takes neither body nor width"),
         ("ms_resnet20", {"neuron": {"kind": "izhikevich"}}, UnknownName, "unknown neuron 'izhikevich'"),
         ("ms_resnet20", {"neuron": {"decya": 1}}, UnknownName, "nearest: decay"),
         ("ms_resnet20", {"width": 15}, ConfigError, "an even number from 2 on, got 15"),

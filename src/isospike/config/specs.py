@@ -37,9 +37,11 @@ class ModelSpec(Spec):
     pool_projection: bool | None = None
     reach: str | None = None
     combine: str | None = None
-    per_step_norm: bool = False
+    per_step_norm: bool | None = None
     neuron: dict[str, Any] | None = None
     tail_init: NonNegativeFloat | None = None
+    alpha: PositiveFloat | None = None
+    weight_init: str | None = None
     dropout: Share | None = None
 
 
