@@ -18,7 +18,7 @@ from isospike.models import (
     spike_driven,
 )
 from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, Neuron, ReLU
-from isospike.ops import FireRule, IntegerRule, leaky_fire
+from isospike.ops import FireRule, IntegerRule, leaky_fire, use_backend
 from isospike.residual import TOPOLOGIES, Topology
 from isospike.surrogates import SURROGATES, Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 from isospike.weights import from_pretrained, load_ann_resnet, load_published, save_pretrained
@@ -60,4 +60,5 @@ __all__ = [
     "model_card",
     "save_pretrained",
     "spike_driven",
+    "use_backend",
 ]
