@@ -7,6 +7,8 @@ from helpers import dyadic
 from isospike.neurons import ILIF, LIF, MLF
 from isospike.surrogates import Rectangle
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 RULE = {"decay": 0.25, "surrogate": Rectangle(1.0), "strict": True}
 TWO_LEVELS = {**RULE, "levels": 2, "v_threshold": 0.5, "v_step": 1.0}
 
