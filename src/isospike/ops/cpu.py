@@ -42,8 +42,8 @@ def library() -> ctypes.CDLL | None:
     except OSError:
         return None
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    lib.isospike_forward.argtypes = [pointer, integer, integer, pointer, integer, pointer, pointer, integer]
-    lib.isospike_backward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 5, integer]
+    lib.isospike_forward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 3, integer]
+    lib.isospike_backward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 6, integer]
     lib.isospike_block.restype = integer
     return lib
 
@@ -79,55 +79,44 @@ class _LeakyFire(torch.autograd.Function):
         ctx: Any, x: Tensor, v: Tensor | None, decay: float | Tensor, gain: float | Tensor, rule: Rule
     ) -> tuple[Tensor, Tensor]:
         x = _in_steps(x)
+        ctx.set_materialize_grads(False)
         ctx.rule, ctx.c_rule = rule, _c_rule(rule, float(decay), float(gain))
-        strides = x[0].stride()
-        state_strides = (x[0].numel(), *strides) if len(rule.state_shape(x.shape[1:])) == x.dim() else strides
-        state = torch.empty_strided(rule.state_shape(x.shape[1:]), state_strides)
-        if v is None:
-            state.zero_()
-        else:
-            state.copy_(v)
-            v = state.clone()
-        s = _like_steps(x)
-        lib = library()
-        assert lib is not None
-        lib.isospike_forward(ctypes.byref(ctx.c_rule), *_steps(x), state.data_ptr(), s.data_ptr(), _threads())
+        end, s = _like_state(x, rule), _like_steps(x)
+        v = None if v is None else _laid_out(v, _like_state(x, rule))
+        _compiled().isospike_forward(
+            ctypes.byref(ctx.c_rule), *_steps(x), _data(v), end.data_ptr(), s.data_ptr(), torch.get_num_threads()
+        )
         ctx.save_for_backward(x, v)
-        ctx.state_strides, ctx.learned = state_strides, (isinstance(decay, Tensor), isinstance(gain, Tensor))
-        return s, state
+        ctx.learned = (isinstance(decay, Tensor), isinstance(gain, Tensor))
+        return s, end
 
     @staticmethod
-    def backward(ctx: Any, ds: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, ds: Tensor | None, d_end: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise ConfigError(
                 "the compiled recurrence has no second derivative: run this inside iso.use_backend('reference')"
             )
         x, v = ctx.saved_tensors
-        ds = _laid_out(ds, _like_steps(x))
-        dv = torch.empty_strided(dv.shape, ctx.state_strides).copy_(dv)
-        dx = _like_steps(x)
-        lib = library()
-        assert lib is not None
-        shares = None
+        ds = _like_steps(x).zero_() if ds is None else _laid_out(ds, _like_steps(x))
+        d_end = None if d_end is None else _laid_out(d_end, _like_state(x, ctx.rule))
+        dx, dv = _like_steps(x), None if v is None else _like_state(x, ctx.rule)
+        lib, shares = _compiled(), None
         if any(ctx.learned):
             shares = torch.zeros(-(-x[0].numel() // lib.isospike_block()), 2, dtype=torch.float64)
-        failed = lib.isospike_backward(
-            ctypes.byref(ctx.c_rule),
-            *_steps(x),
-            None if v is None else v.data_ptr(),
-            ds.data_ptr(),
-            dv.data_ptr(),
-            dx.data_ptr(),
-            None if shares is None else shares.data_ptr(),
-            _threads(),
-        )
-        if failed:
+        grads = (_data(tensor) for tensor in (v, ds, d_end, dv, dx, shares))
+        if lib.isospike_backward(ctypes.byref(ctx.c_rule), *_steps(x), *grads, torch.get_num_threads()):
             raise RunFailed("there is no memory left for the backward pass of a neuron: take a smaller batch")
         d_decay = d_gain = None
         if shares is not None:
             total = shares.sum(0).to(x.dtype)
             d_decay, d_gain = (total[i] if learned else None for i, learned in enumerate(ctx.learned))
-        return dx, dv if v is not None else None, d_decay, d_gain, None
+        return dx, dv, d_decay, d_gain, None
+
+
+def _compiled() -> ctypes.CDLL:
+    lib = library()
+    assert lib is not None, "refusal() was not asked"
+    return lib
 
 
 def _c_rule(rule: Rule, decay: float, gain: float) -> _CRule:
@@ -163,6 +152,13 @@ def _like_steps(x: Tensor) -> Tensor:
     return torch.empty_strided(x.shape, (x[0].numel(), *x[0].stride()), dtype=x.dtype)
 
 
+def _like_state(x: Tensor, rule: Rule) -> Tensor:
+    """An empty tensor for the potentials, every level laid out as a step of ``x``."""
+    shape = rule.state_shape(x.shape[1:])
+    levels = (x[0].numel(),) * (len(shape) - (x.dim() - 1))
+    return torch.empty_strided(shape, (*levels, *x[0].stride()), dtype=x.dtype)
+
+
 def _laid_out(x: Tensor, target: Tensor) -> Tensor:
     """``x`` in the memory order of ``target``."""
     return x if x.stride() == target.stride() else target.copy_(x)
@@ -173,5 +169,5 @@ def _steps(x: Tensor) -> tuple[int, int, int, int]:
     return x.shape[0], x[0].numel(), x.data_ptr(), x.stride(0) if x.shape[0] > 1 else 0
 
 
-def _threads() -> int:
-    return torch.get_num_threads()
+def _data(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()

@@ -134,50 +134,59 @@ INLINE void backward_level(const struct rule *r, float threshold, int T, int n, 
         } else { const struct rule *q = r; CALL; }                                                         \
     } while (0)
 
-ALL_MACHINES
-void forward_block(const struct rule *r, int T, int n, const float *x, int64_t x_step, float *v, int64_t v_level, float *s,
-                   int64_t s_step) {
-    for (int k = 0; k < r->levels; k++)
-        WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, x, x_step, v + k * v_level, s, s_step, k > 0));
+INLINE void copy_or_zero(int n, const float *from, float *to) {
+    for (int i = 0; i < n; i++) to[i] = from ? from[i] : 0.0f;
 }
 
 ALL_MACHINES
-void backward_block(const struct rule *r, int T, int n, const float *x, int64_t x_step, const float *v, int64_t v_level,
-                    const float *ds, int64_t s_step, float *dv, float *dx, float *room, double *coefficients) {
-    float *h = room, *u = room + (int64_t)T * BLOCK;
+void forward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
+                   float *s) {
     for (int k = 0; k < r->levels; k++) {
-        for (int i = 0; i < n; i++) u[i] = v ? v[k * v_level + i] : 0.0f;
-        WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, x, x_step, h, u, ds, s_step, dv + k * v_level, dx, k > 0,
-                                  coefficients));
+        copy_or_zero(n, v ? v + k * N : NULL, end + k * N);
+        WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, x, x_step, end + k * N, s, N, k > 0));
     }
 }
 
-/* v [levels][N]: potentials before the first step on entry, behind the last on return. */
-void isospike_forward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, float *v, float *s,
-                      int64_t threads) {
+ALL_MACHINES
+void backward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v,
+                    const float *ds, const float *d_end, float *dv, float *dx, float *room, double *coefficients) {
+    float *d = room, *h = d + BLOCK, *u = h + (int64_t)T * BLOCK;
+    for (int k = 0; k < r->levels; k++) {
+        copy_or_zero(n, v ? v + k * N : NULL, u);
+        copy_or_zero(n, d_end ? d_end + k * N : NULL, d);
+        WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, x, x_step, h, u, ds, N, d, dx, k > 0, coefficients));
+        if (dv) copy_or_zero(n, d, dv + k * N);
+    }
+}
+
+/* v [levels][N]: potentials before the first step, NULL for rest; end [levels][N]: room for those behind the last. */
+void isospike_forward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
+                      float *s, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t start = 0; start < N; start += BLOCK) {
         int n = (int)(N - start < BLOCK ? N - start : BLOCK);
-        forward_block(r, (int)T, n, x + start, x_step, v + start, N, s + start, N);
+        forward_block(r, (int)T, n, N, x + start, x_step, v ? v + start : NULL, end + start, s + start);
     }
 }
 
-/* v [levels][N] before the first step, or NULL for rest; dv [levels][N]: gradient of the potentials behind the last step on
- * entry, of those before the first on return; coefficients [blocks][2]: each block's share of the gradients of decay and
- * gain, 0 on entry, or NULL. Returns 0, or 1 where there is no memory. */
+/* ds [T][N] and d_end [levels][N] (NULL for 0): gradients of the spikes and of the potentials behind the last step. dv
+ * [levels][N]: room for the gradient of the potentials before the first step, or NULL; dx [T][N]: room for that of the
+ * current; coefficients [blocks][2], 0 on entry: each block's share of the gradients of decay and gain, or NULL. Returns 0,
+ * or 1 where there is no memory. */
 int isospike_backward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, const float *v,
-                      const float *ds, float *dv, float *dx, double *coefficients, int64_t threads) {
+                      const float *ds, const float *d_end, float *dv, float *dx, double *coefficients, int64_t threads) {
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
-        float *room = malloc(sizeof(float) * BLOCK * (2 * T + 1));
+        float *room = malloc(sizeof(float) * BLOCK * (2 * T + 2));
         failed = room == NULL;
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < N; start += BLOCK) {
             int n = (int)(N - start < BLOCK ? N - start : BLOCK);
             if (room)
-                backward_block(r, (int)T, n, x + start, x_step, v ? v + start : NULL, N, ds + start, N, dv + start,
-                               dx + start, room, coefficients ? coefficients + 2 * (start / BLOCK) : NULL);
+                backward_block(r, (int)T, n, N, x + start, x_step, v ? v + start : NULL, ds + start,
+                               d_end ? d_end + start : NULL, dv ? dv + start : NULL, dx + start, room,
+                               coefficients ? coefficients + 2 * (start / BLOCK) : NULL);
         }
         free(room);
     }
