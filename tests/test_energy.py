@@ -220,6 +220,8 @@ def test_energies_by_hand():
     assert pj["stem_every_step"] == pytest.approx(2 * 40 * 4.6 + 0.9 * (10 + 25) + 30 * 4.6)
     assert layer_mj(WORK.layers[2], FLOAT32) * 1e9 == pytest.approx(0.9 * 25)
     assert membrane_mj(WORK, FLOAT32) * 1e9 == pytest.approx(2 * (6 * 4.6 + 2 * 0.9 + 8 * 0.9))
+    inside = iso.analysis.Energy(WORK, "45nm_float32").ann_inside_mj
+    assert inside * 1e9 == pytest.approx(4.6 * (90 + 3 * 90 / 2))
     memory = {part: value * 1e9 / (100 / 64) for part, value in memory_mj(WORK, FLOAT32).items()}
     assert memory["weights"] == pytest.approx((5 + 3 * 2 * 5) * 32)
     assert memory["inputs"] == pytest.approx(2 * 8 * (32 + 2 * 1 + 2 * 2 + 2 * 32))

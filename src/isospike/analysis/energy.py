@@ -148,6 +148,11 @@ class Energy:
         return self.mj["ann"] / self.mj["stem_once"]
 
     @property
+    def ann_inside_mj(self) -> float:
+        """The ANN twin without the zeros of the padding, which the usual dense count includes."""
+        return sum(layer.inside / layer.runs for layer in self.work.layers) * self.table.mac_pj * MJ
+
+    @property
     def spikes_per_neuron(self) -> float:
         """Per sample, over all time steps."""
         return self.work.spikes / self.work.neurons
@@ -171,6 +176,8 @@ class Energy:
             "T": work.T,
             "table": {"name": self.table_name, **asdict(table), "mac_pj": table.mac_pj, "ac_pj": table.ac_pj},
             "mj": self.mj,
+            "ways": WAYS,
+            "ann_inside_mj": self.ann_inside_mj,
             "ratio": self.ratio,
             "neurons": work.neurons,
             "spikes_per_neuron": self.spikes_per_neuron,
