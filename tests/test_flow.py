@@ -177,6 +177,7 @@ def test_a_stream_of_steps_is_seen_like_the_clip():
                 model(clip)
         flows.append(seen.flow())
     assert flows[0] == flows[1]
+    assert (flows[1].samples, flows[1].T) == (2, 3)
 
 
 def test_watching_changes_nothing():

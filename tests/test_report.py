@@ -145,6 +145,7 @@ def test_firing_and_energy_where_they_were_measured(tmp_path):
         rates = next(spec for spec in found.specs if spec["description"] == "Firing rate along depth")
         assert len({point["series"] for point in rates["data"]["values"]}) == (2 if steps == 2 else 1)
         assert rates["data"]["values"][0]["name"] == HOSTILE
+        assert rates["layer"][1]["encoding"]["tooltip"][0]["field"] == "name"
         for spec in found.specs:
             svg = vl_convert.vegalite_to_svg(spec)
             assert "NaN" not in svg
