@@ -50,6 +50,7 @@ def test_the_surface_is_what_the_documentation_says():
         "models": ["--json"],
         "train": ["--data-dir", "--device", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set"],
         "eval": ["--checkpoint", "--data-dir", "--device", "--json", "--set"],
+        "energy": ["--checkpoint", "--data-dir", "--device", "--images", "--json", "--layers", "--table"],
         "predict": ["--checkpoint", "--device", "--json"],
         "report": [],
     }
@@ -112,6 +113,40 @@ def test_eval_repeats_the_test_of_training(run, capsys, checkpoint):
     call("eval", run, "--checkpoint", checkpoint)
     assert f"accuracy {expected['accuracy']:.2%}" in capsys.readouterr().out
     assert RunFolder(run).read_analysis("test")["checkpoint"] == checkpoint
+
+
+def test_energy_of_a_run(run, capsys):
+    call("energy", run, "--images", 150, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found == RunFolder(run).read_analysis("energy")
+    assert (found["measured"], found["samples"], found["T"]) == (True, 150, 2)
+    assert 0 < found["spikes_per_neuron"] < 2
+    flow = RunFolder(run).read_analysis("flow")
+    assert (flow["samples"], flow["T"], len(flow["units"])) == (100, 2, 3)
+    call("energy", run, "--images", 50, "--layers", "--table", "45nm_int8")
+    said = capsys.readouterr().out
+    for part in ("per image of 50 test images of digits", "projections", "stages.1.0.branch.conv1", "binary",
+                 "stem at every step", "estimates, in no total", "MAC 0.3 pJ, AC 0.1 pJ (Horowitz 2014"):  # fmt: skip
+        assert part in said
+
+
+def test_energy_of_a_name_is_what_papers_assume(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    call("energy", "ms_resnet18")
+    said = capsys.readouterr().out
+    for part in ("nothing was measured", "dense: 8.4", "2.08", "2.93", "5.65"):
+        assert part in said
+    call("energy", "vanilla_resnet18", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["measured"], found["mj"]["reals_as_ac"]) == (False, found["mj"]["stem_once"])
+
+
+def test_energy_of_a_run_half_written(run, tmp_path, capsys):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.yaml").write_text((run / "config.yaml").read_text())
+    call("energy", tmp_path / "half", expect=2)
+    said = capsys.readouterr().err
+    assert "checkpoints/last.safetensors does not exist" in said.replace("\n", "")
 
 
 def test_predict_images_of_any_size_and_mode(run, tmp_path, capsys):
@@ -231,6 +266,9 @@ MISTAKES = {
     ("eval", "nowhere"): "nowhere is not a run folder",
     ("predict", "nowhere", "image.png"): "nowhere is not a run folder",
     ("report", "nowhere"): "nowhere is not a run folder",
+    ("energy", "runs/nowhere"): "runs/nowhere is not a run folder",
+    ("energy", "ms_resnt20"): "unknown model 'ms_resnt20'; nearest: ms_resnet20",
+    ("energy", "ms_resnet20", "--table", "45nm_flaot32"): "unknown table of energies '45nm_flaot32'; nearest: 45nm_fl",
     ("models", "ms_resnt20"): "unknown model 'ms_resnt20'; nearest: ms_resnet20",
     ("models", "mz_*"): "no model matches 'mz_*'",
 }  # fmt: skip

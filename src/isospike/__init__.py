@@ -5,7 +5,7 @@ model = iso.create_model("ms_resnet20")
 logits = model(images)          # [B, C, H, W] -> [B, 10]
 """
 
-from isospike.analysis import Edge, check_edges
+from isospike.analysis import ENERGY_TABLES, Edge, check_edges, measure_energy, watch
 from isospike.errors import IsospikeError
 from isospike.layers import binary_slots
 from isospike.models import (
@@ -26,6 +26,7 @@ from isospike.weights import from_pretrained, load_ann_resnet, load_published, s
 __version__ = "0.1.0"
 
 __all__ = [
+    "ENERGY_TABLES",
     "IF",
     "ILIF",
     "LIF",
@@ -57,8 +58,10 @@ __all__ = [
     "list_models",
     "load_ann_resnet",
     "load_published",
+    "measure_energy",
     "model_card",
     "save_pretrained",
     "spike_driven",
     "use_backend",
+    "watch",
 ]

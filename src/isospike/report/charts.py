@@ -18,7 +18,7 @@ def line_chart(
     Hover shows the values, the legend picks series, shift and the wheel zoom along ``x``, a double click goes back.
 
     Args:
-        points: Each with ``x``, ``value`` and ``series``.
+        points: Each with ``x``, ``value`` and ``series``; a ``name`` is shown on hover.
         x: Title of the horizontal axis.
         y: Title of the vertical axis.
         title: What a screen reader says.
@@ -35,6 +35,8 @@ def line_chart(
         {"field": "series", "type": "nominal", "title": "series"},
         {"field": "value", "type": "quantitative", "title": y, "format": ".2%" if percent else ".4~g"},
     ]
+    if any("name" in point for point in points):
+        tooltip.insert(0, {"field": "name", "type": "nominal", "title": "name"})
     picked = {"name": "picked", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
     zoom = {
         "name": "zoom",
