@@ -27,9 +27,9 @@ def line_chart(
     """
     series = list(dict.fromkeys(point["series"] for point in points))
     scale = {"type": "log"} if log else {"zero": percent}
-    named = {"field": "series", "type": "nominal", "title": None, "scale": {"domain": series}}
-    if len(series) == 1:
-        named["legend"] = None
+    named: dict[str, Any] = {"field": "series", "type": "nominal", "title": None, "scale": {"domain": series}}
+    # In two columns: a phone is narrow, and what does not fit would be cut off.
+    named["legend"] = {"columns": 2} if len(series) > 1 else None
     tooltip = [
         {"field": "x", "type": "quantitative", "title": x, "format": ","},
         {"field": "series", "type": "nominal", "title": "series"},
