@@ -5,7 +5,7 @@ model = iso.create_model("ms_resnet20")
 logits = model(images)          # [B, C, H, W] -> [B, 10]
 """
 
-from isospike.analysis import Edge, check_edges
+from isospike.analysis import Edge, check_edges, gradient_norms, measure_isometry
 from isospike.errors import IsospikeError
 from isospike.layers import binary_slots
 from isospike.models import (
@@ -53,10 +53,12 @@ __all__ = [
     "create_ann_twin",
     "create_model",
     "from_pretrained",
+    "gradient_norms",
     "leaky_fire",
     "list_models",
     "load_ann_resnet",
     "load_published",
+    "measure_isometry",
     "model_card",
     "save_pretrained",
     "spike_driven",

@@ -5,6 +5,7 @@ from isospike.analysis.gradients import GradientNorms, gradient_norms
 from isospike.analysis.isometry import UnitIsometry, log10_product, measure_isometry, measure_isometry_of
 from isospike.analysis.probes import Estimate
 from isospike.analysis.theory import Moments
+from isospike.analysis.verdict import Verdict, judge
 
 __all__ = [
     "Edge",
@@ -12,8 +13,10 @@ __all__ = [
     "GradientNorms",
     "Moments",
     "UnitIsometry",
+    "Verdict",
     "check_edges",
     "gradient_norms",
+    "judge",
     "log10_product",
     "measure_isometry",
     "measure_isometry_of",
