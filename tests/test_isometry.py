@@ -169,6 +169,17 @@ def test_reach_over_stages_and_other_bodies_are_measured():
     assert len(measure_isometry(seven, torch.rand(2, 2, 2, 128, 128).round(), probes=1)) == 7
 
 
+@pytest.mark.parametrize("name", TOPOLOGIES)
+@pytest.mark.parametrize("create", [iso.create_model, iso.create_ann_twin])
+def test_the_theory_stands_near_the_measurement(create, name):
+    """To a quarter, before training; rectifiers need no spikes, and IF neurons need all their steps."""
+    options = {"tail_init": 0.5} if name in ("ms", "da_scn") else {}
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for unit in measure_isometry(create(f"{name}_resnet14", width=16, **options), images, probes=2):
+        if not unit.projects:
+            assert unit.phi.value == pytest.approx(unit.expected.phi, rel=0.25)
+
+
 def test_a_static_image_is_a_stream_of_t_equal_steps():
     model = iso.create_model("ms_resnet8", width=4)
     clip = IMAGES.expand(3, *IMAGES.shape).contiguous()

@@ -8,19 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from isospike.analysis import theory
+from isospike.analysis.probes import probe, signs
 from isospike.analysis.theory import Moments, Part
 from isospike.layers import BatchNorm, Chain, PerStepNorm
 from isospike.neurons import Neuron
 from isospike.residual import ResidualUnit
 
+PROBES = 2  # of a neuron, whose Jacobian joins only the steps of one place: few tell it well
+
 
 @dataclass(frozen=True)
 class Seen:
-    """What one layer read and put out: second moments, size of the output, and of its derivatives where they are known.
+    """What one layer read and put out.
 
     Args:
-        read: Mean square of the input.
-        made: Mean square of the output.
+        read: Second moment of the input around the mean of its channel, which a norm takes away.
+        made: That of the output.
         size: Numbers in the output.
         local: Moments of a neuron or of a norm on its own.
     """
@@ -40,10 +43,11 @@ def layers_seen(unit: ResidualUnit | None) -> Iterator[dict[nn.Module, Seen]]:
         x, y = inputs[0].detach(), (output if isinstance(output, Tensor) else output[0]).detach()
         local = None
         if isinstance(layer, Neuron):
-            local = theory.slopes(_slopes(layer, x))
+            local = _over_time(layer, x)
         elif isinstance(layer, BatchNorm | PerStepNorm):
             local = _rescaling(x, y)
-        seen[layer] = Seen(_mean_square(x), _mean_square(y), y.numel(), local)
+        read, made = (_deviation(z).square().mean().item() for z in (x, y))
+        seen[layer] = Seen(read, made, y.numel(), local)
 
     chains = () if unit is None else _chains(unit)
     hooks = [layer.register_forward_hook(look) for chain in chains for layer in chain.children()]
@@ -57,7 +61,7 @@ def layers_seen(unit: ResidualUnit | None) -> Iterator[dict[nn.Module, Seen]]:
 def expected_moments(unit: ResidualUnit, seen: dict[nn.Module, Seen]) -> Moments | None:
     """phi and varphi of ``unit`` by the serial and the parallel rule; None where they say nothing of a join or a layer.
 
-    The rules take blocks as independent and time steps as apart.
+    The rules take blocks as independent of each other.
     """
     if unit.join is not None and not unit.join.linear:
         return None
@@ -111,19 +115,14 @@ def _normed(conv: nn.Conv2d, read: float, made: float) -> Moments:
     )
 
 
-@torch.enable_grad()
-def _slopes(neuron: Neuron, x: Tensor) -> Tensor:
-    """The derivative of every step's spikes by the current of that step, at the potentials that the steps before left.
+def _over_time(neuron: Neuron, x: Tensor) -> Moments:
+    """Of a neuron over all its steps, what passes through its potential and its reset included, by probes of its own.
 
     ``forward`` is called by its name, so that no hook sees these calls.
     """
-    slopes, v = [], None
-    for x_t in x.split(1):
-        x_t = x_t.detach().requires_grad_()
-        s, v = neuron.forward(x_t, v)
-        slopes += torch.autograd.grad(s.sum(), x_t)
-        v = v.detach()
-    return torch.cat(slopes)
+    generator = torch.Generator().manual_seed(0)
+    probed = probe(lambda x: neuron.forward(x)[0], x, lambda y: (signs(y, generator) for _ in range(PROBES)))
+    return Moments(probed.phi().value, max(0.0, probed.varphi().value))
 
 
 def _rescaling(x: Tensor, y: Tensor) -> Moments:
@@ -135,7 +134,3 @@ def _rescaling(x: Tensor, y: Tensor) -> Moments:
 def _deviation(x: Tensor) -> Tensor:
     """Of every channel, the third dimension from the end."""
     return x.double().transpose(0, -3).flatten(1).std(1, correction=0)
-
-
-def _mean_square(x: Tensor) -> float:
-    return x.double().square().mean().item()

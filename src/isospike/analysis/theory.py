@@ -70,8 +70,9 @@ def normed_convolution(
 ) -> Moments:
     """Convolution and batch norm as one: the ratio alpha_out / alpha_in of second moments (Chen et al. 2020).
 
-    That of a linear map on inputs without a mean. Spikes have one, and neighbours alike, so expect a difference.
-    The variance as of ``convolution``.
+    The norm takes the means of its channels away, so both moments are around them (derived); for spikes of rate r the
+    first is r (1 - r). Neighbours count as independent, which those of a picture are not. The variance as of
+    ``convolution``.
     """
     phi = out_moment / in_moment if in_moment else 0.0
     return Moments(phi, phi**2 * out_channels / in_channels * _likeness(kernel, stride))

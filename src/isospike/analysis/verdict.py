@@ -11,7 +11,7 @@ from isospike.analysis.isometry import UnitIsometry, log10_product
 from isospike.analysis.probes import Estimate
 
 CHEN = "Chen et al. 2020, arXiv:2001.00254: gradients keep their norm where every phi is near 1"
-HU = "Hu et al. 2024, arXiv:2112.08954: phi = 1 + zeta^2 phi(inner), zeta the weight of the last norm"
+HU = "Hu et al. 2024, arXiv:2112.08954: a unit that adds has phi = 1 + zeta^2 phi(inner), zeta its last norm's weight"
 DECADE = 1.0  # of log10 of the product of phi; chosen: gradients a factor of 3.2 apart in length
 TAIL = 0.1  # the largest start of a last norm that its authors used
 SPREAD = 1.0  # of varphi over phi^2: the eigenvalues scatter as widely as those of a random square matrix

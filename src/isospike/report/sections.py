@@ -150,7 +150,8 @@ def _isometry_charts(found: Mapping[str, Any]) -> Iterator[Chart]:
         points += [{"x": u["index"], "value": u["expected"][key], "series": "theory"} for u in units if u["expected"]]
         chart = line_chart(points, x="unit", y=key, title=f"{title} of the eigenvalues of J J^T", band=True)
         shade = "; shaded: 95 % interval of the probes" if any(point.get("low") is not None for point in points) else ""
-        yield Chart(chart, f"{title} of the eigenvalues of every unit's J J<sup>T</sup>{shade}.")
+        theory = ". Theory takes the layers as independent of each other" if any(u["expected"] for u in units) else ""
+        yield Chart(chart, f"{title} of the eigenvalues of every unit's J J<sup>T</sup>{shade}{theory}.")
     total, product = 0.0, []
     for unit in reversed(units):
         if not unit["phi"]["value"] > 0:
