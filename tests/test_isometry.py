@@ -80,6 +80,14 @@ def test_many_probes_come_to_it_and_their_intervals_hold_it():
     assert sum(means) / 300 == pytest.approx(many.varphi().value, rel=0.01)  # no bias from few probes
 
 
+def test_estimates_by_hand():
+    probed = Probed(torch.zeros(1), [1.0, 3.0], [10.0, 10.0])
+    t = stats.t.ppf(0.975, 1)
+    assert probed.phi() == pytest.approx((2, t * math.sqrt(2 / 2)))
+    assert probed.varphi() == pytest.approx((10 - (2**2 - 2 / 2), t * math.sqrt(32 / 2)))
+    assert Probed(torch.zeros(1), [2.0], [10.0]).varphi() == (6, None)
+
+
 def test_quantiles_of_student():
     for freedom in (1, 2, 3, 4, 7, 15, 100):
         assert student_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1.5e-3)
@@ -87,12 +95,15 @@ def test_quantiles_of_student():
 
 def test_the_jacobian_of_constants_and_of_the_identity():
     x = torch.randn(2, 3, 4)
-    for module, expected in ((nn.Identity(), (1, 0)), (nn.ReLU(), None), (Constant(), (0, 0)), (Half(), (0.5, 0.25))):
+    constant = Constant()
+    for module, expected in ((nn.Identity(), (1, 0)), (nn.ReLU(), None), (constant, (0, 0)), (Half(), (0.5, 0.25))):
         (found,) = measure_isometry_of([module], x, probes=3)
         if expected:
             assert (found.phi.value, found.varphi.value) == expected
         else:
             assert found.phi.value == (x > 0).float().mean().item()
+    constant.weight.requires_grad_(requires_grad=False)
+    assert measure_isometry_of([constant], x)[0].phi == (0, 0)
 
 
 class Constant(nn.Module):
@@ -129,6 +140,7 @@ def test_every_topology_is_measured_and_left_as_it_was(name):
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(m.training or m._forward_pre_hooks or m._forward_hooks for m in model.modules())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    torch.rand(1)
     assert measure_isometry(model, IMAGES, probes=2) == units
     assert measure_isometry(model, IMAGES, probes=2, seed=1) != units
     assert gradient_norms(model, IMAGES, torch.tensor([0, 1, 2, 9])) == norms
@@ -136,17 +148,17 @@ def test_every_topology_is_measured_and_left_as_it_was(name):
 
 @pytest.mark.parametrize("combine", COMBINES)
 def test_units_whose_outputs_are_combined_map_what_they_read_to_what_the_next_reads(combine):
-    """All maps in a row are the stage, so the product of their Jacobians is its."""
     model = iso.create_model("da_nsc_resnet20", combine=combine, width=4, T=2).double()
     if combine == "learned":
         nn.init.uniform_(model.stages[1].sum.weight, 0.5, 1.5)
-    stage = model.stages[1]
-    x = torch.randn(2, 2, 4, 8, 8, dtype=torch.float64, requires_grad=True)
+    stage, x = model.stages[1], torch.randn(2, 2, 4, 8, 8, dtype=torch.float64)
+    maps = dict(stage.maps(Steps(2)))
+    read = {}
+    for unit in stage:
+        unit.shared.register_forward_pre_hook(lambda m, args, unit=unit: (read.setdefault(unit, args[0]), None)[1])
     y = stage([x], Steps(2))
-    z = x
-    for _, unit_map in stage.maps(Steps(2)):
-        z = unit_map(z.detach().requires_grad_() if z is x else z)
-    torch.testing.assert_close(z, y)
+    for unit, made in zip(stage, [*list(read.values())[1:], y], strict=True):
+        torch.testing.assert_close(maps[unit](read[unit]), made)
     units = measure_isometry(model, IMAGES.double(), probes=2)
     assert len(units) == 9
     assert (units[4].expected is None) == (combine != "sum")

@@ -146,6 +146,7 @@ def test_isometry_has_a_verdict_and_charts_along_depth(tmp_path):
         assert part in found.text
     phi, varphi, product, inputs, weights = [spec["data"]["values"] for spec in found.specs[6:]]
     assert phi[1] == {"x": 2, "value": 1.25, "low": 1.0, "high": 1.5, "series": "measured"}
+    assert found.specs[6]["layer"][0]["mark"]["type"] == "area"
     assert phi[3] == {"x": 3, "value": 0.8, "series": "theory"}
     assert varphi[3] == {"x": 3, "value": 0.4, "series": "theory"}
     assert [(p["x"], round(p["value"], 6)) for p in product] == [(1, 0.038918), (2, 0.038918), (3, -0.057992)]

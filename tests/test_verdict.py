@@ -40,6 +40,7 @@ CASES = {
     "vanishing behind neurons": (units(0.4, 0.4, 0.4, adds=False), "vanishes", {"gated_stream"}),
     "vanishing": (units(0.4, 0.4, 0.4), "vanishes", set()),
     "falling, then rising a little": (units(20, 0.001), "vanishes", set()),
+    "rising, then falling further": (units(1e-6, 20, 1), "vanishes", set()),
     "dead": (units(1, 0, 1), "dead", set()),
     "scattered": (units(1, 1, 1, varphi=1.01), "trains", {"spread"}),
     "not scattered": (units(1, 1, 1, varphi=0.99), "trains", set()),
