@@ -1,8 +1,11 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from isospike.ops import use_backend
 
 # Two test processes share two cores; one thread each also makes every sum the same from run to run.
 torch.set_num_threads(1)
@@ -25,3 +28,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("data")]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(params=["auto", "reference"])
+def each_backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a test with "auto", which takes the backend where it can, and with the reference alone."""
+    with use_backend(request.param):
+        yield

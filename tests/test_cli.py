@@ -1,6 +1,8 @@
 """The command line as a person uses it: output, exit codes, and a sentence for every mistake."""
 
+import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -47,7 +49,8 @@ def test_the_surface_is_what_the_documentation_says():
     assert surface == {
         "models": ["--json"],
         "train": ["--data-dir", "--device", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set"],
-        "eval": ["--checkpoint", "--data-dir", "--device", "--json"],
+        "eval": ["--checkpoint", "--data-dir", "--device", "--json", "--set"],
+        "energy": ["--checkpoint", "--data-dir", "--device", "--images", "--json", "--layers", "--table"],
         "predict": ["--checkpoint", "--device", "--json"],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--json", "--probes", "--seed"],
         "report": [],
@@ -111,6 +114,40 @@ def test_eval_repeats_the_test_of_training(run, capsys, checkpoint):
     call("eval", run, "--checkpoint", checkpoint)
     assert f"accuracy {expected['accuracy']:.2%}" in capsys.readouterr().out
     assert RunFolder(run).read_analysis("test")["checkpoint"] == checkpoint
+
+
+def test_energy_of_a_run(run, capsys):
+    call("energy", run, "--images", 150, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found == RunFolder(run).read_analysis("energy")
+    assert (found["measured"], found["samples"], found["T"]) == (True, 150, 2)
+    assert 0 < found["spikes_per_neuron"] < 2
+    flow = RunFolder(run).read_analysis("flow")
+    assert (flow["samples"], flow["T"], len(flow["units"])) == (100, 2, 3)
+    call("energy", run, "--images", 50, "--layers", "--table", "45nm_int8")
+    said = capsys.readouterr().out
+    for part in ("per image of 50 test images of digits", "projections", "stages.1.0.branch.conv1", "binary",
+                 "stem at every step", "estimates, in no total", "MAC 0.3 pJ, AC 0.1 pJ (Horowitz 2014"):  # fmt: skip
+        assert part in said
+
+
+def test_energy_of_a_name_is_what_papers_assume(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    call("energy", "ms_resnet18")
+    said = capsys.readouterr().out
+    for part in ("nothing was measured", "dense: 8.4", "2.08", "2.93", "5.65"):
+        assert part in said
+    call("energy", "vanilla_resnet18", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["measured"], found["mj"]["reals_as_ac"]) == (False, found["mj"]["stem_once"])
+
+
+def test_energy_of_a_run_half_written(run, tmp_path, capsys):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.yaml").write_text((run / "config.yaml").read_text())
+    call("energy", tmp_path / "half", expect=2)
+    said = capsys.readouterr().err
+    assert "checkpoints/last.safetensors does not exist" in said.replace("\n", "")
 
 
 def test_predict_images_of_any_size_and_mode(run, tmp_path, capsys):
@@ -178,6 +215,80 @@ def test_analyze_names_what_is_missing_or_foreign_in_a_run(run, tmp_path, capsys
     assert not (half / "analysis").exists()
 
 
+def write_photographs(root):
+    """Two classes of four photographs in each split, bright in the middle or at the edge, so that their size shows."""
+    y, x = np.mgrid[-1:1:40j, -1:1:48j]
+    for split, name in itertools.product(("train", "val"), ("ant", "cat")):
+        folder = root / split / name
+        folder.mkdir(parents=True)
+        for number in range(4):
+            bright = 255 * np.exp(-(2 + number) * (x**2 + y**2))
+            grey = bright if name == "ant" else 255 - bright
+            Image.fromarray(grey.astype(np.uint8)).convert("RGB").save(folder / f"{number}.png")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A run on photographs, trained at 16 pixels and tested at 24, and their folder."""
+    root = tmp_path_factory.mktemp("photographs")
+    write_photographs(root / "images")
+    data = f"{{kind: folder, dir: {root / 'images'}, workers: 0, size: 16, test_resize: 32, test_size: 24}}"
+    small = ["--set", "train.batch_size=4", "--set", "train.epochs=10", "--set", f"data={data}"]
+    call("train", *TINY, *small, "--out", root / "run")
+    return root / "run", root / "images"
+
+
+def test_a_run_says_at_what_size_it_was_tested(photographs):
+    run = RunFolder(photographs[0])
+    data = run.read_analysis("data")
+    assert (data["size"], data["test_size"], data["test_resize"]) == (16, 24, 32)
+    assert run.read_analysis("model")["input_size"] == 16
+    assert run.read_analysis("test")["size"] == 24
+
+
+def test_eval_at_another_size(photographs, capsys):
+    run, _ = photographs
+    as_trained = RunFolder(run).read_analysis("test")
+    assert "8 test images at 24 pixels, last checkpoint" in (run / "report.html").read_text()
+    written = (run / "config.yaml").read_bytes()
+    larger = ["--set", "data.test_size=32", "--set", "data.test_resize=40"]
+    call("eval", run, *larger)
+    assert "8 test images of images at 32 pixels: accuracy" in capsys.readouterr().out
+    tested = RunFolder(run).read_analysis("test")
+    assert (tested["size"], tested["images"]) == (32, 8)
+    assert tested["loss"] != as_trained["loss"]
+    assert (run / "config.yaml").read_bytes() == written
+    call("eval", run)
+    assert RunFolder(run).read_analysis("test") == as_trained
+    call("eval", run, "--set", "data.test_size=33", expect=2)
+    assert "--set: data: test_resize=32 is smaller than test_size=33" in capsys.readouterr().err
+    call("eval", run, "--set", "data.tset_size=24", expect=2)
+    assert "--set: unknown key 'data.tset_size'; nearest: test_size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("override", ["train.test_batch_size=4", "model.T=1", "data={kind: digits}", "database=1"])
+def test_eval_changes_nothing_but_keys_of_the_data(run, override, capsys):
+    before = RunFolder(run).read_analysis("test")
+    call("eval", run, "--set", override, expect=2)
+    sentence = f"the --set of a trained run takes keys of data only, as data.test_size=288, got '{override}'"
+    assert capsys.readouterr().err.strip() == f"error: {sentence}"
+    assert RunFolder(run).read_analysis("test") == before
+
+
+def test_predict_sees_what_eval_sees(photographs, capsys):
+    run, images = photographs
+    call("eval", run, "--json")
+    tested = json.loads(capsys.readouterr().out)
+    paths = sorted((images / "val").glob("*/*.png"))
+    call("predict", run, *paths, "--json")
+    results = json.loads(capsys.readouterr().out)
+    losses = [
+        -math.log(next(p["probability"] for p in result["predictions"] if p["class"] == path.parent.name))
+        for path, result in zip(paths, results, strict=True)
+    ]
+    assert sum(losses) / len(losses) == pytest.approx(tested["loss"], rel=1e-4)
+
+
 def test_report_alone(run, capsys):
     (run / "report.html").unlink()
     call("report", run)
@@ -210,6 +321,9 @@ MISTAKES = {
     ("analyze", "ms_resnet8", "--probes", "0"): "probes must be at least 1, got 0",
     ("analyze", "ms_resnet8", "--batch", "0"): "--batch is a number of images, at least 1, got 0",
     ("report", "nowhere"): "nowhere is not a run folder",
+    ("energy", "runs/nowhere"): "runs/nowhere is not a run folder",
+    ("energy", "ms_resnt20"): "unknown model 'ms_resnt20'; nearest: ms_resnet20",
+    ("energy", "ms_resnet20", "--table", "45nm_flaot32"): "unknown table of energies '45nm_flaot32'; nearest: 45nm_fl",
     ("models", "ms_resnt20"): "unknown model 'ms_resnt20'; nearest: ms_resnet20",
     ("models", "mz_*"): "no model matches 'mz_*'",
 }  # fmt: skip

@@ -59,6 +59,8 @@ def test_overrides_do_not_touch_what_they_are_put_into():
         ("train.batch_size=2.5", "train.batch_size: input should be a valid integer, got 2.5"),
         ("train.accumulate=5", "train: batch_size=32 cannot be cut into accumulate=5 equal parts"),
         ("data={kind: folder, test_resize: 100}", "data: test_resize=100 is smaller than size=224"),
+        ("data={kind: folder, test_size: 288}", "data: test_resize=256 is smaller than test_size=288"),
+        ("data={kind: folder, test_size: 0}", "data.test_size: input should be greater than 0, got 0"),
         ("data={kind: folder, crop_area: [0.5, 0.1]}", "crop_area is \\(smallest, largest\\)"),
         ("train.ema=1.0", "train.ema: input should be less than 1, got 1.0"),
         ("seed=1.5", "seed: input should be a valid integer, got 1.5"),
@@ -104,6 +106,11 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot read"):
         read_yaml(tmp_path / "bytes.yaml")
+
+
+def test_photographs_may_be_tested_smaller_than_the_network_was_trained():
+    data = config("data={kind: folder, size: 224, test_resize: 160, test_size: 144}").data
+    assert (data.size, data.test_size) == (224, 144)
 
 
 def test_the_data_folder_goes_where_there_is_one():

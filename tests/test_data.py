@@ -163,7 +163,7 @@ def test_decoding_by_workers_changes_nothing(tmp_path):
 
 
 def folder_spec(root, **options):
-    return FolderData(kind="folder", dir=str(root), size=24, test_resize=28, **{"workers": 0, **options})
+    return FolderData(kind="folder", dir=str(root), size=24, **{"test_resize": 28, "workers": 0, **options})
 
 
 def test_image_folders(tmp_path):
@@ -175,6 +175,17 @@ def test_image_folders(tmp_path):
     assert batch.images.shape == (6, 3, 24, 24)
     centre = Image.open(tmp_path / "val" / "ant" / "0.jpg").resize((28, 28), Image.Resampling.BILINEAR)
     assert np.array_equal(batch.images[0].permute(1, 2, 0).numpy(), np.asarray(centre.crop((2, 2, 26, 26))))
+
+
+def test_image_folders_are_tested_at_their_own_size(tmp_path):
+    write_folders(tmp_path, ["cat", "ant"], size=64, splits=("train", "val"), images=3)
+    data = load_dataset(folder_spec(tmp_path, test_resize=40, test_size=36))
+    assert (data.size, data.test_size, data.test_resize) == (24, 36, 40)
+    (trained,) = Loader(data.train, 6, shuffle=True).epoch(0)
+    (tested,) = Loader(data.test, 6, shuffle=False).epoch(0)
+    assert (trained.images.shape, tested.images.shape) == ((6, 3, 24, 24), (6, 3, 36, 36))
+    centre = Image.open(tmp_path / "val" / "ant" / "0.png").resize((40, 40), Image.Resampling.BILINEAR)
+    assert np.array_equal(tested.images[0].permute(1, 2, 0).numpy(), np.asarray(centre.crop((2, 2, 38, 38))))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

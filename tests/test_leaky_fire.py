@@ -8,6 +8,8 @@ from isospike.errors import ConfigError, ShapeError
 from isospike.ops import FireRule, leaky_fire
 from isospike.surrogates import SURROGATES, Rectangle, Triangle
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 RULES = [
     FireRule(v_threshold=0.5, reset=reset, surrogate=Triangle(1.0), detach_reset=detach, strict=strict)
     for reset, detach, strict in product(("to_value", "subtract"), (False, True), (False, True))

@@ -7,6 +7,8 @@ from helpers import dyadic
 from isospike.neurons import ILIF, LIF, MLF
 from isospike.surrogates import Rectangle
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 RULE = {"decay": 0.25, "surrogate": Rectangle(1.0), "strict": True}
 TWO_LEVELS = {**RULE, "levels": 2, "v_threshold": 0.5, "v_step": 1.0}
 
@@ -22,6 +24,7 @@ def test_multi_level_firing_by_hand():
     assert s.flatten().tolist() == [1, 0, 2, 0]
     assert v.flatten().tolist() == [0.5, 0.5]
     assert MLF(**{**TWO_LEVELS, "reset": "subtract"})(x[:1])[1].flatten().tolist() == [0.25, 0.75]
+    assert MLF(**{**TWO_LEVELS, "reset": "subtract"})(x[2:3])[1].flatten().tolist() == [1.25, 0.25]
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
@@ -72,7 +75,9 @@ def test_integer_firing_by_hand():
 def test_gradient_of_integer_firing_goes_straight_through_where_it_is_not_cut():
     """The reset is detached: dL/dh[t] = g[t] [0 <= h <= levels] / V + decay dL/dh[t+1]."""
     T, N = 5, 60
-    x = dyadic(T, 1, N, low=-2.0, high=4.0, dtype=torch.float64).requires_grad_()
+    x = dyadic(T, 1, N, low=-2.0, high=4.0, dtype=torch.float64)
+    x[0, 0, :2] = torch.tensor([0.0, 1.5])  # the ends of the window belong to it
+    x.requires_grad_()
     s, _ = ILIF(levels=3, v_threshold=0.5)(x)
     g = torch.randn(T, 1, N, dtype=torch.float64)
     (dx,) = torch.autograd.grad(s, x, g)

@@ -167,21 +167,29 @@ def test_options_change_what_they_name():
         assert iso.create_model("ms_resnet104").head.dropout == 0.2
 
 
-def test_presets_reach_the_modules():
-    by_name = {name: iso.create_model(name) for name in ("ms_resnet8", "sew_resnet8", "vanilla_resnet8")}
-    starts = {
-        name: [(n.weight[0].item(), round(n.scale, 4)) for n in model.modules() if isinstance(n, BatchNorm)][:3]
-        for name, model in by_name.items()
-    }
-    assert starts == {
-        "ms_resnet8": [(0.5, 1), (0.5, 1), (0, 1)],
-        "sew_resnet8": [(1, 1), (1, 1), (1, 1)],
-        "vanilla_resnet8": [(1, 0.5), (1, 0.5), (1, 0.3536)],
-    }
-    rule = next(m for m in by_name["ms_resnet8"].modules() if isinstance(m, Neuron)).rule
-    assert (rule.v_threshold, rule.strict, rule.detach_reset, rule.surrogate) == (0.5, True, True, iso.Rectangle(1.0))
-    std = by_name["sew_resnet8"].stages[2][0].branch.conv2.weight.std().item()
+def test_networks_for_events_pool_behind_every_stage_and_widen_where_they_must():
+    net = iso.create_model("sew_wide_7b_net").eval()
+    assert net.forward_features(torch.randn(1, 2, 128, 128), T=1).shape == (1, 1, 128, 1, 1)
+    assert [stage.widening is not None for stage in net.stages] == [False] * 4 + [True] + [False] * 2
+    assert [name for name, _ in net.stages[4].widening.named_children()] == ["conv", "norm", "spike"]
+    assert net.stages[4].widening.conv.kernel_size == (1, 1)
+    paper = iso.create_model("sew_wide_7b_net", stem="cifar")  # the paper's text has 3x3 where its code has 1x1
+    assert paper.stages[4].widening.conv.kernel_size == paper.stem.conv.kernel_size == (3, 3)
+    neuron = net.stages[0][0].branch.spike1
+    assert neuron.w.sigmoid().item() == pytest.approx(0.5)
+    assert (neuron.rule.v_threshold, neuron.rule.detach_reset, neuron.rule.surrogate) == (1, True, iso.Arctan(2.0))
+    assert (net.T, net.head.fc.out_features, iso.create_model("sew_7b_net").head.fc.out_features) == (16, 10, 11)
+
+
+def test_the_baselines_of_sew_and_mlf_are_options_of_vanilla():
+    neuron = {"kind": "if", "surrogate": "arctan", "detach_reset": True}
+    model = iso.create_model("vanilla_resnet8", alpha=1, weight_init="kaiming_fan_out", neuron=neuron)
+    assert {(n.scale, n.weight[0].item()) for n in model.modules() if isinstance(n, BatchNorm)} == {(1, 1)}
+    std = model.stages[2][0].branch.conv2.weight.std().item()
     assert std == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
+    mlf = iso.create_model("vanilla_resnet8", alpha=1, weight_init="kaiming_fan_in", neuron={"kind": "mlf"}, width=64)
+    assert {n.scale for n in mlf.modules() if isinstance(n, BatchNorm)} == {0.6}
+    assert mlf.head.fc.weight.std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.05)
 
 
 def test_dropout_is_drawn_once_per_sample():
@@ -261,6 +269,10 @@ def test_streaming_refuses_training_mode_and_a_foreign_state():
         ("sew_resnet20", {"join": "nand"}, UnknownName, "unknown join 'nand'"),
         ("ms_resnet20", {"join": "and"}, ConfigError, "use 'add'"),
         ("plain_resnet20", {"join": "add"}, ConfigError, "'plain' has no skip, so join='add' has no meaning"),
+        ("ms_resnet20", {"alpha": 1.0}, ConfigError, "'ms': its norms have no factor alpha"),
+        ("vanilla_resnet20", {"alpha": 0}, ConfigError, "alpha must be greater than 0, got 0"),
+        ("ms_resnet20", {"weight_init": "kaiming"}, UnknownName, "unknown initialisation of weights 'kaiming'"),
+        ("sew_7b_net", {"width": 8}, ConfigError, "'sew_7b_net' is a single network: it takes neither body nor width"),
         ("ms_resnet20", {"neuron": {"kind": "izhikevich"}}, UnknownName, "unknown neuron 'izhikevich'"),
         ("ms_resnet20", {"neuron": {"decya": 1}}, UnknownName, "nearest: decay"),
         ("ms_resnet20", {"width": 15}, ConfigError, "an even number from 2 on, got 15"),

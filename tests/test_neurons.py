@@ -7,6 +7,8 @@ from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF
 from isospike.ops import leaky_fire
 from isospike.surrogates import Arctan, Sigmoid
 
+pytestmark = pytest.mark.usefixtures("each_backend")
+
 
 def test_coefficients_by_hand():
     assert IF().coefficients() == (1, 1)

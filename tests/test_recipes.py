@@ -1,19 +1,34 @@
+import re
+
 import pytest
 import torch
 
 from isospike.config import SyntheticData
 from isospike.data import load_dataset
 from isospike.errors import ConfigError, UnknownName
+from isospike.models import create_model
 from isospike.recipes import describe_recipe, list_recipes, load_recipe
 from isospike.run_folder import RunFolder
 from isospike.train import Trainer
 from isospike.train.display import SilentDisplay
 from isospike.train.distributed import World
 
+# What the name of a recipe begins with, by the kind of its data.
+PREFIXES = {"digits": "digits", "cifar10": "cifar10", "cifar100": "cifar100", "folder": "imagenet"}
+# Recipes to be compared with each other.
+COMPARED = (
+    r"digits_\w+",
+    r"cifar10_(?!ds_)\w+_resnet(20|56)",
+    r"cifar10_ds_\w+",
+    r"imagenet_vanilla_resnet\d+_if|imagenet_sew_\w+",
+    r"imagenet_(da|ds)_\w+",
+)
+
 
 @pytest.mark.parametrize("recipe", list_recipes())
 def test_every_recipe_runs_two_steps_on_synthetic_images(tmp_path, recipe):
-    small = ["train.batch_size=4", "train.accumulate=1", "train.tensorboard=false", "model.T=2"]
+    """As deep as it is, but narrow: width changes nothing in what runs, and most of the time and of the checkpoint."""
+    small = ["train.batch_size=4", "train.accumulate=1", "train.tensorboard=false", "model.T=2", "model.width=4"]
     config = load_recipe(recipe, small)
     data = SyntheticData(kind="synthetic", classes=5, channels=3, size=32, train=8, test=4)
     config = config.model_copy(update={"data": data})
@@ -35,7 +50,35 @@ def test_every_recipe_says_source_command_time_and_result(recipe):
     assert f"isospike train --recipe {recipe}" in text
     config = load_recipe(recipe)
     assert config.recipe == recipe
-    assert recipe.endswith(config.model.name.split(".")[0])
+    assert re.fullmatch(rf"{PREFIXES[config.data.kind]}_{config.model.name}(_[a-z0-9]+)?", recipe)
+
+
+@pytest.mark.parametrize("recipe", list_recipes())
+def test_every_recipe_at_its_full_width_takes_its_images(recipe):
+    """Without memory: of the size that it is trained on, and of the size that it is tested on."""
+    config = load_recipe(recipe)
+    sizes = {getattr(config.data, key, None) or 32 for key in ("size", "test_size")}
+    with torch.device("meta"):
+        model = create_model(**config.model.model_dump()).eval()
+        for size in sizes:
+            assert model(torch.empty(1, 3, size, size), T=1).shape == (1, model.options["num_classes"])
+
+
+@pytest.mark.parametrize("names", COMPARED)
+def test_recipes_to_be_compared_differ_in_their_network_alone(names):
+    configs = [load_recipe(recipe) for recipe in list_recipes() if re.fullmatch(names, recipe)]
+    assert len(configs) > 4
+    first = configs[0]
+    with torch.device("meta"):
+        (_,) = {create_model(**config.model.model_dump()).T for config in configs}
+    for config in configs:
+        assert config.model_copy(update={"recipe": first.recipe, "model": first.model}) == first, config.recipe
+
+
+def test_the_larger_test_is_all_that_sets_the_two_recipes_of_ms_resnet104_apart():
+    small, large = load_recipe("imagenet_ms_resnet104"), load_recipe("imagenet_ms_resnet104_288")
+    larger = small.data.model_copy(update={"test_size": 288, "test_resize": 320})
+    assert large == small.model_copy(update={"recipe": large.recipe, "data": larger})
 
 
 def test_a_base_is_read_first_and_another_kind_replaces_the_whole_part(tmp_path):
@@ -51,7 +94,7 @@ def test_a_base_is_read_first_and_another_kind_replaces_the_whole_part(tmp_path)
 
 
 def test_wrong_recipes_are_answered(tmp_path):
-    with pytest.raises(UnknownName, match="unknown recipe 'cifar10_ms_resnet2'; nearest: cifar10_ms_resnet20"):
+    with pytest.raises(UnknownName, match=r"unknown recipe 'cifar10_ms_resnet2'; nearest: .*cifar10_ms_resnet20"):
         load_recipe("cifar10_ms_resnet2")
     loop = tmp_path / "loop.yaml"
     loop.write_text(f"base: {loop}\n")

@@ -3,8 +3,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+import torch
 import vl_convert
 
+import isospike as iso
 from isospike.config import parse_yaml, read_config
 from isospike.errors import ConfigError, MissingExtra
 from isospike.report import page, write_report
@@ -174,6 +176,42 @@ def test_the_isometry_of_482_layers_stays_small(tmp_path):
     write_json(run.analysis("isometry"), result)
     write_report(run)
     assert run.report.stat().st_size < 1_500_000
+
+
+def test_firing_and_energy_where_they_were_measured(tmp_path):
+    """Real results under hostile names; every chart draws, and nothing but a number is put in unescaped."""
+    run = make_run(tmp_path / "run")
+    for name, steps in (("ms_resnet8", 2), ("ds_resnet8", 2), ("ms_resnet8", 9)):
+        images = torch.randn(2, 3, 32, 32)
+        network = iso.create_model(name, T=steps)
+        with iso.watch(network) as seen:
+            network(images)
+        facts = {"data": HOSTILE, "note": HOSTILE, "checkpoint": HOSTILE}
+        energy = iso.measure_energy(network, images).as_dict()
+        energy["table"] |= {"name": HOSTILE, "source": HOSTILE}
+        energy["groups"][HOSTILE] = energy["groups"]["stem"]
+        energy["layers"][0]["layer"] = HOSTILE
+        flow = seen.flow().as_dict()
+        flow["neurons"][0]["name"] = flow["units"][0]["name"] = HOSTILE
+        write_json(run.analysis("energy"), {**facts, **energy})
+        write_json(run.analysis("flow"), {**facts, **flow})
+        write_report(run)
+        found = read(run)
+        assert found.headings[3:5] == ["Firing", "Energy"]
+        assert found.scripts == 2
+        assert "<script>alert" not in run.report.read_text()
+        titles = [spec["description"] for spec in found.specs]
+        assert ("Levels along depth" in titles) == (name == "ds_resnet8")
+        rates = next(spec for spec in found.specs if spec["description"] == "Firing rate along depth")
+        assert len({point["series"] for point in rates["data"]["values"]}) == (2 if steps == 2 else 1)
+        assert rates["data"]["values"][0]["name"] == HOSTILE
+        assert rates["layer"][1]["encoding"]["tooltip"][0]["field"] == "name"
+        for spec in found.specs:
+            svg = vl_convert.vegalite_to_svg(spec)
+            assert "NaN" not in svg
+        ratio = f"{energy['mj']['ann'] / energy['mj']['stem_once']:.2f}"
+        for part in (ratio, "stem at every step", "dormant neuron", f"{flow['spikes_per_neuron']:.3f} spikes"):
+            assert part in found.text
 
 
 def test_the_library_cannot_end_its_own_script():

@@ -5,7 +5,7 @@ model = iso.create_model("ms_resnet20")
 logits = model(images)          # [B, C, H, W] -> [B, 10]
 """
 
-from isospike.analysis import Edge, check_edges, gradient_norms, measure_isometry
+from isospike.analysis import ENERGY_TABLES, Edge, check_edges, gradient_norms, measure_energy, measure_isometry, watch
 from isospike.errors import IsospikeError
 from isospike.layers import binary_slots
 from isospike.models import (
@@ -18,7 +18,7 @@ from isospike.models import (
     spike_driven,
 )
 from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, Neuron, ReLU
-from isospike.ops import FireRule, IntegerRule, leaky_fire
+from isospike.ops import FireRule, IntegerRule, leaky_fire, use_backend
 from isospike.residual import TOPOLOGIES, Topology
 from isospike.surrogates import SURROGATES, Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 from isospike.weights import from_pretrained, load_ann_resnet, load_published, save_pretrained
@@ -26,6 +26,7 @@ from isospike.weights import from_pretrained, load_ann_resnet, load_published, s
 __version__ = "0.1.0"
 
 __all__ = [
+    "ENERGY_TABLES",
     "IF",
     "ILIF",
     "LIF",
@@ -58,8 +59,11 @@ __all__ = [
     "list_models",
     "load_ann_resnet",
     "load_published",
+    "measure_energy",
     "measure_isometry",
     "model_card",
     "save_pretrained",
     "spike_driven",
+    "use_backend",
+    "watch",
 ]

@@ -167,7 +167,12 @@ class _FireInteger(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (u,) = ctx.saved_tensors
-        return grads[0] * ((u >= 0) & (u <= ctx.levels)), None
+        return grads[0] * slope_integer(u, ctx.levels), None
+
+
+def slope_integer(u: Tensor, levels: int) -> Tensor:
+    """What stands in for the derivative of ``fire_integer``: 1 where ``0 <= u <= levels``, else 0; of ``u``'s dtype."""
+    return ((u >= 0) & (u <= levels)).to(u.dtype)
 
 
 def fire_integer(u: Tensor, levels: int) -> Tensor:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from isospike.ops import use_backend
+
 Map = Callable[[Tensor], Tensor]
 
 
@@ -69,14 +71,15 @@ def probe(f: Map, x: Tensor, vectors: Callable[[Tensor], Iterable[Tensor]]) -> P
     """Probe the Jacobian of ``f`` at ``x``.
 
     ``f`` runs once. ``J^T v`` is a backward pass; ``J g`` is one through the graph of a backward pass, which is linear
-    in its vector, and so agrees with every surrogate gradient to the letter.
+    in its vector, and so agrees with every surrogate gradient to the letter. It needs the reference recurrence, whose
+    backward pass is made of operations; the others give the same numbers.
 
     Args:
         f: Any differentiable function of one tensor.
         x: Where.
         vectors: Gives the probes, of the shape of the output it gets.
     """
-    with torch.enable_grad():
+    with use_backend("reference"), torch.enable_grad():
         x = x.detach().requires_grad_()
         y = f(x)
         if not y.requires_grad:

@@ -10,6 +10,7 @@ import typer
 
 from isospike.cli.analyze import analyze_command
 from isospike.cli.console import err
+from isospike.cli.energy import energy_command
 from isospike.cli.evaluate import evaluate_command
 from isospike.cli.models import models_command
 from isospike.cli.predict import predict_command
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command("models")(models_command)
 app.command("train")(train_command)
 app.command("eval")(evaluate_command)
+app.command("energy")(energy_command)
 app.command("predict")(predict_command)
 app.command("analyze")(analyze_command)
 app.command("report")(report_command)

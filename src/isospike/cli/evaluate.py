@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from isospike.cli.console import Checkpoint, DataDir, Device, Json, out, print_json
-from isospike.config import with_data_dir
+from isospike.config import with_data_dir, with_data_keys
 from isospike.data import Augment, Loader, load_dataset
 from isospike.run_folder import RunFolder, write_json
 from isospike.train import evaluate
@@ -17,13 +17,17 @@ from isospike.train.distributed import open_world
 def evaluate_command(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     checkpoint: Checkpoint = "last",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of data, as data.test_size=288."),
+    ] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Test a run; the result also goes to analysis/test.json, where the report finds it."""
     folder = RunFolder(run)
-    config = with_data_dir(folder.read_config(), data_dir)
+    config = with_data_dir(with_data_keys(folder.read_config(), set_ or []), data_dir)
     dataset = load_dataset(config.data)
     with open_world(device) as world:
         model = load_trained(
@@ -42,8 +46,8 @@ def evaluate_command(
     else:
         note = f" ({dataset.note})" if dataset.note else ""
         out.print(
-            f"{config.model.name} on {tested.count:,} test images of {dataset.name}{note}: "
-            f"accuracy {tested.accuracy:.2%}, loss {tested.loss:.4f}",
+            f"{config.model.name} on {tested.count:,} test images of {dataset.name}{note} at {dataset.tested_at} pixels"
+            f": accuracy {tested.accuracy:.2%}, loss {tested.loss:.4f}",
             highlight=False,
             soft_wrap=True,
         )

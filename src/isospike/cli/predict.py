@@ -26,7 +26,7 @@ def predict_command(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """The five likeliest classes of every image, scaled and cut to the size that the network was trained on."""
+    """The five likeliest classes of every image, scaled and cut as the test images of the run are."""
     folder = RunFolder(run)
     config = folder.read_config()
     data = folder.read_analysis("data")
@@ -55,7 +55,8 @@ def predict_command(
 
 def _read(images: list[Path], data: dict[str, Any]) -> Tensor:
     """Normalised images ``[B, C, H, W]``."""
-    crop = CentreCrop(data["size"], data["size"])
+    size = data.get("test_size") or data["size"]
+    crop = CentreCrop(size, data.get("test_resize") or size)
     pixels = torch.stack([to_tensor(crop(read_image(path, str(path), data["channels"]))) for path in images])
     return Augment(AugmentSpec(), data["mean"], data["std"], len(data["classes"])).test(pixels)
 

@@ -1,6 +1,13 @@
 """The configuration of a run: what may stand in it, and how it is read."""
 
-from isospike.config.reading import apply_overrides, parse_yaml, read_config, read_yaml, with_data_dir
+from isospike.config.reading import (
+    apply_overrides,
+    parse_yaml,
+    read_config,
+    read_yaml,
+    with_data_dir,
+    with_data_keys,
+)
 from isospike.config.specs import (
     AdamWSpec,
     AugmentSpec,
@@ -52,4 +59,5 @@ __all__ = [
     "read_config",
     "read_yaml",
     "with_data_dir",
+    "with_data_keys",
 ]

@@ -110,6 +110,24 @@ def with_data_dir(config: RunConfig, data_dir: str | None) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"dir": data_dir})})
 
 
+def with_data_keys(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """The same run with keys of its data changed, to test it on other images or at another size.
+
+    Args:
+        config: Of a trained run.
+        overrides: ``data.key=value`` each.
+
+    Raises:
+        ConfigError: a key of another part, which would make it another run; or a wrong key or value.
+    """
+    for override in overrides:
+        if not override.startswith("data."):
+            raise ConfigError(
+                f"the --set of a trained run takes keys of data only, as data.test_size=288, got '{override}'"
+            )
+    return read_config(apply_overrides(config.model_dump(mode="json"), overrides), "--set") if overrides else config
+
+
 def _tuples(value: Any) -> Any:
     """YAML has lists only; strict models take tuples."""
     if isinstance(value, Mapping):

@@ -37,9 +37,11 @@ class ModelSpec(Spec):
     pool_projection: bool | None = None
     reach: str | None = None
     combine: str | None = None
-    per_step_norm: bool = False
+    per_step_norm: bool | None = None
     neuron: dict[str, Any] | None = None
     tail_init: NonNegativeFloat | None = None
+    alpha: PositiveFloat | None = None
+    weight_init: str | None = None
     dropout: Share | None = None
 
 
@@ -62,20 +64,23 @@ class FolderData(Spec):
     """``dir/{train,val}/<class>/<image>``, decoded by ``workers`` processes whenever they are needed.
 
     Training takes a random crop of ``crop_area`` of the image (smallest and largest share), scaled to ``size``;
-    testing takes the centre of the image whose shorter side was scaled to ``test_resize``.
+    testing takes the centre, of ``test_size`` (None: ``size``), of the image whose shorter side was scaled to
+    ``test_resize``.
     """
 
     kind: Literal["folder"]
     dir: str | None = None
     workers: NonNegativeInt = 2
     size: PositiveInt = 224
+    test_size: PositiveInt | None = None
     test_resize: PositiveInt = 256
     crop_area: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
-        if self.test_resize < self.size:
-            raise ValueError(f"test_resize={self.test_resize} is smaller than size={self.size}")
+        name = "size" if self.test_size is None else "test_size"
+        if self.test_resize < getattr(self, name):
+            raise ValueError(f"test_resize={self.test_resize} is smaller than {name}={getattr(self, name)}")
         if not self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError(f"crop_area is (smallest, largest) share of the image, at most 1, got {self.crop_area}")
         return self

@@ -25,6 +25,9 @@ class Dataset:
         mean: Per channel, for images in [0, 1].
         std: Likewise.
         note: What must be said beside every accuracy on this copy of the data; "" for nothing.
+        test_size: Height and width of the test images; None: ``size``.
+        test_resize: What the shorter side of a photograph is scaled to before its centre becomes a test image; None:
+            their size.
     """
 
     name: str
@@ -36,6 +39,13 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     note: str = ""
+    test_size: int | None = None
+    test_resize: int | None = None
+
+    @property
+    def tested_at(self) -> int:
+        """Height and width of the test images."""
+        return self.test_size or self.size
 
     def facts(self) -> dict[str, Any]:
         """All but the images, for ``analysis/data.json``: enough to use a trained network without the data."""

@@ -25,7 +25,7 @@ def load(spec: FolderData) -> Dataset:
         raise DataError(f"{root} must hold train/<class>/<image> and val/<class>/<image>, it holds {held(root)}")
     classes = class_names(root / "train")
     train = RandomResizedCrop(spec.size, spec.crop_area)
-    test = CentreCrop(spec.size, spec.test_resize)
+    test = CentreCrop(spec.test_size or spec.size, spec.test_resize)
     return Dataset(
         name=root.name,
         train=read_split(root / "train", classes, train, spec.workers),
@@ -35,6 +35,8 @@ def load(spec: FolderData) -> Dataset:
         size=spec.size,
         mean=MEAN,
         std=STD,
+        test_size=test.size,
+        test_resize=test.resize,
     )
 
 

@@ -44,9 +44,11 @@ def create_model(
     pool_projection: bool | None = None,
     reach: str | None = None,
     combine: str | None = None,
-    per_step_norm: bool = False,
+    per_step_norm: bool | None = None,
     neuron: Mapping[str, Any] | None = None,
     tail_init: float | None = None,
+    alpha: float | None = None,
+    weight_init: str | None = None,
     dropout: float | None = None,
 ) -> SpikingResNet:
     """A model by its name, untrained, with the presets of its source where no option says otherwise.
@@ -74,6 +76,8 @@ def create_model(
         neuron: Options that replace those of the topology's neuron; with ``kind``, another neuron altogether.
         tail_init: Initial weight of the norm that ends each branch, or factor on the initial weights of the
             convolution that does; 0 makes a unit start as the identity where the topology can.
+        alpha: tdBN's alpha in every norm, where the topology's norms have the factor ``alpha * v_threshold``.
+        weight_init: Initialisation of convolutions and classifier: "pytorch", "kaiming_fan_out", "kaiming_fan_in".
         dropout: Share of pooled features left out in training, in [0, 1).
 
     Raises:
@@ -91,9 +95,12 @@ def create_model(
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout is a share in [0, 1), got {dropout}")
         layout = replace(layout, dropout=dropout)
-    row = replace(row, per_step_norm=per_step_norm)
     if tail_init is not None:
         row = row.with_tail_init(tail_init)
+    if alpha is not None:
+        row = row.with_alpha(alpha)
+    plain = {"per_step_norm": per_step_norm, "weight_init": weight_init}
+    row = replace(row, **{key: value for key, value in plain.items() if value is not None})  # type: ignore[arg-type]
     skip = {"join": join, "project": project, "identity": identity, "reach": reach, "combine": combine}
     row = _changed(
         row,

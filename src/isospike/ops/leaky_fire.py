@@ -4,11 +4,10 @@ The conventions of the whole package are written here once: potentials rest at 0
 fires, and then resets.
 """
 
-import torch
 from torch import Tensor
 
 from isospike.errors import ShapeError
-from isospike.ops import reference
+from isospike.ops.backend import pick
 from isospike.ops.rule import Rule
 
 
@@ -44,8 +43,6 @@ def leaky_fire(
     if x.dim() < 2 or x.shape[0] == 0:
         raise ShapeError(f"a current has the shape [T, B, ...] with T >= 1, got {list(x.shape)}")
     shape = rule.state_shape(x.shape[1:])
-    if v is None:
-        v = torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32)).expand(shape)
-    elif v.shape != shape:
+    if v is not None and v.shape != shape:
         raise ShapeError(f"the potential must have the shape of one step, {list(shape)}, got {list(v.shape)}")
-    return reference.leaky_fire(x, v, decay=decay, gain=gain, rule=rule)
+    return pick(x, v, rule).run(x, v, decay=decay, gain=gain, rule=rule)

@@ -7,7 +7,7 @@ from isospike.ops.rule import Rule
 
 
 def leaky_fire(
-    x: Tensor, v: Tensor, *, decay: float | Tensor, gain: float | Tensor, rule: Rule
+    x: Tensor, v: Tensor | None, *, decay: float | Tensor, gain: float | Tensor, rule: Rule
 ) -> tuple[Tensor, Tensor]:
     """See ``isospike.ops.leaky_fire``; here shapes are taken as checked.
 
@@ -15,6 +15,9 @@ def leaky_fire(
     have (channels-last), both passes keep it.
     """
     T, B = x.shape[:2]
+    if v is None:
+        rest = torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
+        v = rest.expand(rule.state_shape(rest.shape))
     spikes = []
     for x_t in x.flatten(0, 1).split(B):
         h = _times(decay, v) + _times(gain, x_t.to(v.dtype))

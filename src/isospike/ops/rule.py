@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from isospike.errors import ConfigError
-from isospike.surrogates import Arctan, Surrogate, fire, fire_integer
+from isospike.surrogates import Arctan, Surrogate, fire, fire_integer, slope_integer
 
 Reset = Literal["to_value", "subtract"]
 
@@ -72,6 +72,10 @@ class FireRule:
         """Spikes in {0, 1} of every level, for potentials ``[B, ...]``, or ``[levels, B, ...]``."""
         return fire(h - self._thresholds(h), self.surrogate, strict=self.strict)
 
+    def slope(self, h: Tensor) -> Tensor:
+        """ds/dh of every spike of ``fire(h)`` as the backward pass takes it; 0 where no gradient comes through."""
+        return self.surrogate.derivative(h - self._thresholds(h))
+
     def reset_after(self, h: Tensor, s: Tensor) -> Tensor:
         """Potentials after the spikes ``s`` of ``fire(h)``, and of their shape."""
         if self.reset == "subtract":
@@ -126,6 +130,10 @@ class IntegerRule:
     def fire(self, h: Tensor) -> Tensor:
         """Integers in {0, ..., levels} for potentials ``[B, ...]``."""
         return fire_integer(h / self.v_threshold, self.levels)
+
+    def slope(self, h: Tensor) -> Tensor:
+        """ds/dh of ``fire(h)`` as the backward pass takes it; 0 where no gradient comes through."""
+        return slope_integer(h / self.v_threshold, self.levels) / self.v_threshold
 
     def reset_after(self, h: Tensor, s: Tensor) -> Tensor:
         """Potentials after the spikes ``s``."""

@@ -25,7 +25,7 @@ def line_chart(
     Hover shows the values, the legend picks series, shift and the wheel zoom along ``x``, a double click goes back.
 
     Args:
-        points: Each with ``x``, ``value`` and ``series``.
+        points: Each with ``x``, ``value`` and ``series``; a ``name`` is shown on hover.
         x: Title of the horizontal axis.
         y: Title of the vertical axis.
         title: What a screen reader says.
@@ -35,14 +35,16 @@ def line_chart(
     """
     series = list(dict.fromkeys(point["series"] for point in points))
     scale = {"type": "log"} if log else {"zero": percent}
-    named = {"field": "series", "type": "nominal", "title": None, "scale": {"domain": series}}
-    if len(series) == 1:
-        named["legend"] = None
+    named: dict[str, Any] = {"field": "series", "type": "nominal", "title": None, "scale": {"domain": series}}
+    # In two columns: a phone is narrow, and what does not fit would be cut off.
+    named["legend"] = {"columns": 2} if len(series) > 1 else None
     tooltip = [
         {"field": "x", "type": "quantitative", "title": x, "format": ","},
         {"field": "series", "type": "nominal", "title": "series"},
         {"field": "value", "type": "quantitative", "title": y, "format": ".2%" if percent else ".4~g"},
     ]
+    if any("name" in point for point in points):
+        tooltip.insert(0, {"field": "name", "type": "nominal", "title": "name"})
     picked = {"name": "picked", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
     zoom = {
         "name": "zoom",

@@ -14,6 +14,8 @@ from isospike.run_folder import RunFolder, read_json
 from isospike.text import duration
 
 LARGEST_HEAT_MAP = 100  # classes
+MOST_STEPS = 8  # drawn with a line each
+NEURONS_AXIS = "neurons, in the order of the network"
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def confusion(run: RunFolder) -> Section | None:
     )
     rows = [(true, guess, f"{count:,}", f"{share:.1%}") for count, true, guess, share in pairs[:10]]
     table = _table(("true class", "taken for", "images", "share of the class"), rows)
-    text = f"<p>{tested['images']:,} test images, {escape(tested['checkpoint'])} checkpoint.</p>"
+    size = f" at {tested['size']} pixels" if "size" in tested else ""
+    text = f"<p>{tested['images']:,} test images{size}, {escape(tested['checkpoint'])} checkpoint.</p>"
     html = f"{text}<h3>Most often confused</h3>{table if rows else '<p>No image was put into a wrong class.</p>'}"
     if len(classes) > LARGEST_HEAT_MAP:
         return Section("Confusion", html)
@@ -172,6 +175,97 @@ def _isometry_charts(found: Mapping[str, Any]) -> Iterator[Chart]:
             yield Chart(chart, f"Norm of the gradient of the loss by {title}, from stem to head.")
 
 
+def firing(run: RunFolder) -> Section | None:
+    """Rates, silence and closed surrogates along depth and time, and the stream behind the units."""
+    flow = run.read_analysis("flow")
+    if flow is None:
+        return None
+    html = (
+        f"<p>{flow['samples']:,} test images of {escape(flow['data'])}, {escape(flow['checkpoint'])} checkpoint: "
+        f"{flow['spikes_per_neuron']:.3f} spikes per neuron and image. Silent neurons never fired, saturated ones put "
+        "out their most at every step; an open potential lets a gradient through its surrogate, and a dormant neuron "
+        "has none.</p>"
+    )
+    charts = [*_rate_charts(flow["neurons"], flow["T"]), _gate_chart(flow["neurons"])]
+    if flow["units"]:
+        streams = {part: [_mean(u[part]) for u in flow["units"]] for part in ("mean", "variance")}
+        streams["maximum"] = [max(u["largest"]) for u in flow["units"]]
+        charts.append(_depth_chart(flow["units"], streams, "unit", "value", "Stream behind every unit"))
+    return Section("Firing", html, tuple(charts))
+
+
+def _rate_charts(neurons: list[dict[str, Any]], T: int) -> list[Chart]:
+    """Rates, and where neurons have several levels how often each is put out."""
+    rates = {"mean over time": [_mean(n["rate"]) for n in neurons]}
+    if T <= MOST_STEPS:
+        rates = {f"step {step + 1}": [n["rate"][step] for n in neurons] for step in range(T)}
+    most = max(len(n["histogram"]) for n in neurons)
+    several = most > 2
+    unit = "mean count per step" if several else "share that fires"
+    charts = [_depth_chart(neurons, rates, NEURONS_AXIS, unit, "Firing rate along depth", percent=not several)]
+    if several:
+        levels = {f"puts out {k}": [dict(enumerate(n["histogram"])).get(k, 0.0) for n in neurons] for k in range(most)}
+        charts.append(_depth_chart(neurons, levels, NEURONS_AXIS, "share", "Levels along depth", percent=True))
+    return charts
+
+
+def _gate_chart(neurons: list[dict[str, Any]]) -> Chart:
+    shares = {"silent": [n["silent"] for n in neurons], "saturated": [n["saturated"] for n in neurons]}
+    if all(n["open"] is not None for n in neurons):
+        shares |= {"potentials open": [_mean(n["open"]) for n in neurons]}
+        shares |= {"dormant per step": [_mean(n["dormant"]) for n in neurons]}
+        shares |= {"dormant at all steps": [n["dormant_throughout"] for n in neurons]}
+    title = "Silent, saturated and dormant neurons along depth"
+    return _depth_chart(neurons, shares, NEURONS_AXIS, "share", title, percent=True)
+
+
+def energy(run: RunFolder) -> Section | None:
+    """What the operations cost, beside the ANN of the same layers."""
+    found = run.read_analysis("energy")
+    if found is None:
+        return None
+    table, note = found["table"], f" ({found['note']})" if found["note"] else ""
+    html = (
+        f"<p>Per image of {found['samples']:,} test images of {escape(found['data'] + note)}, "
+        f"{escape(found['checkpoint'])} checkpoint; {found['spikes_per_neuron']:.3f} spikes per neuron. "
+        f"{escape(table['name'])}: {table['mac_pj']:g} pJ per MAC, {table['ac_pj']:g} pJ per AC "
+        f"({escape(table['source'])}).</p>{_ways(found)}<h3>By part</h3>{_parts(found['groups'])}"
+        f"<h3>Estimates, in no total above</h3>{_estimates(found)}"
+    )
+    layers = [{**layer, "name": f"{layer['layer']}, reads {layer['reads']}"} for layer in found["layers"]]
+    series = {"this network": [1e3 * layer["mj"] for layer in layers]}
+    series["ANN of the same layers"] = [1e3 * layer["ann_mj"] for layer in layers]
+    chart = _depth_chart(layers, series, "layer, in the order of the network", "uJ", "Energy of every layer")
+    return Section("Energy", html, (chart,))
+
+
+def _ways(found: Mapping[str, Any]) -> str:
+    mj = found["mj"]
+    rows = [("ANN of the same layers, dense", f"{mj['ann']:.4g} mJ", "1")]
+    rows += [(words, f"{mj[way]:.4g} mJ", f"{mj['ann'] / mj[way]:.2f}") for way, words in found["ways"].items()]
+    return _table(("way of counting", "energy", "ANN / this"), rows)
+
+
+def _parts(groups: Mapping[str, Mapping[str, float]]) -> str:
+    counts = ("dense", "macs", "acs", "graded_acs")
+    rows = [
+        (name, *(f"{row[c] / 1e6:,.3f}" for c in counts), f"{row['mj'] * 1e3:,.3f}", f"{row['ann_mj'] * 1e3:,.3f}")
+        for name, row in groups.items()
+    ]
+    return _table(("part", "dense MACs, M", "MACs, M", "ACs, M", "graded ACs, M", "uJ", "ANN uJ"), rows)
+
+
+def _estimates(found: Mapping[str, Any]) -> str:
+    memory = found["estimates"]["memory"]
+    values = {
+        "ANN without the zeros of the padding": found["ann_inside_mj"],
+        "potentials updated": found["estimates"]["membrane"],
+        "memory, each number moved as seldom as can be": sum(memory.values()) - memory["ann"],
+        "the same of the ANN": memory["ann"],
+    }
+    return _table(("", ""), [(name, f"{value:.4g} mJ") for name, value in values.items()])
+
+
 def model(run: RunFolder) -> Section | None:
     """The model's card."""
     card = run.read_analysis("model")
@@ -197,6 +291,8 @@ SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     curves,
     confusion,
     isometry,
+    firing,
+    energy,
     model,
     configuration,
     environment,
@@ -205,6 +301,28 @@ SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
 
 def _series(records: Iterable[Mapping[str, Any]], key: str, name: str, *, x: str = "step") -> list[dict[str, Any]]:
     return thin([{"x": r[x], "value": r[key], "series": name} for r in records if key in r])
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _depth_chart(
+    places: list[dict[str, Any]],
+    series: Mapping[str, list[float]],
+    x: str,
+    y: str,
+    title: str,
+    *,
+    percent: bool = False,
+) -> Chart:
+    """Lines over places of the network that have a ``name``."""
+    points = [
+        {"x": index, "value": value, "series": name, "name": place["name"]}
+        for name, values in series.items()
+        for index, (place, value) in enumerate(zip(places, values, strict=True), start=1)
+    ]
+    return Chart(line_chart(points, x=x, y=y, title=title, percent=percent), f"{escape(title)}.")
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

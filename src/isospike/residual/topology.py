@@ -171,6 +171,19 @@ class Topology:
             return replace(self, norm_last=replace(self.norm_last, weight=tail))
         return replace(self, conv_last=tail)
 
+    def with_alpha(self, alpha: float) -> "Topology":
+        """The same row with this alpha in every norm of tdBN.
+
+        Raises:
+            ConfigError: its norms have no such factor, or it is not greater than 0.
+        """
+        if self.norm.alpha is None:
+            raise self._refuse(f"its norms have no factor alpha * v_threshold, so alpha={alpha:g} has no meaning there")
+        if not alpha > 0:
+            raise self._refuse(f"alpha must be greater than 0, got {alpha:g}")
+        norms = {part: replace(getattr(self, part), alpha=alpha) for part in ("norm", "norm_last", "norm_project")}
+        return replace(self, **norms)
+
     def _refuse(self, why: str) -> ConfigError:
         return ConfigError(f"topology '{self.name}': {why}")
 

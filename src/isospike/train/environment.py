@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
+from isospike.ops.cpu import library
+
 PACKAGES = ("isospike", "torch", "numpy", "safetensors", "pydantic", "pillow", "pyarrow", "scikit-learn", "kornia")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, hardware, command and commit."""
+    """Versions, hardware, command, commit, and whether the compiled recurrence is there."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["isospike", *sys.argv[1:]]),
@@ -29,6 +31,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cuda": torch.version.cuda,
+        "compiled": library() is not None,
     }
 
 

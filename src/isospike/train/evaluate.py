@@ -36,6 +36,7 @@ class Evaluation:
             "note": dataset.note,
             "checkpoint": checkpoint,
             "images": self.count,
+            "size": dataset.tested_at,
             "loss": self.loss,
             "accuracy": self.accuracy,
             "classes": list(dataset.classes),

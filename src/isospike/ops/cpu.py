@@ -1,0 +1,173 @@
+"""The recurrence compiled: ``csrc/leaky_fire.c``, called on data pointers, on float32 in the memory of the CPU."""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isospike.errors import ConfigError, RunFailed
+from isospike.ops.rule import FireRule, Rule
+from isospike.surrogates import Arctan, Rectangle, Sigmoid, Surrogate, Triangle
+
+LIBRARY = Path(__file__).with_name("_cpu.so")  # hatch_build.py makes it when the package is installed
+SURROGATES: dict[type[Surrogate], tuple[int, str]] = {
+    Rectangle: (0, "width"),
+    Arctan: (1, "alpha"),
+    Sigmoid: (2, "alpha"),
+    Triangle: (3, "gamma"),
+}
+MAX_LEVELS = 16
+
+
+class _CRule(ctypes.Structure):
+    """``struct rule`` of the C source."""
+
+    _fields_ = [
+        *((name, ctypes.c_float) for name in ("decay", "gain", "v_reset", "parameter")),
+        *((name, ctypes.c_int32) for name in ("subtract", "strict", "detach", "surrogate", "levels", "integer")),
+        ("thresholds", ctypes.c_float * MAX_LEVELS),
+    ]
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled library, or None where it was not built or does not load here."""
+    if not LIBRARY.is_file():
+        return None
+    try:
+        lib = ctypes.CDLL(str(LIBRARY))
+    except OSError:
+        return None
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    lib.isospike_forward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 3, integer]
+    lib.isospike_backward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 6, integer]
+    lib.isospike_block.restype = integer
+    return lib
+
+
+def refusal(x: Tensor, v: Tensor | None, rule: Rule) -> str | None:
+    """Why this cannot be run here, as the end of a sentence; None where it can."""
+    if library() is None:
+        return (
+            "the compiled library is missing: install a C compiler, then install isospike again "
+            "(pip install --force-reinstall --no-deps)"
+        )
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return "it runs on plain tensors in the memory of the CPU"
+    if x.dtype != torch.float32 or (v is not None and v.dtype != torch.float32):
+        return f"it computes in float32, and the current is {str(x.dtype).removeprefix('torch.')}"
+    if isinstance(rule, FireRule) and type(rule.surrogate) not in SURROGATES:
+        return f"it does not know the surrogate {type(rule.surrogate).__name__}"
+    if rule.levels > MAX_LEVELS and isinstance(rule, FireRule):
+        return f"it has room for {MAX_LEVELS} levels"
+    return None
+
+
+def leaky_fire(
+    x: Tensor, v: Tensor | None, *, decay: float | Tensor, gain: float | Tensor, rule: Rule
+) -> tuple[Tensor, Tensor]:
+    """See ``isospike.ops.leaky_fire``; here ``refusal`` has said that it can. A second derivative is refused."""
+    return _LeakyFire.apply(x, v, decay, gain, rule)
+
+
+class _LeakyFire(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, v: Tensor | None, decay: float | Tensor, gain: float | Tensor, rule: Rule
+    ) -> tuple[Tensor, Tensor]:
+        x = _in_steps(x)
+        ctx.set_materialize_grads(False)
+        ctx.rule, ctx.c_rule = rule, _c_rule(rule, float(decay), float(gain))
+        end, s = _like_state(x, rule), _like_steps(x)
+        v = None if v is None else _laid_out(v, _like_state(x, rule))
+        _compiled().isospike_forward(
+            ctypes.byref(ctx.c_rule), *_steps(x), _data(v), end.data_ptr(), s.data_ptr(), torch.get_num_threads()
+        )
+        ctx.save_for_backward(x, v)
+        ctx.learned = (isinstance(decay, Tensor), isinstance(gain, Tensor))
+        return s, end
+
+    @staticmethod
+    def backward(ctx: Any, ds: Tensor | None, d_end: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise ConfigError(
+                "the compiled recurrence has no second derivative: run this inside iso.use_backend('reference')"
+            )
+        x, v = ctx.saved_tensors
+        ds = _like_steps(x).zero_() if ds is None else _laid_out(ds, _like_steps(x))
+        d_end = None if d_end is None else _laid_out(d_end, _like_state(x, ctx.rule))
+        dx, dv = _like_steps(x), None if v is None else _like_state(x, ctx.rule)
+        lib, shares = _compiled(), None
+        if any(ctx.learned):
+            shares = torch.zeros(-(-x[0].numel() // lib.isospike_block()), 2, dtype=torch.float64)
+        grads = (_data(tensor) for tensor in (v, ds, d_end, dv, dx, shares))
+        if lib.isospike_backward(ctypes.byref(ctx.c_rule), *_steps(x), *grads, torch.get_num_threads()):
+            raise RunFailed("there is no memory left for the backward pass of a neuron: take a smaller batch")
+        d_decay = d_gain = None
+        if shares is not None:
+            total = shares.sum(0).to(x.dtype)
+            d_decay, d_gain = (total[i] if learned else None for i, learned in enumerate(ctx.learned))
+        return dx, dv, d_decay, d_gain, None
+
+
+def _compiled() -> ctypes.CDLL:
+    lib = library()
+    assert lib is not None, "refusal() was not asked"
+    return lib
+
+
+def _c_rule(rule: Rule, decay: float, gain: float) -> _CRule:
+    if isinstance(rule, FireRule):
+        surrogate, name = SURROGATES[type(rule.surrogate)]
+        fields = {
+            "v_reset": rule.v_reset,
+            "parameter": getattr(rule.surrogate, name),
+            "subtract": rule.reset == "subtract",
+            "strict": rule.strict,
+            "surrogate": surrogate,
+            "levels": rule.levels,
+        }
+        thresholds = (rule.v_threshold, *rule.higher)
+    else:
+        fields, thresholds = {"subtract": True, "levels": 1, "integer": rule.levels}, (rule.v_threshold,)
+    c_rule = _CRule(decay=decay, gain=gain, detach=rule.detach_reset, **fields)
+    c_rule.thresholds[: len(thresholds)] = thresholds
+    return c_rule
+
+
+def _in_steps(x: Tensor) -> Tensor:
+    """``x [T, B, ...]`` with every step in one piece, one behind the other, or all of them the same piece."""
+    step = x[0]
+    dense = step.is_contiguous() or (step.dim() == 4 and step.is_contiguous(memory_format=torch.channels_last))
+    if dense and (x.shape[0] == 1 or x.stride(0) in (0, step.numel())):
+        return x
+    return _laid_out(x, _like_steps(x)) if dense else x.contiguous()
+
+
+def _like_steps(x: Tensor) -> Tensor:
+    """An empty tensor of the shape of ``x``, its steps laid out as the first one and one behind the other."""
+    return torch.empty_strided(x.shape, (x[0].numel(), *x[0].stride()), dtype=x.dtype)
+
+
+def _like_state(x: Tensor, rule: Rule) -> Tensor:
+    """An empty tensor for the potentials, every level laid out as a step of ``x``."""
+    shape = rule.state_shape(x.shape[1:])
+    levels = (x[0].numel(),) * (len(shape) - (x.dim() - 1))
+    return torch.empty_strided(shape, (*levels, *x[0].stride()), dtype=x.dtype)
+
+
+def _laid_out(x: Tensor, target: Tensor) -> Tensor:
+    """``x`` in the memory order of ``target``."""
+    return x if x.stride() == target.stride() else target.copy_(x)
+
+
+def _steps(x: Tensor) -> tuple[int, int, int, int]:
+    """T, N, the data, and from one step to the next."""
+    return x.shape[0], x[0].numel(), x.data_ptr(), x.stride(0) if x.shape[0] > 1 else 0
+
+
+def _data(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()

@@ -1,0 +1,196 @@
+/* The recurrence of isospike.ops.leaky_fire on float32, forward and backward.
+ *
+ * Memory is [T][N]: N neurons in any one order, `x_step` elements from one step of the current to the next (0 where it is
+ * the same at every step). Work is cut into blocks of neurons that stay in the cache; the backward keeps nothing of the
+ * forward but its input, and computes the potentials of a block anew. Multiplication and addition are never fused
+ * (-ffp-contract=off), so that potentials have the bits of the eager reference.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#define BLOCK 1024
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define ALL_MACHINES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define ALL_MACHINES
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+enum surrogate { RECTANGLE, ARCTAN, SIGMOID, TRIANGLE };
+
+/* One neuron's rule; `thresholds` has `levels` entries, each level with a potential of its own. Where `integer` is not 0
+ * there is one threshold, and a spike is the nearest integer in {0, ..., integer} to the potential in thresholds. */
+struct rule {
+    float decay, gain, v_reset, parameter;
+    int32_t subtract, strict, detach, surrogate, levels, integer;
+    float thresholds[16];
+};
+
+INLINE float spike(const struct rule *r, float h, float threshold) {
+    if (r->integer) {
+        float u = h / threshold;
+        u = u < 0 ? 0 : u;
+        u = u > (float)r->integer ? (float)r->integer : u;
+        return rintf(u);
+    }
+    float u = h - threshold;
+    return (r->strict ? u > 0 : u >= 0) ? 1.0f : 0.0f;
+}
+
+INLINE float after(const struct rule *r, float h, float s, float threshold) {
+    if (r->subtract) return h - s * threshold;
+    return s != 0 ? r->v_reset : h;
+}
+
+INLINE float slope(const struct rule *r, float h, float threshold) {
+    if (r->integer) {
+        float u = h / threshold;
+        return (u >= 0 && u <= (float)r->integer) ? 1.0f / threshold : 0.0f;
+    }
+    float u = h - threshold, p = r->parameter;
+    if (r->surrogate == RECTANGLE) return fabsf(u) < p / 2 ? 1.0f / p : 0.0f;
+    if (r->surrogate == ARCTAN) {
+        float w = 1.57079632679489662f * p * u;
+        return p / 2 / (1 + w * w);
+    }
+    if (r->surrogate == TRIANGLE) {
+        float w = 1 - fabsf(u) / p;
+        return (w > 0 ? w : 0) / p;
+    }
+    float s = 1 / (1 + expf(-p * u));
+    return p * s * (1 - s);
+}
+
+INLINE double dot(int n, const float *restrict a, const float *restrict b) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < n; i++) sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+/* One block of n neurons through T steps of one level. `s` is added to where `add` is set. */
+INLINE void forward_level(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *v,
+                          float *s, int64_t s_step, int add) {
+    const float decay = r->decay, gain = r->gain;
+    for (int t = 0; t < T; t++) {
+        const float *restrict x_t = x + t * x_step;
+        float *restrict s_t = s + t * s_step, *restrict v_t = v;
+        for (int i = 0; i < n; i++) {
+            float h = decay * v_t[i] + gain * x_t[i];
+            float fired = spike(r, h, threshold);
+            v_t[i] = after(r, h, fired, threshold);
+            s_t[i] = add ? s_t[i] + fired : fired;
+        }
+    }
+}
+
+/* The same backwards: adds to dx, and to coefficients[0] and [1], the gradients of decay and gain. On entry dv is the gradient of the potential behind the last
+ * step, on return that of the one before the first. `h` and `v` have room for T and T + 1 steps of the block. */
+INLINE void backward_level(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *h,
+                           float *v, const float *ds, int64_t s_step, float *dv, float *dx, int add,
+                           double *coefficients) {
+    const float decay = r->decay, gain = r->gain;
+    for (int t = 0; t < T; t++) {
+        const float *restrict x_t = x + t * x_step, *restrict v_t = v + t * BLOCK;
+        float *restrict h_t = h + t * BLOCK, *restrict next = v + (t + 1) * BLOCK;
+        for (int i = 0; i < n; i++) {
+            h_t[i] = decay * v_t[i] + gain * x_t[i];
+            next[i] = after(r, h_t[i], spike(r, h_t[i], threshold), threshold);
+        }
+    }
+    for (int t = T - 1; t >= 0; t--) {
+        const float *restrict ds_t = ds + t * s_step;
+        float *restrict dx_t = dx + t * s_step, *restrict dv_t = dv, *restrict h_t = h + t * BLOCK;
+        for (int i = 0; i < n; i++) {
+            float window = slope(r, h_t[i], threshold);
+            float s = spike(r, h_t[i], threshold);
+            float kept = r->subtract ? 1.0f : (s != 0 ? 0.0f : 1.0f);
+            float through = r->subtract ? -threshold : r->v_reset - h_t[i];
+            if (!r->detach) kept += window * through;
+            float dh = ds_t[i] * window + dv_t[i] * kept;
+            dx_t[i] = add ? dx_t[i] + gain * dh : gain * dh;
+            dv_t[i] = decay * dh;
+            h_t[i] = dh; /* the potential is not needed again */
+        }
+        if (coefficients) {
+            coefficients[0] += dot(n, h_t, v + t * BLOCK);
+            coefficients[1] += dot(n, h_t, x + t * x_step);
+        }
+    }
+}
+
+/* The flags are the same for a whole tensor: naming them here lets the compiler make a loop without branches for each. */
+#define WITH_FLAGS(CALL)                                                                                   \
+    do {                                                                                                   \
+        struct rule fixed = *r;                                                                            \
+        if (!r->integer && r->surrogate == RECTANGLE && !r->subtract) {                                    \
+            fixed.integer = 0, fixed.surrogate = RECTANGLE, fixed.subtract = 0;                            \
+            const struct rule *q = &fixed; CALL;                                                           \
+        } else if (!r->integer && r->surrogate == ARCTAN && !r->subtract) {                                \
+            fixed.integer = 0, fixed.surrogate = ARCTAN, fixed.subtract = 0;                               \
+            const struct rule *q = &fixed; CALL;                                                           \
+        } else { const struct rule *q = r; CALL; }                                                         \
+    } while (0)
+
+INLINE void copy_or_zero(int n, const float *from, float *to) {
+    for (int i = 0; i < n; i++) to[i] = from ? from[i] : 0.0f;
+}
+
+ALL_MACHINES
+void forward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
+                   float *s) {
+    for (int k = 0; k < r->levels; k++) {
+        copy_or_zero(n, v ? v + k * N : NULL, end + k * N);
+        WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, x, x_step, end + k * N, s, N, k > 0));
+    }
+}
+
+ALL_MACHINES
+void backward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v,
+                    const float *ds, const float *d_end, float *dv, float *dx, float *room, double *coefficients) {
+    float *d = room, *h = d + BLOCK, *u = h + (int64_t)T * BLOCK;
+    for (int k = 0; k < r->levels; k++) {
+        copy_or_zero(n, v ? v + k * N : NULL, u);
+        copy_or_zero(n, d_end ? d_end + k * N : NULL, d);
+        WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, x, x_step, h, u, ds, N, d, dx, k > 0, coefficients));
+        if (dv) copy_or_zero(n, d, dv + k * N);
+    }
+}
+
+/* v [levels][N]: potentials before the first step, NULL for rest; end [levels][N]: room for those behind the last. */
+void isospike_forward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
+                      float *s, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t start = 0; start < N; start += BLOCK) {
+        int n = (int)(N - start < BLOCK ? N - start : BLOCK);
+        forward_block(r, (int)T, n, N, x + start, x_step, v ? v + start : NULL, end + start, s + start);
+    }
+}
+
+/* ds [T][N] and d_end [levels][N] (NULL for 0): gradients of the spikes and of the potentials behind the last step. dv
+ * [levels][N]: room for the gradient of the potentials before the first step, or NULL; dx [T][N]: room for that of the
+ * current; coefficients [blocks][2], 0 on entry: each block's share of the gradients of decay and gain, or NULL. Returns 0,
+ * or 1 where there is no memory. */
+int isospike_backward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, const float *v,
+                      const float *ds, const float *d_end, float *dv, float *dx, double *coefficients, int64_t threads) {
+    int failed = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : failed)
+    {
+        float *room = malloc(sizeof(float) * BLOCK * (2 * T + 2));
+        failed = room == NULL;
+#pragma omp for schedule(static)
+        for (int64_t start = 0; start < N; start += BLOCK) {
+            int n = (int)(N - start < BLOCK ? N - start : BLOCK);
+            if (room)
+                backward_block(r, (int)T, n, N, x + start, x_step, v ? v + start : NULL, ds + start,
+                               d_end ? d_end + start : NULL, dv ? dv + start : NULL, dx + start, room,
+                               coefficients ? coefficients + 2 * (start / BLOCK) : NULL);
+        }
+        free(room);
+    }
+    return failed > 0;
+}
+
+int64_t isospike_block(void) { return BLOCK; }

@@ -1,0 +1,210 @@
+"""Every backend computes what the reference does: the bits of spikes and potentials, and the gradients."""
+
+import warnings
+from itertools import product
+
+import pytest
+import torch
+
+import isospike as iso
+from helpers import SPIKING, STEPPING, dyadic, make_neuron
+from isospike.errors import ConfigError, UnknownName
+from isospike.ops import BACKENDS, FireRule, backend, cpu, leaky_fire, use_backend
+from isospike.surrogates import SURROGATES, Surrogate
+
+FAST = [name for name in BACKENDS if name != "reference"]
+RULES = [
+    {"surrogate": surrogate, "v_threshold": 0.5, "detach_reset": detach, "strict": strict, **reset}
+    for surrogate, detach, strict, reset in product(
+        SURROGATES, (False, True), (False, True), ({}, {"v_reset": -0.25}, {"reset": "subtract"})
+    )
+]
+SHAPES = [(1, 2, 3), (3, 1, 1), (4, 2, 1500), (5, 3, 4, 7, 7), (2, 2, 64, 16, 16)]
+
+
+def run(name, neuron, x, v, grads):
+    """Spikes, potentials, and the gradients of current, first potential and parameters."""
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    v = None if v is None else v.clone().requires_grad_()
+    inputs = [x, *([] if v is None else [v]), *neuron.parameters()]
+    with use_backend(name):
+        s, end = neuron(x, v)
+        return s, end, torch.autograd.grad([s, end], inputs, grads)
+
+
+def assert_equals_reference(name, neuron, x, v):
+    grads = [torch.randn_like(x), torch.randn(neuron.rule.state_shape(x.shape[1:]))]
+    s, end, d = run(name, neuron, x, v, grads)
+    s_true, end_true, d_true = run("reference", neuron, x, v, grads)
+    assert torch.equal(s, s_true)
+    assert torch.equal(end, end_true)
+    for ours, theirs in zip(d, d_true, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: "-".join(str(v) for v in r.values()))
+def test_every_rule_and_surrogate(name, rule):
+    x = dyadic(5, 3, 700)
+    for kind in STEPPING:
+        options = {**rule} if kind != "mlf" else {k: v for k, v in rule.items() if k != "v_threshold"}
+        assert_equals_reference(name, make_neuron(kind, **options), x, None)
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("kind", SPIKING)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("from_rest", [True, False])
+def test_every_neuron_and_shape(name, kind, shape, from_rest):
+    neuron = make_neuron(kind)
+    v = None if from_rest else torch.randn(neuron.rule.state_shape(shape[1:]))
+    assert_equals_reference(name, neuron, 2 * torch.randn(shape), v)
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("kind", SPIKING)
+def test_images_in_any_memory_order(name, kind):
+    neuron = make_neuron(kind)
+    nhwc = torch.randn(6, 8, 5, 5).contiguous(memory_format=torch.channels_last).unflatten(0, (3, 2))
+    for x in (nhwc, torch.randn(2, 3, 8, 5, 5).transpose(0, 1), torch.randn(3, 2, 5, 5, 8).movedim(-1, 3)):
+        assert_equals_reference(name, neuron, x, None)
+    with use_backend(name):
+        s, _ = neuron(nhwc)
+    assert s.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("kind", SPIKING)
+def test_a_current_that_stays_is_not_copied_and_gets_the_sum_of_gradients(name, kind):
+    neuron = make_neuron(kind)
+    still, copied = torch.randn(1, 3, 40).requires_grad_(), None
+    with use_backend(name):
+        s, _ = neuron(still.expand(4, 3, 40))
+    copied = still.detach().repeat(4, 1, 1).requires_grad_()
+    with use_backend("reference"):
+        s_true, _ = neuron(copied)
+    g = torch.randn_like(s)
+    assert torch.equal(s, s_true)
+    (d,), (d_true,) = torch.autograd.grad(s, still, g), torch.autograd.grad(s_true, copied, g)
+    torch.testing.assert_close(d, d_true.sum(0, keepdim=True), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_two_runs_have_the_same_bits_whatever_the_number_of_threads(name):
+    neuron = make_neuron("plif")
+    x, g = torch.randn(4, 8, 5000), torch.randn(4, 8, 5000)
+    results, threads = [], torch.get_num_threads()
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        results.append(run(name, neuron, x, None, [g, torch.zeros(8, 5000)]))
+    torch.set_num_threads(threads)
+    for s, end, d in results[1:]:
+        assert torch.equal(s, results[0][0])
+        assert torch.equal(end, results[0][1])
+        assert all(torch.equal(a, b) for a, b in zip(d, results[0][2], strict=True))
+
+
+@pytest.mark.parametrize("topology", iso.TOPOLOGIES)
+def test_a_network_says_the_same_on_every_backend(topology):
+    torch.manual_seed(0)
+    model = iso.create_model(f"{topology}_resnet8")
+    x = torch.randn(4, 3, 32, 32)
+    outcomes = {}
+    for name in BACKENDS:
+        model.zero_grad()
+        with use_backend(name):
+            loss = torch.nn.functional.cross_entropy(model(x), torch.arange(4))
+            loss.backward()
+        outcomes[name] = loss.detach(), [p.grad.clone() for p in model.parameters()]
+    loss, grads = outcomes.pop("reference")
+    largest = max(g.abs().max().item() for g in grads)
+    for ours, theirs in outcomes.values():
+        assert torch.equal(ours, loss)
+        for a, b in zip(theirs, grads, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * largest)
+
+
+class Step(Surrogate):
+    """One that no compiled code knows."""
+
+    def primitive(self, u):
+        return u
+
+    def derivative(self, u):
+        return torch.ones_like(u)
+
+
+CALLS = [
+    (torch.randn(2, 3, 4, dtype=torch.float64), FireRule(), "it computes in float32, and the current is float64"),
+    (torch.randn(2, 3, 4).bfloat16(), FireRule(), "it computes in float32, and the current is bfloat16"),
+    (torch.empty(2, 3, 4, device="meta"), FireRule(), "plain tensors in the memory of the CPU"),
+    (torch.randn(2, 3, 4), FireRule(surrogate=Step()), "it does not know the surrogate Step"),
+    (torch.randn(2, 3, 4), FireRule(higher=tuple(range(2, 19))), "it has room for 16 levels"),
+]
+
+
+@pytest.mark.parametrize(("x", "rule", "reason"), CALLS)
+def test_what_the_cpu_backend_cannot_is_refused_by_name_and_left_to_the_reference_by_auto(x, rule, reason):
+    with use_backend("cpu"), pytest.raises(ConfigError, match=f"backend 'cpu' cannot run this: .*{reason}"):
+        leaky_fire(x, decay=0.5, gain=1.0, rule=rule)
+    s, _ = leaky_fire(x, decay=0.5, gain=1.0, rule=rule)
+    with use_backend("reference"):
+        expected, _ = leaky_fire(x, decay=0.5, gain=1.0, rule=rule)
+    assert x.is_meta or torch.equal(s, expected)
+
+
+def test_auto_takes_the_compiled_library_where_it_can(monkeypatch):
+    assert cpu.library() is not None
+    assert backend.pick(torch.randn(2, 3), None, FireRule()).name == "cpu"
+    with use_backend("reference"):
+        assert backend.pick(torch.randn(2, 3), None, FireRule()).name == "reference"
+
+
+def test_a_missing_library_is_said_once_and_costs_speed_only(monkeypatch):
+    monkeypatch.setattr(cpu, "library", lambda: None)
+    backend._say_once.cache_clear()
+    x = torch.randn(3, 2, 5)
+    with pytest.warns(UserWarning, match="eager reference.*install a C compiler, then install isospike again"):
+        s, _ = leaky_fire(x, decay=0.5, gain=1.0, rule=FireRule())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again, _ = leaky_fire(x, decay=0.5, gain=1.0, rule=FireRule())
+    assert torch.equal(s, again)
+    with use_backend("cpu"), pytest.raises(ConfigError, match="the compiled library is missing"):
+        leaky_fire(x, decay=0.5, gain=1.0, rule=FireRule())
+
+
+def test_a_file_that_is_no_library_counts_as_missing(monkeypatch, tmp_path):
+    broken = tmp_path / "_cpu.so"
+    broken.write_bytes(b"not a library")
+    monkeypatch.setattr(cpu, "LIBRARY", broken)
+    cpu.library.cache_clear()
+    assert cpu.library() is None
+    monkeypatch.undo()
+    cpu.library.cache_clear()
+    assert cpu.library() is not None
+
+
+def test_a_second_derivative_is_refused_and_the_reference_has_it():
+    x = torch.randn(2, 3, 4).requires_grad_()
+    for name in ("cpu", "reference"):
+        with use_backend(name):
+            s, _ = leaky_fire(x, decay=0.5, gain=1.0, rule=FireRule())
+        if name == "cpu":
+            with pytest.raises(
+                ConfigError, match=r"no second derivative: run this inside iso.use_backend\('reference'\)"
+            ):
+                torch.autograd.grad(s.sum(), x, create_graph=True)
+        else:
+            (d,) = torch.autograd.grad(s.sum(), x, create_graph=True)
+            assert torch.autograd.grad(d.sum(), x)[0].abs().sum() > 0
+
+
+def test_an_unknown_backend_is_answered_and_the_one_before_comes_back():
+    with pytest.raises(UnknownName, match="unknown backend 'cpuu'; nearest: cpu"), use_backend("cpuu"):
+        pass
+    with use_backend("reference"):
+        with pytest.raises(KeyError), use_backend("cpu"):
+            raise KeyError
+        assert backend._asked == "reference"
+    assert backend._asked == "auto"
