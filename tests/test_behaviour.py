@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
+from isospike.analysis import gradient_norms, log10_product, measure_isometry
 from isospike.layers import Steps
 from isospike.models import SpikingResNet
 from isospike.models.bodies import BODIES
@@ -128,37 +128,6 @@ def deep(name, depth, gamma=None):
     return SpikingResNet(row, BODIES["cifar"].layout(depth, None), num_classes=10, T=6)
 
 
-def isometry(model, images, draws=2):
-    """phi(J J^T) of every unit: the mean square of J^T v over the size of v, for random signs v."""
-    phis = []
-
-    def measure(unit, args, y):
-        x = args[0].detach().requires_grad_()
-        with torch.enable_grad():
-            z = ResidualUnit.forward(unit, x, Steps(y.shape[0]))
-            for _ in range(draws):
-                v = torch.randint(0, 2, z.shape).float() * 2 - 1
-                (g,) = torch.autograd.grad(z, x, v, retain_graph=True)
-                phis.append((unit.projects, (g.square().sum() / v.numel()).item()))
-
-    hooks = [unit.register_forward_hook(measure) for unit in model.units()]
-    with torch.no_grad():
-        model(images)
-    for hook in hooks:
-        hook.remove()
-    identity = [phi for projects, phi in phis if not projects]
-    return identity, sum(math.log10(phi) for _, phi in phis) / draws
-
-
-def gradient_ratio(model, images):
-    """Norm of the loss gradient at the input of the first unit over that at the last."""
-    inputs = []
-    for unit in model.units():
-        unit.register_forward_pre_hook(lambda m, args: (args[0].retain_grad(), inputs.append(args[0]))[0])
-    cross_entropy(model(images), torch.arange(images.shape[1])).backward()
-    return (inputs[0].grad.norm() / inputs[-1].grad.norm()).item()
-
-
 # unit and last gamma, depth; phi of identity units: smallest, median, largest; log10 of the product; gradient ratio
 ISOMETRY = {
     ("vanilla", None, 20): ((0.95, 1.00, 1.13), -0.01, 1.41),
@@ -178,11 +147,12 @@ ISOMETRY = {
 def test_isometry_at_initialisation_is_as_probed(name, gamma, depth):
     (low, median, high), product, ratio = ISOMETRY[name, gamma, depth]
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).repeat(6, 1, 1, 1, 1)
-    identity, found = isometry(deep(name, depth, gamma), images)
-    identity.sort()
+    units = measure_isometry(deep(name, depth, gamma), images, probes=2)
+    identity = sorted(unit.phi.value for unit in units if not unit.projects)
     assert identity[len(identity) // 2] == pytest.approx(median, abs=0.03)
     assert (identity[0], identity[-1]) == (pytest.approx(low, abs=0.03), pytest.approx(high, abs=0.3))
-    assert found == pytest.approx(product, abs=0.15)
-    assert abs(math.log2(gradient_ratio(deep(name, depth, gamma), images) / ratio)) < 1
+    assert log10_product(units).value == pytest.approx(product, abs=0.15)
+    norms = [*gradient_norms(deep(name, depth, gamma), images, torch.arange(4)).inputs.values()]
+    assert abs(math.log2(norms[0] / norms[-1] / ratio)) < 1
     if gamma == 0:
         assert identity[0] == identity[-1] == 1

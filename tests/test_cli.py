@@ -52,6 +52,7 @@ def test_the_surface_is_what_the_documentation_says():
         "eval": ["--checkpoint", "--data-dir", "--device", "--json", "--set"],
         "energy": ["--checkpoint", "--data-dir", "--device", "--images", "--json", "--layers", "--table"],
         "predict": ["--checkpoint", "--device", "--json"],
+        "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--json", "--probes", "--seed"],
         "report": [],
     }
 
@@ -165,6 +166,55 @@ def test_predict_images_of_any_size_and_mode(run, tmp_path, capsys):
     assert {str(p) for p in paths} <= set(capsys.readouterr().out.splitlines())
 
 
+def test_analyze_a_run_and_show_it_in_the_report(run, capsys):
+    call("analyze", run, "--batch", 6, "--probes", 2)
+    said = capsys.readouterr().out
+    assert said.startswith("ms_resnet8, last checkpoint, T=2, 6 test images of digits, 2 probes per unit, seed 0\n")
+    assert "log10 of the product of phi: " in said
+    result = RunFolder(run).read_analysis("isometry")
+    assert result["verdict"]["text"] in said
+    assert [unit["stage"] for unit in result["units"]] == [1, 2, 3]
+    assert [*result["gradients"]["inputs"]] == [unit["name"] for unit in result["units"]]
+    call("analyze", run, "--batch", 6, "--probes", 2, "--json")
+    assert json.loads(capsys.readouterr().out) == result
+    call("analyze", run, "--batch", 6, "--probes", 2, "--checkpoint", "best", "--seed", 1, "--json")
+    best = json.loads(capsys.readouterr().out)
+    assert (best["checkpoint"], best["seed"]) == ("best", 1)
+    assert best["units"] != result["units"]
+    call("report", run)
+    assert ">Isometry</h2>" in (run / "report.html").read_text()
+
+
+def test_analyze_a_model_by_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    call("analyze", "ms_resnet14", "--batch", 2, "--json")
+    result = json.loads(capsys.readouterr().out)
+    identity = [unit for unit in result["units"] if not unit["projects"]]
+    assert [unit["phi"] for unit in identity] == [{"value": 1.0, "low": 1.0, "high": 1.0}] * 4
+    assert (result["model"], result["checkpoint"], result["images"]) == ("ms_resnet14", None, "random images")
+    call("analyze", "ms_resnet14", "--batch", 2, "--json")
+    assert json.loads(capsys.readouterr().out) == result
+    call("analyze", "ms_resnet14", "--batch", 2, "--probes", 1)
+    said = capsys.readouterr().out
+    assert said.startswith("ms_resnet14, untrained, T=6, 2 random images")
+    assert "trains at this depth" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_analyze_names_what_is_missing_or_foreign_in_a_run(run, tmp_path, capsys):
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "config.yaml").write_text((run / "config.yaml").read_text())
+    call("analyze", half, expect=2)
+    assert "last.safetensors" in capsys.readouterr().err
+    (half / "checkpoints").mkdir()
+    (half / "checkpoints" / "last.safetensors").write_bytes((run / "checkpoints" / "last.safetensors").read_bytes())
+    (half / "config.yaml").write_text((run / "config.yaml").read_text().replace("ms_resnet8", "ms_resnet14"))
+    call("analyze", half, expect=2)
+    assert "stages.0.1" in capsys.readouterr().err
+    assert not (half / "analysis").exists()
+
+
 def write_photographs(root):
     """Two classes of four photographs in each split, bright in the middle or at the edge, so that their size shows."""
     y, x = np.mgrid[-1:1:40j, -1:1:48j]
@@ -265,6 +315,11 @@ MISTAKES = {
     ("train", "--resume", "nowhere", "--seed", "1"): "--resume goes on with a run as it was",
     ("eval", "nowhere"): "nowhere is not a run folder",
     ("predict", "nowhere", "image.png"): "nowhere is not a run folder",
+    ("analyze", "nowhere"): "there is no run folder 'nowhere', and as the name of a model: unknown model 'nowhere'",
+    ("analyze", "ms_resnt20"): "nearest: ms_resnet20",
+    ("analyze", "."): ". is not a run folder: it holds no config.yaml",
+    ("analyze", "ms_resnet8", "--probes", "0"): "probes must be at least 1, got 0",
+    ("analyze", "ms_resnet8", "--batch", "0"): "--batch is a number of images, at least 1, got 0",
     ("report", "nowhere"): "nowhere is not a run folder",
     ("energy", "runs/nowhere"): "runs/nowhere is not a run folder",
     ("energy", "ms_resnt20"): "unknown model 'ms_resnt20'; nearest: ms_resnet20",

@@ -50,7 +50,7 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path, monkeypatch):
             words += ["--set", "model.name=ms_resnet8", "--set", "model.T=2", "--set", "train.epochs=3"]
         call(*words)
         seen.append(words[0])
-    assert set(seen) == {"models", "train", "eval", "energy", "predict", "report"}
+    assert set(seen) == {"models", "train", "eval", "energy", "predict", "analyze", "report"}
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
 
 

@@ -25,7 +25,26 @@ train: {epochs: 2, batch_size: 32}
 """
 
 
-def make_run(folder, *, steps=40, classes=("a", "b", HOSTILE), torn=False, tested=True):
+def isometry_result(phis=(1.0, 1.25, 0.875), error=0.25):
+    """As ``isospike analyze`` writes it."""
+
+    def interval(value):
+        return {"value": value, "low": value - error, "high": value + error}
+
+    units = [
+        {"name": HOSTILE, "index": n, "phi": interval(phi), "varphi": interval(0.5), "expected": None}
+        for n, phi in enumerate(phis, start=1)
+    ]
+    units[-1]["expected"] = {"phi": 0.8, "varphi": 0.4}
+    said = {"rule": "trains", "text": f"trains {HOSTILE}", "reason": HOSTILE}
+    return {
+        "model": HOSTILE, "checkpoint": HOSTILE, "images": HOSTILE, "T": 4, "batch": 8, "probes": 4, "seed": 0,
+        "verdict": {**said, "notes": [{**said, "text": "a note"}]}, "log10_product": interval(0.1), "units": units,
+        "gradients": {"loss": 2.0, "inputs": {"a": 0.1, HOSTILE: 0.2}, "weights": {"w": 0.3, "v": 0.0}},
+    }  # fmt: skip
+
+
+def make_run(folder, *, steps=40, classes=("a", "b", HOSTILE), torn=False, tested=True, analyzed=False):
     run = RunFolder(folder)
     config = read_config({**parse_yaml(CONFIG, "x"), "recipe": HOSTILE}, "x")
     run.create(config, {"cpu": HOSTILE, "packages": {"torch": "2"}, "gpu": None})
@@ -51,6 +70,8 @@ def make_run(folder, *, steps=40, classes=("a", "b", HOSTILE), torn=False, teste
         matrix = [[8 if row == column else int(column == 0) for column in range(K)] for row in range(K)]
         result = {"images": 26, "checkpoint": "last", "accuracy": 0.9, "classes": list(classes), "confusion": matrix}
         write_json(run.analysis("test"), result)
+    if analyzed:
+        write_json(run.analysis("isometry"), isometry_result())
     return run
 
 
@@ -100,7 +121,7 @@ def test_every_section_renders_and_nothing_is_fetched(tmp_path):
 
 
 def test_the_charts_are_valid_and_draw(tmp_path):
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", analyzed=True)
     write_report(run)
     for spec in read(run).specs:
         svg = vl_convert.vegalite_to_svg(spec)
@@ -109,13 +130,52 @@ def test_the_charts_are_valid_and_draw(tmp_path):
 
 
 def test_what_comes_from_outside_is_escaped(tmp_path):
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", analyzed=True)
     write_report(run)
     found = read(run)
     assert found.scripts == 2  # the library and ours
     assert "alert(1)" in found.text
     assert "<script>alert" not in run.report.read_text()
     assert any(HOSTILE in json.dumps(spec, ensure_ascii=False).replace('\\"', '"') for spec in found.specs)
+
+
+def test_isometry_has_a_verdict_and_charts_along_depth(tmp_path):
+    run = make_run(tmp_path / "run", analyzed=True)
+    write_report(run)
+    found = read(run)
+    assert found.headings == ["Summary", "Curves", "Confusion", "Isometry", "Configuration", "Environment"]
+    for part in (f"trains {HOSTILE}.", "a note.", "T=4, 8 ", "4 probes per unit"):
+        assert part in found.text
+    phi, varphi, product, inputs, weights = [spec["data"]["values"] for spec in found.specs[6:]]
+    assert phi[1] == {"x": 2, "value": 1.25, "low": 1.0, "high": 1.5, "series": "measured"}
+    assert found.specs[6]["layer"][0]["mark"]["type"] == "area"
+    assert phi[3] == {"x": 3, "value": 0.8, "series": "theory"}
+    assert varphi[3] == {"x": 3, "value": 0.4, "series": "theory"}
+    assert [(p["x"], round(p["value"], 6)) for p in product] == [(1, 0.038918), (2, 0.038918), (3, -0.057992)]
+    assert [p["value"] for p in inputs] == [0.1, 0.2]
+    assert [(p["x"], p["value"]) for p in weights] == [(1, 0.3)]  # 0 has no place on a logarithmic axis
+
+
+def test_isometry_without_intervals_or_behind_a_dead_unit(tmp_path):
+    result = isometry_result(phis=(1.0, 0.0, 10.0))
+    for unit in result["units"]:
+        unit["phi"] |= {"low": None, "high": None}
+    result["gradients"]["inputs"] = {"a": 0.0}
+    run = make_run(tmp_path / "run")
+    write_json(run.analysis("isometry"), {**result, "log10_product": None})
+    write_report(run)
+    specs = read(run).specs[6:]
+    assert [len(spec["data"]["values"]) for spec in specs] == [4, 4, 1, 1]
+    assert all(vl_convert.vegalite_to_svg(spec).startswith("<svg") for spec in specs)
+
+
+def test_the_isometry_of_482_layers_stays_small(tmp_path):
+    result = isometry_result(phis=[1.0] * 240)
+    result["gradients"] |= {"inputs": {str(n): 1.0 for n in range(240)}, "weights": {str(n): 1.0 for n in range(484)}}
+    run = make_run(tmp_path / "run")
+    write_json(run.analysis("isometry"), result)
+    write_report(run)
+    assert run.report.stat().st_size < 1_500_000
 
 
 def test_firing_and_energy_where_they_were_measured(tmp_path):

@@ -5,7 +5,7 @@ model = iso.create_model("ms_resnet20")
 logits = model(images)          # [B, C, H, W] -> [B, 10]
 """
 
-from isospike.analysis import ENERGY_TABLES, Edge, check_edges, measure_energy, watch
+from isospike.analysis import ENERGY_TABLES, Edge, check_edges, gradient_norms, measure_energy, measure_isometry, watch
 from isospike.errors import IsospikeError
 from isospike.layers import binary_slots
 from isospike.models import (
@@ -54,11 +54,13 @@ __all__ = [
     "create_ann_twin",
     "create_model",
     "from_pretrained",
+    "gradient_norms",
     "leaky_fire",
     "list_models",
     "load_ann_resnet",
     "load_published",
     "measure_energy",
+    "measure_isometry",
     "model_card",
     "save_pretrained",
     "spike_driven",

@@ -8,6 +8,7 @@ from importlib import metadata
 
 import typer
 
+from isospike.cli.analyze import analyze_command
 from isospike.cli.console import err
 from isospike.cli.energy import energy_command
 from isospike.cli.evaluate import evaluate_command
@@ -29,6 +30,7 @@ app.command("train")(train_command)
 app.command("eval")(evaluate_command)
 app.command("energy")(energy_command)
 app.command("predict")(predict_command)
+app.command("analyze")(analyze_command)
 app.command("report")(report_command)
 
 

@@ -11,7 +11,14 @@ MAX_POINTS = 600  # per series; more would not be seen and make the page heavy
 
 
 def line_chart(
-    points: Sequence[Point], *, x: str, y: str, title: str, percent: bool = False, log: bool = False
+    points: Sequence[Point],
+    *,
+    x: str,
+    y: str,
+    title: str,
+    percent: bool = False,
+    log: bool = False,
+    band: bool = False,
 ) -> Spec:
     """Lines over ``x``, one for every value of ``series``.
 
@@ -24,6 +31,7 @@ def line_chart(
         title: What a screen reader says.
         percent: Values are shares in [0, 1].
         log: Logarithmic vertical axis.
+        band: Shade what lies between ``low`` and ``high`` of the points that have them.
     """
     series = list(dict.fromkeys(point["series"] for point in points))
     scale = {"type": "log"} if log else {"zero": percent}
@@ -44,6 +52,11 @@ def line_chart(
         "bind": "scales",
     }
     hover = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
+    shade = {
+        "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
+        "mark": {"type": "area", "clip": True, "opacity": 0.25},
+        "encoding": {"y": {"field": "low", "type": "quantitative", "title": y}, "y2": {"field": "high"}},
+    }
     return {
         "$schema": SCHEMA,
         "description": title,
@@ -62,6 +75,7 @@ def line_chart(
             "color": named,
         },
         "layer": [
+            *([shade] if band else []),
             {
                 "params": [picked, zoom],
                 "mark": {"type": "line", "clip": True, "strokeWidth": 2},

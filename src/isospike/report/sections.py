@@ -4,7 +4,7 @@ To add one, write a function ``(RunFolder) -> Section | None`` and put it into `
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -132,6 +132,49 @@ def confusion(run: RunFolder) -> Section | None:
     return Section("Confusion", html, (Chart(chart, "Confusion matrix: the share of each true class."),))
 
 
+def isometry(run: RunFolder) -> Section | None:
+    """How every unit passes gradients on, and how long they are along depth."""
+    found = run.read_analysis("isometry")
+    if found is None:
+        return None
+    state = f"{found['checkpoint']} checkpoint, T={found['T']}, {found['batch']} {found['images']}"
+    said = [found["verdict"], *found["verdict"]["notes"]]
+    html = f"<p><b>{escape(said[0]['text'])}.</b></p>" + "".join(f"<p>{escape(note['text'])}.</p>" for note in said[1:])
+    html += f"<p class='hint'>{escape(state)}, {found['probes']} probes per unit, batch statistics.</p>"
+    rows = [(note["text"], note["reason"]) for note in said]
+    html += f"<details><summary>Why</summary>{_table(('finding', 'rule and source'), rows)}</details>"
+    return Section("Isometry", html, tuple(_isometry_charts(found)))
+
+
+def _isometry_charts(found: Mapping[str, Any]) -> Iterator[Chart]:
+    units, norms = found["units"], found["gradients"]
+    for key, title in (("phi", "phi, mean"), ("varphi", "varphi, variance")):
+        points = [{"x": u["index"], **u[key], "series": "measured"} for u in units]
+        points += [{"x": u["index"], "value": u["expected"][key], "series": "theory"} for u in units if u["expected"]]
+        chart = line_chart(points, x="unit", y=key, title=f"{title} of the eigenvalues of J J^T", band=True)
+        shade = "; shaded: 95 % interval of the probes" if any(point.get("low") is not None for point in points) else ""
+        theory = ". Theory takes the layers as independent of each other" if any(u["expected"] for u in units) else ""
+        yield Chart(chart, f"{title} of the eigenvalues of every unit's J J<sup>T</sup>{shade}{theory}.")
+    total, product = 0.0, []
+    for unit in reversed(units):
+        if not unit["phi"]["value"] > 0:
+            break  # nothing comes back beyond a unit that passes nothing
+        total += math.log10(unit["phi"]["value"])
+        product.append({"x": unit["index"], "value": total, "series": "product"})
+    if product:
+        chart = line_chart(product[::-1], x="unit", y="log10 of the product of phi", title="Product of phi")
+        yield Chart(chart, "Growth of a gradient's square on its way back, from the last unit to each (log10).")
+    for key, title, x in (("inputs", "what each unit reads", "unit"), ("weights", "the weights", "convolution")):
+        points = [
+            {"x": number, "value": norm, "series": title}
+            for number, norm in enumerate(norms[key].values(), start=1)
+            if norm > 0
+        ]
+        if points:
+            chart = line_chart(thin(points), x=x, y="gradient norm", title=f"Gradient by {title}", log=True)
+            yield Chart(chart, f"Norm of the gradient of the loss by {title}, from stem to head.")
+
+
 def firing(run: RunFolder) -> Section | None:
     """Rates, silence and closed surrogates along depth and time, and the stream behind the units."""
     flow = run.read_analysis("flow")
@@ -247,6 +290,7 @@ SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     summary,
     curves,
     confusion,
+    isometry,
     firing,
     energy,
     model,

@@ -1,7 +1,7 @@
 """Units in a row at one resolution, and the links that reach a stage from further back."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import reduce
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial, reduce
 from operator import add
 from typing import NamedTuple
 
@@ -34,6 +34,10 @@ class Sum(nn.Module):
     def scale(self, total: Tensor, n: int) -> Tensor:
         """The sum of n terms as it is handed on."""
         return total if self.combine.power == 0 else total * self.combine.factor(n)
+
+    def unscale(self, scaled: Tensor, n: int) -> Tensor:
+        """The sum of n terms from how it was handed on."""
+        return scaled if self.combine.power == 0 else scaled / self.combine.factor(n)
 
     def forward(self, terms: Iterable[Tensor]) -> Tensor:
         """All of them at once."""
@@ -130,30 +134,24 @@ class Stage(nn.Module):
         """What stem and stages before put out ``[T or 1, B, C, H, W]`` to what this one does."""
         x = outputs[-1] if self.widening is None else self.widening(outputs[-1], steps)
         links = self.links
-        if self.sum is not None:
-            x = self._combine(self.sum, x, steps)
-        elif links is None:
-            x = self._chain(x, steps)
-        elif links.reach.at_end:
-            x = self._chain(x, steps)
+        behind_first = links(outputs, steps) if links is not None and not links.reach.at_end else None
+        for index, (_, unit_map) in enumerate(self.maps(steps)):
+            x = unit_map(x)
+            if index == 0 and behind_first is not None:
+                x = x + behind_first
+        if links is not None and links.reach.at_end:
             x = x + links([*outputs, x], steps)
-        else:
-            x = self._chain(x, steps, links(outputs, steps))
         return x if self.pool is None else fold_time(self.pool, x)
 
-    def _chain(self, x: Tensor, steps: Steps, link: Tensor | None = None) -> Tensor:
-        """All units in a row; ``link`` is added to what the first puts out."""
+    def maps(self, steps: Steps) -> Iterator[tuple[ResidualUnit, Callable[[Tensor], Tensor]]]:
+        """Every unit, and the map from what it reads to what the next one reads, but for links."""
         for index, unit in enumerate(self):
-            x = unit(x, steps)
-            if index == 0 and link is not None:
-                x = x + link
-        return x
+            yield unit, partial(self._map, unit, index, steps)
 
-    def _combine(self, outputs: Sum, x: Tensor, steps: Steps) -> Tensor:
-        total = None
-        for index, unit in enumerate(self, start=1):
-            branch, skip = unit.parts(x, steps)
-            total = outputs.weigh(skip, 0) if total is None else total
-            total = total + outputs.weigh(branch, index)
-            x = outputs.scale(total, index + 1)
-        return x
+    def _map(self, unit: ResidualUnit, index: int, steps: Steps, x: Tensor) -> Tensor:
+        outputs = self.sum
+        if outputs is None:
+            return unit(x, steps)
+        branch, skip = unit.parts(x, steps)
+        total = outputs.unscale(x, index + 1) if index else outputs.weigh(skip, 0)
+        return outputs.scale(total + outputs.weigh(branch, index + 1), index + 2)

@@ -1,0 +1,151 @@
+"""``isospike analyze``: how a network passes gradients on."""
+
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import typer
+from rich.table import Table
+from torch import Tensor
+
+from isospike.analysis import (
+    GradientNorms,
+    UnitIsometry,
+    gradient_norms,
+    judge,
+    log10_product,
+    measure_isometry,
+)
+from isospike.cli.console import Checkpoint, DataDir, Device, Json, out, print_json
+from isospike.config import AugmentSpec, with_data_dir
+from isospike.data import Augment, load_dataset
+from isospike.errors import ConfigError, UnknownName
+from isospike.models import SpikingResNet, create_model
+from isospike.run_folder import RunFolder, write_json
+from isospike.seeding import derive_seed
+from isospike.train.build import load_trained
+from isospike.train.distributed import open_world
+
+
+class Subject(NamedTuple):
+    """A network, images for it, and what both are called."""
+
+    model: SpikingResNet
+    images: Tensor
+    labels: Tensor
+    facts: dict[str, Any]
+
+
+def analyze_command(
+    target: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Run folder, or the name of a model.")],
+    checkpoint: Checkpoint = "last",
+    probes: Annotated[int, typer.Option(help="Random probes per unit; from 2 on with intervals.")] = 4,
+    batch: Annotated[int, typer.Option(help="Images.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of the probes, and of a new model.")] = 0,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Block dynamical isometry of every unit and gradient norms along depth, with a verdict.
+
+    Of a run its trained weights on test images, and the result goes to analysis/isometry.json, where the report finds
+    it; of a model by its name untrained weights on random images.
+    """
+    if batch < 1:
+        raise ConfigError(f"--batch is a number of images, at least 1, got {batch}")
+    folder = RunFolder(target) if Path(target).exists() else None
+    with open_world(device) as world:
+        if folder is not None:
+            model, images, labels, facts = _trained(folder, checkpoint, data_dir, batch)
+        else:
+            model, images, labels, facts = _untrained(target, batch, seed)
+        model, images, labels = model.to(world.device), images.to(world.device), labels.to(world.device)
+        units = measure_isometry(model, images, probes=probes, seed=seed)
+        gradients = gradient_norms(model, images, labels, seed=seed)
+        if not world.is_first:
+            return
+    result = _result(units, gradients, {**facts, "T": model.T, "probes": probes, "batch": len(images), "seed": seed})
+    if folder is not None:
+        write_json(folder.analysis("isometry"), result)
+    if json:
+        print_json(result)
+    else:
+        _show(units, gradients, result)
+
+
+def _trained(folder: RunFolder, checkpoint: str, data_dir: str | None, batch: int) -> Subject:
+    config = with_data_dir(folder.read_config(), data_dir)
+    dataset = load_dataset(config.data)
+    classes = len(dataset.classes)
+    model = load_trained(folder, config, num_classes=classes, in_channels=dataset.channels, which=checkpoint)
+    chosen = torch.linspace(0, len(dataset.test) - 1, min(batch, len(dataset.test))).long()  # of many classes
+    pixels = next(iter(dataset.test.batches([chosen], 0)))
+    images = Augment(AugmentSpec(), dataset.mean, dataset.std, classes).test(pixels)
+    facts = {"model": config.model.name, "checkpoint": checkpoint, "images": f"test images of {dataset.name}"}
+    return Subject(model, images, dataset.test.labels[chosen], facts)
+
+
+def _untrained(name: str, batch: int, seed: int) -> Subject:
+    generator = torch.Generator().manual_seed(derive_seed(seed, 1))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, 2))
+        try:
+            model = create_model(name)
+        except UnknownName as error:
+            raise UnknownName(f"there is no run folder '{name}', and as the name of a model: {error}") from error
+    size = model.layout.input_size
+    images = torch.randn(batch, model.in_channels, size, size, generator=generator)
+    labels = torch.randint(0, model.layout.num_classes, (batch,), generator=generator)
+    return Subject(model, images, labels, {"model": name, "checkpoint": None, "images": "random images"})
+
+
+def _result(units: list[UnitIsometry], gradients: GradientNorms, facts: dict[str, Any]) -> dict[str, Any]:
+    """For JSON, which knows no infinity: a product of 0 has no logarithm there."""
+    product = log10_product(units)
+    finite = all(unit.phi.value for unit in units)
+    return {
+        **facts,
+        "verdict": judge(units, gradients).as_dict(),
+        "log10_product": product.as_dict() if finite else None,
+        "units": [unit.as_dict() for unit in units],
+        "gradients": gradients.as_dict(),
+    }
+
+
+def _show(units: list[UnitIsometry], gradients: GradientNorms, result: dict[str, Any]) -> None:
+    state = f"{result['checkpoint']} checkpoint" if result["checkpoint"] else "untrained"
+    out.print(
+        f"{result['model']}, {state}, T={result['T']}, {result['batch']} {result['images']}, "
+        f"{result['probes']} probes per unit, seed {result['seed']}",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+    out.print(_table(units, gradients))
+    product = log10_product(units)
+    interval = "" if product.error is None else f" +- {product.error:.3f}"
+    out.print(f"log10 of the product of phi: {product.value:.3f}{interval}", highlight=False, soft_wrap=True)
+    verdict = judge(units, gradients)
+    for said in (verdict.main, *verdict.notes):
+        out.print(f"{said.text} ({said.reason})", highlight=False, soft_wrap=True, markup=False)
+
+
+def _table(units: list[UnitIsometry], gradients: GradientNorms) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("stage", "units", "phi", "least", "most", "theory", "varphi", "log10 product", "gradient"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right", no_wrap=True)
+    for stage in sorted({unit.stage for unit in units}):
+        own = [unit for unit in units if unit.stage == stage]
+        phis = [unit.phi.value for unit in own]
+        expected = [unit.expected.phi for unit in own if unit.expected is not None]
+        table.add_row(
+            str(stage),
+            str(len(own)),
+            *(f"{value:.3f}" for value in (median(phis), min(phis), max(phis))),
+            f"{median(expected):.3f}" if expected else "-",
+            f"{median(unit.varphi.value for unit in own):.3f}",
+            f"{log10_product(own).value:.3f}",
+            f"{gradients.inputs[own[0].name]:.2e}",
+        )
+    return table
