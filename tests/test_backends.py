@@ -8,10 +8,11 @@ import torch
 
 import isospike as iso
 from helpers import SPIKING, STEPPING, dyadic, make_neuron
-from isospike.errors import ConfigError, UnknownName
+from isospike.errors import ConfigError, IsospikeWarning, UnknownName
 from isospike.ops import BACKENDS, FireRule, backend, cpu, leaky_fire, use_backend
 from isospike.surrogates import SURROGATES, Surrogate
 
+pytestmark = pytest.mark.compiled
 FAST = [name for name in BACKENDS if name != "reference"]
 RULES = [
     {"surrogate": surrogate, "v_threshold": 0.5, "detach_reset": detach, "strict": strict, **reset}
@@ -164,7 +165,7 @@ def test_a_missing_library_is_said_once_and_costs_speed_only(monkeypatch):
     monkeypatch.setattr(cpu, "library", lambda: None)
     backend._say_once.cache_clear()
     x = torch.randn(3, 2, 5)
-    with pytest.warns(UserWarning, match="eager reference.*install a C compiler, then install isospike again"):
+    with pytest.warns(IsospikeWarning, match="eager reference.*install a C compiler, then install isospike again"):
         s, _ = leaky_fire(x, decay=0.5, gain=1.0, rule=FireRule())
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -4,16 +4,19 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
 from PIL import Image
 
+import isospike
 from isospike.cli import app as cli
 from isospike.run_folder import RunFolder
 
@@ -88,6 +91,19 @@ def test_a_run_leaves_its_folder(run):
     assert environment["packages"]["torch"]
     data = RunFolder(run).read_analysis("data")
     assert (data["name"], data["size"], data["classes"]) == ("digits", 8, [str(n) for n in range(10)])
+
+
+def test_without_a_compiled_library_a_run_is_as_good_and_says_once_what_would_make_it_faster(tmp_path):
+    """In a copy of the package that has none."""
+    shutil.copytree(Path(isospike.__file__).parent, tmp_path / "isospike", ignore=shutil.ignore_patterns("_cpu.so"))
+    command = [sys.executable, "-m", "isospike", "train", *TINY, "--max-steps", "2", "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (note,) = done.stderr.splitlines()
+    assert note.startswith("note: isospike runs the eager reference")
+    assert "install a C compiler" in note
+    assert json.loads((tmp_path / "run" / "env.json").read_text())["compiled"] is False
 
 
 def test_training_says_what_came_out(tmp_path, capsys):
@@ -421,7 +437,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch, long_run, u
     assert process.returncode == 1, errors
     assert f"got {number.name}" in said
     assert f"isospike train --resume {folder}" in said
-    assert errors == ""
+    assert all(line.startswith("note: ") for line in errors.splitlines()), errors
     assert 12 < len(losses(folder)) < len(uninterrupted)
     resumed = [sys.executable, "-m", "isospike", "train", "--resume", str(folder)]
     subprocess.run(resumed, check=True, capture_output=True)

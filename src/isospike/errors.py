@@ -37,3 +37,7 @@ class MissingExtra(IsospikeError):
 
 class RunFailed(IsospikeError):
     """A run that started well and cannot go on: the loss is not finite, the disk is full."""
+
+
+class IsospikeWarning(UserWarning):
+    """Something works, but not as well as it could; the text says what would help. Given once."""

@@ -4,7 +4,10 @@ Exit codes: 0 done; 1 a run that failed or was stopped; 2 bad usage or unusable 
 """
 
 import sys
+import warnings
+from collections.abc import Callable
 from importlib import metadata
+from typing import Any
 
 import typer
 
@@ -16,7 +19,7 @@ from isospike.cli.models import models_command
 from isospike.cli.predict import predict_command
 from isospike.cli.report import report_command
 from isospike.cli.train import train_command
-from isospike.errors import IsospikeError, RunFailed
+from isospike.errors import IsospikeError, IsospikeWarning, RunFailed
 
 app = typer.Typer(
     name="isospike",
@@ -45,8 +48,19 @@ def _root(version: bool = typer.Option(False, "--version", callback=_print_versi
     pass
 
 
+def _note_ours(others: Callable[..., None]) -> Callable[..., None]:
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, IsospikeWarning):
+            err.print(f"note: {message}", highlight=False, markup=False, soft_wrap=True)
+        else:
+            others(message, category, *where, **more)
+
+    return show
+
+
 def main() -> None:
-    """Run the command line; an error of ours is one sentence, not a stack trace."""
+    """Run the command line; an error of ours is one sentence, not a stack trace, and a warning of ours is a note."""
+    warnings.showwarning = _note_ours(warnings.showwarning)
     try:
         app()
     except IsospikeError as error:

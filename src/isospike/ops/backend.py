@@ -8,7 +8,7 @@ from functools import cache
 
 from torch import Tensor
 
-from isospike.errors import ConfigError
+from isospike.errors import ConfigError, IsospikeWarning
 from isospike.ops import cpu, reference
 from isospike.ops.rule import Rule
 from isospike.registry import Registry, unknown_name
@@ -81,4 +81,4 @@ def _can(backend: Backend, x: Tensor, v: Tensor | None, rule: Rule) -> bool:
 
 @cache
 def _say_once(text: str) -> None:
-    warnings.warn(text, stacklevel=2)
+    warnings.warn(text, IsospikeWarning, stacklevel=2)
