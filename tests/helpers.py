@@ -8,6 +8,12 @@ from isospike.neurons import NEURONS, Neuron, SpikingNeuron
 from isospike.ops import FireRule
 from isospike.registry import build
 
+# Arguments of a training run of seconds.
+TINY = [
+    "--recipe", "digits_ms_resnet20", "--set", "model.name=ms_resnet8", "--set", "model.T=2", "--set", "data.size=8",
+    "--set", "train.epochs=2", "--set", "train.tensorboard=false",
+]  # fmt: skip
+
 # Options that every neuron of the registry can be built with, so that a new one is tested without a new list.
 REQUIRED = {"lif": {"decay": 0.25}}
 
