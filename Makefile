@@ -19,7 +19,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-$(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard src/isospike/ops/csrc/*.c)
+$(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard src/isospike/ops/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "isospike needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \

@@ -13,7 +13,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE, TARGET = Path("src/isospike/ops/csrc/leaky_fire.c"), Path("src/isospike/ops/_cpu.so")
+SOURCES, TARGET = "src/isospike/ops/csrc/*.c", Path("src/isospike/ops/_cpu.so")
 # Products and sums stay apart, so that potentials have the bits of the reference.
 FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"]
 
@@ -32,13 +32,13 @@ class CompileKernels(BuildHookInterface):
     def _compile(self) -> bool:
         root = Path(self.root)
         compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-        target = root / TARGET
+        target, sources = root / TARGET, sorted(map(str, root.glob(SOURCES)))
         target.unlink(missing_ok=True)
         if platform.system() != "Linux" or compiler is None:
             self.app.display_warning("isospike: no C compiler found, so the package will run its eager reference")
             return False
         for threads in (["-fopenmp"], []):  # a compiler may lack OpenMP
-            command = [*compiler.split(), *FLAGS, *threads, str(root / SOURCE), "-o", str(target), "-lm"]
+            command = [*compiler.split(), *FLAGS, *threads, *sources, "-o", str(target), "-lm"]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode == 0:
                 return True

@@ -1,0 +1,74 @@
+/* When a neuron fires, what is left then, and how steep its surrogate is: FireRule and IntegerRule of isospike.ops.rule. */
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define ALL_MACHINES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define ALL_MACHINES
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+enum surrogate { RECTANGLE, ARCTAN, SIGMOID, TRIANGLE };
+
+/* One neuron's rule; `thresholds` has `levels` entries, each level with a potential of its own. Where `integer` is not 0
+ * there is one threshold, and a spike is the nearest integer in {0, ..., integer} to the potential in thresholds. */
+struct rule {
+    float decay, gain, v_reset, parameter;
+    int32_t subtract, strict, detach, surrogate, levels, integer;
+    float thresholds[16];
+};
+
+INLINE float spike(const struct rule *r, float h, float threshold) {
+    if (r->integer) {
+        float u = h / threshold;
+        u = u < 0 ? 0 : u;
+        u = u > (float)r->integer ? (float)r->integer : u;
+        return rintf(u);
+    }
+    float u = h - threshold;
+    return (r->strict ? u > 0 : u >= 0) ? 1.0f : 0.0f;
+}
+
+INLINE float after(const struct rule *r, float h, float s, float threshold) {
+    if (r->subtract) return h - s * threshold;
+    return s != 0 ? r->v_reset : h;
+}
+
+INLINE float slope(const struct rule *r, float h, float threshold) {
+    if (r->integer) {
+        float u = h / threshold;
+        return (u >= 0 && u <= (float)r->integer) ? 1.0f / threshold : 0.0f;
+    }
+    float u = h - threshold, p = r->parameter;
+    if (r->surrogate == RECTANGLE) return fabsf(u) < p / 2 ? 1.0f / p : 0.0f;
+    if (r->surrogate == ARCTAN) {
+        float w = 1.57079632679489662f * p * u;
+        return p / 2 / (1 + w * w);
+    }
+    if (r->surrogate == TRIANGLE) {
+        float w = 1 - fabsf(u) / p;
+        return (w > 0 ? w : 0) / p;
+    }
+    float s = 1 / (1 + expf(-p * u));
+    return p * s * (1 - s);
+}
+
+/* The flags are the same for a whole tensor: naming them here lets the compiler make a loop without branches for each. */
+#define WITH_FLAGS(CALL)                                                                                   \
+    do {                                                                                                   \
+        struct rule fixed = *r;                                                                            \
+        if (!r->integer && r->surrogate == RECTANGLE && !r->subtract) {                                    \
+            fixed.integer = 0, fixed.surrogate = RECTANGLE, fixed.subtract = 0;                            \
+            const struct rule *q = &fixed; CALL;                                                           \
+        } else if (!r->integer && r->surrogate == ARCTAN && !r->subtract) {                                \
+            fixed.integer = 0, fixed.surrogate = ARCTAN, fixed.subtract = 0;                               \
+            const struct rule *q = &fixed; CALL;                                                           \
+        } else { const struct rule *q = r; CALL; }                                                         \
+    } while (0)
+
+INLINE void copy_or_zero(int n, const float *from, float *to) {
+    for (int i = 0; i < n; i++) to[i] = from ? from[i] : 0.0f;
+}
