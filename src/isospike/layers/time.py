@@ -41,6 +41,14 @@ class Steps:
             self.v[neuron] = v
         return s
 
+    def through(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """``x [T or 1, B, ...]`` through any layer: neurons run, norms may know the step, others see a batch."""
+        if isinstance(layer, Neuron):
+            return self.fire(layer, x)
+        if isinstance(layer, PerStepNorm):
+            return layer(self.unroll(x), self.start)
+        return fold_time(layer, x)
+
 
 def fold_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a layer that knows no time to every step of ``x [T, B, ...]``, as one batch of ``T * B``."""
@@ -48,7 +56,7 @@ def fold_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class Chain(nn.Module):
-    """Named layers in a row: neurons run through time, norms may know the step, all others see time in the batch."""
+    """Named layers in a row; ``Steps`` says how each goes through time."""
 
     def __init__(self, layers: Iterable[tuple[str, nn.Module]]) -> None:
         super().__init__()
@@ -58,10 +66,5 @@ class Chain(nn.Module):
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
         """``[T or 1, B, ...]`` to ``[T, B, ...]``; a chain without a neuron leaves a static stream static."""
         for layer in self.children():
-            if isinstance(layer, Neuron):
-                x = steps.fire(layer, x)
-            elif isinstance(layer, PerStepNorm):
-                x = layer(steps.unroll(x), steps.start)
-            else:
-                x = fold_time(layer, x)
+            x = steps.through(layer, x)
         return x

@@ -44,7 +44,9 @@ def library() -> ctypes.CDLL | None:
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     lib.isospike_forward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 3, integer]
     lib.isospike_backward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 6, integer]
-    lib.isospike_block.restype = integer
+    lib.isospike_pass.argtypes = [pointer]
+    for constant in (lib.isospike_block, lib.isospike_pass_room):
+        constant.restype = integer
     return lib
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from isospike.layers import Chain, Steps, fold_time
+from isospike.layers import Chain, Steps
 from isospike.residual.reach import COMBINES, REACHES, Combine
 from isospike.residual.topology import Topology
 from isospike.residual.unit import Conv, ResidualUnit, build_chain
@@ -141,7 +141,7 @@ class Stage(nn.Module):
                 x = x + behind_first
         if links is not None and links.reach.at_end:
             x = x + links([*outputs, x], steps)
-        return x if self.pool is None else fold_time(self.pool, x)
+        return x if self.pool is None else steps.through(self.pool, x)
 
     def maps(self, steps: Steps) -> Iterator[tuple[ResidualUnit, Callable[[Tensor], Tensor]]]:
         """Every unit, and the map from what it reads to what the next one reads, but for links."""

@@ -16,23 +16,7 @@ INLINE double dot(int n, const float *restrict a, const float *restrict b) {
     return sum;
 }
 
-/* One block of n neurons through T steps of one level. `s` is added to where `add` is set. */
-INLINE void forward_level(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *v,
-                          float *s, int64_t s_step, int add) {
-    const float decay = r->decay, gain = r->gain;
-    for (int t = 0; t < T; t++) {
-        const float *restrict x_t = x + t * x_step;
-        float *restrict s_t = s + t * s_step, *restrict v_t = v;
-        for (int i = 0; i < n; i++) {
-            float h = decay * v_t[i] + gain * x_t[i];
-            float fired = spike(r, h, threshold);
-            v_t[i] = after(r, h, fired, threshold);
-            s_t[i] = add ? s_t[i] + fired : fired;
-        }
-    }
-}
-
-/* The same backwards: adds to dx, and to coefficients[0] and [1], the gradients of decay and gain. On entry dv is the gradient of the potential behind the last
+/* forward_level backwards: adds to dx, and to coefficients[0] and [1], the gradients of decay and gain. On entry dv is the gradient of the potential behind the last
  * step, on return that of the one before the first. `h` and `v` have room for T and T + 1 steps of the block. */
 INLINE void backward_level(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *h,
                            float *v, const float *ds, int64_t s_step, float *dv, float *dx, int add,
