@@ -98,7 +98,7 @@ def uses(program: Iterable[Operation], result: Value) -> Counter[Value]:
 
 def fuse(program: list[Operation], result: Value) -> list[Operation]:
     """Fewer operations that do the same: norms in weights or beside neurons, sums and joins in the neurons' pass."""
-    for rewrite in (_fold_into_convolutions, _absorb_affines, _fuse_sums, _fuse_joins):
+    for rewrite in (_fold_into_convolutions, _absorb_affines, _fuse_joins, _fuse_sums):
         program = rewrite(program, result)
     return program
 

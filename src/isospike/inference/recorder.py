@@ -6,18 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isospike.errors import ConfigError
 from isospike.inference.network import Network
 from isospike.inference.program import COMPLEMENT, Between, Call, Conv, Operation, Value
 from isospike.layers import BatchNorm, PerStepNorm, SlotConv, Steps
 from isospike.neurons import Neuron, ReLU, SpikingNeuron
 from isospike.ops.pointwise import Affine, Firing
-from isospike.residual import BINARY, REAL, Domain
+from isospike.residual import BINARY, REAL, Domain, ResidualUnit
 
 
 class Symbol:
     """Stands for a map ``[T or 1, B, C, H, W]``: what is done to it is written down.
 
-    It knows the arithmetic of joins and sums; a join that does anything else fails with Python's TypeError.
+    It knows the arithmetic of joins and sums.
     """
 
     def __init__(self, recorder: "Recorder", value: Value) -> None:
@@ -29,7 +30,7 @@ class Symbol:
 
     def __mul__(self, other: "Symbol | float | Tensor") -> "Symbol":
         if not isinstance(other, Symbol):
-            return self.recorder.between(self, REAL, x_affine=_scaling(float(other)))
+            return self.recorder.between(self, REAL, x_affine=_scaling(_number(other)))
         integers = self.value.domain == BINARY
         return self.recorder.between(self, other.value.domain if integers else REAL, z=other.value, join="and")
 
@@ -96,6 +97,7 @@ class Recorder(Steps):
 
 def record(model: Network) -> tuple[list[Operation], Value, Value]:
     """What ``model`` does from its input to its last feature maps: the operations, the input, the result."""
+    _check_joins(model)
     recorder = Recorder()
     image: Any = recorder.input(model.in_channels)
     features: Any = model.maps(model.stem(image, recorder), recorder)
@@ -123,5 +125,22 @@ def _firing(neuron: Neuron) -> Firing | None:
         return Firing(None)
     if not isinstance(neuron, SpikingNeuron) or type(neuron).forward is not SpikingNeuron.forward:
         return None
-    decay, gain = neuron.coefficients()
-    return Firing(neuron.rule, float(decay), float(gain))
+    decay, gain = map(_number, neuron.coefficients())
+    return Firing(neuron.rule, decay, gain)
+
+
+def _number(value: float | Tensor) -> float:
+    return float(value.detach() if isinstance(value, Tensor) else value)
+
+
+def _check_joins(model: nn.Module) -> None:
+    for unit in model.modules():
+        if isinstance(unit, ResidualUnit) and unit.join is not None:
+            branch, skip = (Recorder().input(1) for _ in range(2))
+            try:
+                unit.join(branch=branch, skip=skip)  # type: ignore[arg-type]
+            except (TypeError, AttributeError) as error:
+                raise ConfigError(
+                    f"join '{unit.join.name}' is not made of +, * and 1 - x, so it cannot be compiled: "
+                    "let the model itself predict"
+                ) from error
