@@ -7,7 +7,7 @@ import torch
 
 from isospike.ops import FireRule, IntegerRule, cpu
 from isospike.ops.cpu_inference import CompiledPass, can_run
-from isospike.ops.pointwise import Affine, Firing, Pointwise, Span, run_eager
+from isospike.ops.pointwise import Activation, Affine, Pointwise, Span, run_eager
 
 pytestmark = pytest.mark.compiled
 RULES = {
@@ -49,7 +49,7 @@ def assert_same(spec, span, *maps, v=None):
 @pytest.mark.parametrize("channels", [1, 3, 16, 600, 1500])
 @pytest.mark.parametrize(("T", "B"), [(1, 2), (4, 3)])
 def test_neurons_on_sums(rule, channels, T, B):
-    firing = Firing(RULES[rule], 0.25, 0.5)
+    firing = Activation(RULES[rule], 0.25, 0.5)
     for x_rows, y_rows, keeps in product((B, T * B), (None, B, T * B), (False, True)):
         y = None if y_rows is None else dyadic_map(y_rows, channels)
         spec = Pointwise(firing=firing, keeps_sum=keeps, integer=rule != "relu")
@@ -58,7 +58,7 @@ def test_neurons_on_sums(rule, channels, T, B):
 
 @pytest.mark.parametrize("where", ["x", "y", "affine"])
 @pytest.mark.parametrize("steps", [1, 6])
-@pytest.mark.parametrize("firing", [None, Firing(RULES["if"], 0.25), Firing(None)])
+@pytest.mark.parametrize("firing", [None, Activation(RULES["if"], 0.25), Activation(None)])
 def test_affines_of_all_steps_or_of_each(where, steps, firing):
     spec = Pointwise(firing=firing, keeps_sum=True, **{where: affine(steps, 5)})
     for x_rows, y_rows in product((2, 8), repeat=2):
@@ -69,7 +69,7 @@ def test_affines_of_all_steps_or_of_each(where, steps, firing):
 @pytest.mark.parametrize("rule", ["if", "reset", None])
 @pytest.mark.parametrize("integer", [False, True])
 def test_joins_with_spikes_in_either_type(join, rule, integer):
-    firing = None if rule is None else Firing(RULES[rule], 0.5)
+    firing = None if rule is None else Activation(RULES[rule], 0.5)
     spec = Pointwise(firing=firing, join=join, integer=integer)
     for z_rows in (3, 6):
         for z in (counts(z_rows, 7), counts(z_rows, 7).float()):
@@ -78,7 +78,7 @@ def test_joins_with_spikes_in_either_type(join, rule, integer):
 
 
 def test_a_map_in_another_memory_order_is_put_in_order():
-    spec = Pointwise(firing=Firing(RULES["if"], 0.25), join="add")
+    spec = Pointwise(firing=Activation(RULES["if"], 0.25), join="add")
     x, z = torch.randint(-64, 129, (4, 6, 3, 5)) / 64, counts(4, 6).contiguous()
     assert not x.is_contiguous(memory_format=torch.channels_last)
     assert_same(spec, Span(2, 2), x, None, z)
@@ -86,7 +86,7 @@ def test_a_map_in_another_memory_order_is_put_in_order():
 
 @pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule is not None])
 def test_steps_in_two_halves_are_the_steps_at_once(rule):
-    spec = Pointwise(firing=Firing(RULES[rule], 0.5))
+    spec = Pointwise(firing=Activation(RULES[rule], 0.5))
     x = dyadic_map(8, 5)
     whole = CompiledPass(spec, 5)(Span(4, 2), x).out
     first = assert_same(spec, Span(2, 2, stateful=True), x[:4])
@@ -97,7 +97,7 @@ def test_steps_in_two_halves_are_the_steps_at_once(rule):
 def test_what_there_is_no_room_for_is_said(monkeypatch):
     assert can_run(Pointwise(), 4096)
     assert not can_run(Pointwise(), 4097)
-    assert not can_run(Pointwise(firing=Firing(FireRule(higher=tuple(range(2, 19))))), 3)
+    assert not can_run(Pointwise(firing=Activation(FireRule(higher=tuple(range(2, 19))))), 3)
     monkeypatch.setattr("isospike.ops.cpu_inference.library", lambda: None)
     assert not can_run(Pointwise(), 3)
     assert cpu.library() is not None

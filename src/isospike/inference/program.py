@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from isospike.ops.pointwise import Affine, Firing, JoinName
+from isospike.ops.pointwise import Activation, Affine, JoinName
 from isospike.residual import Domain
 
 
@@ -47,7 +47,7 @@ class Between:
     x_affine: Affine | None = None
     y_affine: Affine | None = None
     affine: Affine | None = None
-    firing: Firing | None = None
+    firing: Activation | None = None
     join: JoinName | None = None
     total: Value | None = None
 

@@ -11,7 +11,7 @@ from isospike.inference.network import Network
 from isospike.inference.program import COMPLEMENT, Between, Call, Conv, Operation, Value
 from isospike.layers import BatchNorm, PerStepNorm, SlotConv, Steps
 from isospike.neurons import Neuron, ReLU, SpikingNeuron
-from isospike.ops.pointwise import Affine, Firing
+from isospike.ops.pointwise import Activation, Affine
 from isospike.residual import BINARY, REAL, Domain, ResidualUnit
 
 
@@ -48,7 +48,7 @@ class Recorder(Steps):
     """The time of a recording: ``through`` writes a layer down instead of running it."""
 
     def __init__(self) -> None:
-        super().__init__(T=1)
+        super().__init__(T=1, ahead=None, fuses=False)
         self.program: list[Operation] = []
         self.count = 0
 
@@ -119,14 +119,14 @@ def _scaling(factor: float) -> Affine:
     return Affine(torch.tensor([[factor]]), torch.zeros(1, 1))
 
 
-def _firing(neuron: Neuron) -> Firing | None:
+def _firing(neuron: Neuron) -> Activation | None:
     """The numbers of a neuron that is a row of the recurrence, or the rectifier; None for any other."""
     if type(neuron) is ReLU:
-        return Firing(None)
+        return Activation(None)
     if not isinstance(neuron, SpikingNeuron) or type(neuron).forward is not SpikingNeuron.forward:
         return None
     decay, gain = map(_number, neuron.coefficients())
-    return Firing(neuron.rule, decay, gain)
+    return Activation(neuron.rule, decay, gain)
 
 
 def _number(value: float | Tensor) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from isospike.errors import RunFailed
-from isospike.ops.cpu import MAX_LEVELS, _c_rule, _compiled, _CRule, _data, _laid_out, _like_state, library
+from isospike.ops.cpu import MAX_LEVELS, CRule, _laid_out, _like_state, c_rule, compiled, data, library
 from isospike.ops.pointwise import Affine, Pointwise, Result, Span
 from isospike.ops.rule import IntegerRule
 
@@ -42,7 +42,7 @@ class _CPass(ctypes.Structure):
         ("sum_step", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("before", "after", "out")),
         *((name, ctypes.c_int64) for name in ("out_bytes", "fires", "join")),
-        ("rule", _CRule),
+        ("rule", CRule),
     ]
 
 
@@ -77,12 +77,12 @@ class CompiledPass:
         self.sum_knows_steps = any(affine is not None and affine.knows_steps for affine in (spec.x, spec.y))
         self.always_steps = spec.knows_steps or (firing is not None and firing.rule is not None)
         self.dtype = torch.uint8 if spec.integer else torch.float32
-        self.run = _compiled().isospike_pass
+        self.run = compiled().isospike_pass
         if firing is not None:
             rule, decay, gain = firing
             self.template.fires = RECTIFIER if rule is None else RULE
             if rule is not None:
-                self.template.rule = _c_rule(rule, decay, gain)
+                self.template.rule = c_rule(rule, decay, gain)
 
     def _fill(self, c_affine: _CAffine, affine: Affine | None) -> None:
         if affine is not None:
@@ -117,7 +117,7 @@ class CompiledPass:
         if stateful and spec.firing is not None and spec.firing.rule is not None:
             after = _like_state(x[:B].float().unsqueeze(0), spec.firing.rule)
             v = None if v is None else _laid_out(v, torch.empty_like(after))
-            call.before, call.after = _data(v), after.data_ptr()
+            call.before, call.after = data(v), after.data_ptr()
         if self.run(ctypes.byref(call)):
             raise RunFailed("there is no memory left for the potentials of a layer: take a smaller batch")
         return Result(out, total, after)

@@ -45,7 +45,7 @@ class Affine(NamedTuple):
         return scale * x + shift
 
 
-class Firing(NamedTuple):
+class Activation(NamedTuple):
     """Neurons with the numbers that inference needs; ``rule`` None is the rectifier."""
 
     rule: Rule | None
@@ -70,7 +70,7 @@ class Pointwise:
     x: Affine | None = None
     y: Affine | None = None
     affine: Affine | None = None
-    firing: Firing | None = None
+    firing: Activation | None = None
     join: JoinName | None = None
     keeps_sum: bool = False
     integer: bool = False
@@ -125,7 +125,7 @@ def run_eager(
     )
 
 
-def _fire(firing: Firing, x: Tensor, span: Span, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _fire(firing: Activation, x: Tensor, span: Span, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
     if firing.rule is None:
         return x.relu(), None
     return leaky_fire(x.expand(span.T, *x.shape[1:]), v, decay=firing.decay, gain=firing.gain, rule=firing.rule)

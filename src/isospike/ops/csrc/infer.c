@@ -6,7 +6,7 @@
  * channels, channels last. Blocks of whole rows stay in the cache through all T steps, potentials with them. Products
  * and sums are kept apart, so that the bits are those of the same operations in eager PyTorch.
  */
-#include "rule.h"
+#include "recurrence.h"
 
 #define ROOM 4096
 
@@ -78,7 +78,7 @@ INLINE void fire_step(const struct pass *p, int n, const float *x, float *v, flo
 }
 
 ALL_MACHINES
-void run_block(const struct pass *p, int64_t start, int n, float *v) {
+void pass_block(const struct pass *p, int64_t start, int n, float *v) {
     float first[ROOM], second[ROOM], room[ROOM];
     for (int k = 0; p->fires == RULE && k < p->rule.levels; k++)
         copy_or_zero(n, p->before ? p->before + k * p->N + start : NULL, v + k * ROOM);
@@ -112,7 +112,7 @@ int isospike_pass(const struct pass *p) {
         failed = v == NULL;
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < p->N; start += p->block)
-            if (v) run_block(p, start, (int)(p->N - start < p->block ? p->N - start : p->block), v);
+            if (v) pass_block(p, start, (int)(p->N - start < p->block ? p->N - start : p->block), v);
         free(v);
     }
     return failed > 0;

@@ -72,19 +72,3 @@ INLINE float slope(const struct rule *r, float h, float threshold) {
 INLINE void copy_or_zero(int n, const float *from, float *to) {
     for (int i = 0; i < n; i++) to[i] = from ? from[i] : 0.0f;
 }
-
-/* One block of n neurons through T steps of one level. `s` is added to where `add` is set. */
-INLINE void forward_level(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *v,
-                          float *s, int64_t s_step, int add) {
-    const float decay = r->decay, gain = r->gain;
-    for (int t = 0; t < T; t++) {
-        const float *restrict x_t = x + t * x_step;
-        float *restrict s_t = s + t * s_step, *restrict v_t = v;
-        for (int i = 0; i < n; i++) {
-            float h = decay * v_t[i] + gain * x_t[i];
-            float fired = spike(r, h, threshold);
-            v_t[i] = after(r, h, fired, threshold);
-            s_t[i] = add ? s_t[i] + fired : fired;
-        }
-    }
-}
