@@ -9,7 +9,7 @@ from functools import cache
 from torch import Tensor
 
 from isospike.errors import ConfigError, IsospikeWarning
-from isospike.ops import cpu, reference
+from isospike.ops import cpu, gpu, reference
 from isospike.ops.rule import Rule
 from isospike.registry import Registry, unknown_name
 
@@ -22,23 +22,26 @@ class Backend:
         name: As in ``use_backend``.
         run: ``run(x, v, decay=, gain=, rule=)``; shapes are checked, ``v`` None is rest.
         refusal: ``refusal(x, v, rule)``: why it cannot, as the end of a sentence, or None.
+        device: The type of device that it is for, and the only one on which "auto" takes it; None: any.
     """
 
     name: str
     run: Callable[..., tuple[Tensor, Tensor]]
     refusal: Callable[[Tensor, Tensor | None, Rule], str | None]
+    device: str | None
 
 
 BACKENDS: Registry[Backend] = Registry("backend")
-BACKENDS.register("cpu", Backend("cpu", cpu.leaky_fire, cpu.refusal))
-BACKENDS.register("reference", Backend("reference", reference.leaky_fire, lambda x, v, rule: None))
+BACKENDS.register("cpu", Backend("cpu", cpu.leaky_fire, cpu.refusal, "cpu"))
+BACKENDS.register("triton", Backend("triton", gpu.leaky_fire, gpu.refusal, "cuda"))
+BACKENDS.register("reference", Backend("reference", reference.leaky_fire, lambda x, v, rule: None, None))
 
 _asked = "auto"
 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Compute with this backend inside the block: "auto" (the fastest that can), "cpu" or "reference".
+    """Compute with this backend inside the block: "auto" (the fastest that can), "cpu", "triton", "reference".
 
     Raises:
         UnknownName: no such backend.
@@ -73,9 +76,11 @@ def _all() -> Iterator[Backend]:
 
 
 def _can(backend: Backend, x: Tensor, v: Tensor | None, rule: Rule) -> bool:
+    if backend.device not in (None, x.device.type):
+        return False
     reason = backend.refusal(x, v, rule)
-    if reason is not None and "missing" in reason and x.device.type == "cpu":
-        _say_once(f"isospike runs the eager reference, several times slower on a CPU, because {reason}")
+    if reason is not None and "missing" in reason:
+        _say_once(f"isospike runs the eager reference, several times slower, because {reason}")
     return reason is None
 
 
