@@ -1,6 +1,7 @@
 """Compiles every kernel for a GPU that need not be there, and prints how many fused multiply-adds each holds.
 
-Run as a program, in a process where Triton does not interpret. A driver that only names the machine stands in for one.
+Run as a program, in a process where Triton does not interpret. A driver that only names the machine stands in for one,
+and what would be launched is compiled instead; so the numbers that come out mean nothing.
 """
 
 import json
@@ -9,10 +10,11 @@ import sys
 import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
+from triton.runtime.jit import JITFunction
 
 from isospike.ops import FireRule, IntegerRule
-from isospike.ops.gpu import fire
-from isospike.ops.gpu.kernels import fire as fire_kernels
+from isospike.ops.firing import Firing
+from isospike.ops.gpu import leaky_fire, norm_fire
 from isospike.surrogates import SURROGATES
 
 RULES = [
@@ -20,6 +22,7 @@ RULES = [
     FireRule(higher=(2.0, 3.0), reset="subtract", strict=True, detach_reset=True),
     IntegerRule(detach_reset=False),
 ]
+fused = {}
 
 
 class NamedDriver:
@@ -35,32 +38,43 @@ class NamedDriver:
         return GPUTarget("cuda", 90, 32)
 
 
-def fused(kernel):
-    assert len(kernel.asm["cubin"]) > 0
-    return kernel.asm["ptx"].count("fma.")
+def compile_only(kernel, grid):
+    """What stands for ``kernel[grid]``."""
+
+    def launch(*args, **kwargs):
+        compiled = kernel.warmup(*args, grid=grid, **kwargs)
+        assert len(compiled.asm["cubin"]) > 0
+        name = kernel.fn.__name__
+        fused[name] = fused.get(name, 0) + compiled.asm["ptx"].count("fma.")
+
+    return launch
 
 
-def compile_recurrence(rule, dtype, *, learned, given):
-    x = torch.empty(4, 2, 1024, dtype=dtype)
-    state = torch.empty(rule.state_shape((2, 1024)))
-    v = state if given else None
-    decay, gain = (torch.tensor(0.3), torch.tensor(0.7)) if learned else (0.3, 1.0)
-    shares = torch.empty(4, 2) if learned else None
-    common = [decay, gain, 2048, 2048, learned, learned]
-    both, slope = fire.rule_constants(rule)
-    run = {"T": 4, **both, **fire.OPTIONS, "grid": (1,)}
-    forward = fire_kernels.forward_kernel.warmup(x, v, x, state, *common, BLOCK=fire.FORWARD_BLOCK, **run)
-    backward = fire_kernels.backward_kernel.warmup(
-        x, v, x, v, x, v, shares, *common, BLOCK=fire.BACKWARD_BLOCK, **slope, **run
-    )
-    return fused(forward) + fused(backward)
+def run_recurrence(rule, dtype, *, learned):
+    """Both passes; with ``learned`` coefficients also from given potentials."""
+    x = torch.zeros(4, 2, 1024, dtype=dtype, requires_grad=True)
+    v = torch.zeros(rule.state_shape((2, 1024))) if learned else None
+    decay, gain = (torch.tensor(c, requires_grad=True) if learned else c for c in (0.3, 0.7))
+    s, end = leaky_fire(x, v, decay=decay, gain=gain, rule=rule)
+    torch.autograd.backward([s, end], [s.detach(), end.detach()])
+
+
+def run_norm_fire(firing, dtype, *, join):
+    x = torch.zeros(4, 2, 16, 8, 8, dtype=dtype, requires_grad=True)
+    weight, bias = torch.ones(16, requires_grad=True), torch.zeros(16, requires_grad=True)
+    skip = torch.zeros(1, 2, 16, 8, 8, dtype=dtype, requires_grad=True) if join else None
+    done = norm_fire(x, weight, bias, 1e-5, skip=skip, firing=firing, added=skip, keep=firing is None)
+    outcome = done.u if firing is None else done.s
+    outcome.backward(outcome.detach())
 
 
 if __name__ == "__main__":
     driver.set_active(NamedDriver())
-    counts = {}
+    JITFunction.__getitem__ = compile_only
     for number, rule in enumerate(RULES):
         half = number % 2 == 1
-        dtype = torch.bfloat16 if half else torch.float32
-        counts[f"{rule} {dtype}"] = compile_recurrence(rule, dtype, learned=half, given=half)
-    json.dump(counts, sys.stdout)
+        run_recurrence(rule, torch.bfloat16 if half else torch.float32, learned=half)
+    run_norm_fire(None, torch.float32, join=False)
+    run_norm_fire(Firing(0.25, 1.0, RULES[0]), torch.float32, join=False)
+    run_norm_fire(Firing(0.25, torch.tensor(1.0, requires_grad=True), RULES[4]), torch.float16, join=True)
+    json.dump(fused, sys.stdout)

@@ -1,5 +1,6 @@
-"""The recurrence in Triton kernels, for CUDA devices."""
+"""The recurrence, alone and behind a norm, in Triton kernels for CUDA devices."""
 
 from isospike.ops.gpu.fire import leaky_fire, refusal
+from isospike.ops.gpu.norm import norm_fire
 
-__all__ = ["leaky_fire", "refusal"]
+__all__ = ["leaky_fire", "norm_fire", "refusal"]

@@ -46,10 +46,15 @@ def interpreted() -> bool:
 
 def refusal(x: Tensor, v: Tensor | None, rule: Rule) -> str | None:
     """Why this cannot be run here, as the end of a sentence; None where it can."""
-    return _refused_tensors(x, v) or _refused_rule(rule)
+    if reason := refused_current(x) or refused_rule(rule):
+        return reason
+    if v is not None and v.dtype != torch.float32:
+        return f"it keeps potentials in float32, and those given are {_name(v.dtype)}"
+    return None
 
 
-def _refused_tensors(x: Tensor, v: Tensor | None) -> str | None:
+def refused_current(x: Tensor) -> str | None:
+    """What is wrong with a tensor that a kernel should read."""
     if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x):
         return "it runs on plain tensors"
     if x.device.type != ("cpu" if interpreted() else "cuda"):
@@ -58,13 +63,12 @@ def _refused_tensors(x: Tensor, v: Tensor | None) -> str | None:
     if not installed():
         return "the package triton is missing: pip install triton"
     if x.dtype not in DTYPES:
-        return f"it takes currents in float32, float16 and bfloat16, and this one is {_dtype(x)}"
-    if v is not None and v.dtype != torch.float32:
-        return f"it keeps potentials in float32, and those given are {_dtype(v)}"
+        return f"it takes currents in float32, float16 and bfloat16, and this one is {_name(x.dtype)}"
     return None
 
 
-def _refused_rule(rule: Rule) -> str | None:
+def refused_rule(rule: Rule) -> str | None:
+    """What of a rule no kernel knows."""
     if rule.levels > (MAX_LEVELS if isinstance(rule, FireRule) else MAX_INTEGER):
         return f"it has room for {MAX_LEVELS} levels, and for integers up to {MAX_INTEGER}"
     if isinstance(rule, FireRule) and type(rule.surrogate) not in SURROGATES:
@@ -72,8 +76,18 @@ def _refused_rule(rule: Rule) -> str | None:
     return None
 
 
-def _dtype(x: Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")
+def potentials(rule: Rule) -> int:
+    """How many potentials a neuron has."""
+    return rule.levels if isinstance(rule, FireRule) else 1
+
+
+def no_second_derivative() -> ConfigError:
+    """The refusal."""
+    return ConfigError("the Triton kernels have no second derivative: run this inside iso.use_backend('reference')")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def leaky_fire(
@@ -84,9 +98,8 @@ def leaky_fire(
     The reference in float32 to the last bit, on half precision too: only the current that is read and the spikes that
     are written are of its dtype. The bits of a gradient do not change from run to run.
     """
-    levels = rule.levels if isinstance(rule, FireRule) else 1
     spikes = []
-    for part in x.split(MAX_STATES // levels):
+    for part in x.split(MAX_STATES // potentials(rule)):
         s, v = _LeakyFire.apply(part, v, decay, gain, rule)
         spikes.append(s)
     assert v is not None
@@ -115,9 +128,7 @@ class _LeakyFire(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, ds: Tensor | None, d_end: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise ConfigError(
-                "the Triton kernels have no second derivative: run this inside iso.use_backend('reference')"
-            )
+            raise no_second_derivative()
         x, v, *learned = ctx.saved_tensors
         decay, gain = (n if c is None else c for n, c in zip(ctx.numbers, learned, strict=True))
         ds = None if ds is None else laid_out(ds, like_steps(x))
