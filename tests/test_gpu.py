@@ -1,5 +1,6 @@
 """The Triton backend beyond what every backend is tested for: dtypes, sizes, refusals, and that a compiler takes it."""
 
+import importlib
 import json
 import os
 import re
@@ -128,3 +129,17 @@ def test_the_compiler_takes_every_kernel_and_fuses_nothing(tmp_path):
     files = Path(gpu.__file__).with_name("kernels").glob("*.py")
     assert set(counts) == {name for file in files for name in re.findall(r"def (\w+_kernel)\(", file.read_text())}
     assert not any(counts.values()), counts
+
+
+def test_the_benchmark_gives_no_speed_up_of_kernels_that_are_not_right(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    speed_ups = importlib.import_module("gpu").speed_ups
+    seconds = {"triton": 1.0, "reference": 4.0, "compiled": 1.2}
+    results = {"kernels": {"rows": [{"work": "recurrence", "seconds": seconds}]}, "net triton": {"seconds": 1.0}}
+    results["net graph"] = {"seconds": 0.5}
+    for check in ({}, {"check": {"right": False}}, {"check": {"failed": "took more than 100 s"}}):
+        assert "left out" in speed_ups(results | check)
+    assert speed_ups(results | {"check": {"right": True}}) == {
+        "recurrence": {"reference": 4.0, "compiled": 1.2, "stays": False},
+        "net": {"graph": 0.5},
+    }
