@@ -7,7 +7,17 @@ import pytest
 import torch
 
 import isospike as iso
-from helpers import SPIKING, STEPPING, Step, assert_equals_reference, device_of, dyadic, make_neuron, run_backend
+from helpers import (
+    SPIKING,
+    STEPPING,
+    Step,
+    assert_equals_reference,
+    device_of,
+    dyadic,
+    enliven,
+    make_neuron,
+    run_backend,
+)
 from isospike.errors import ConfigError, IsospikeWarning, UnknownName
 from isospike.ops import BACKENDS, FireRule, backend, cpu, gpu, leaky_fire, use_backend
 from isospike.surrogates import SURROGATES
@@ -94,10 +104,11 @@ def test_two_runs_have_the_same_bits_whatever_the_number_of_threads(name):
 
 @pytest.mark.parametrize("name", FAST)
 @pytest.mark.parametrize("topology", iso.TOPOLOGIES)
-def test_a_network_says_the_same_on_every_backend(name, topology):
+def test_a_network_in_eval_says_the_same_on_every_backend(name, topology):
+    """In training norms are part of a fused pass; see test_norm_fire.py and test_gpu_norm_fire.py."""
     torch.manual_seed(0)
     device = device_of(name)
-    model = iso.create_model(f"{topology}_resnet8").to(device)
+    model = enliven(iso.create_model(f"{topology}_resnet8")).eval().to(device)
     x, outcomes = torch.randn(4, 3, 16, 16, device=device), {}
     for backend_name in (name, "reference"):
         model.zero_grad()

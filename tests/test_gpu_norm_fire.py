@@ -1,13 +1,12 @@
-"""Norm, skip and recurrence as one in Triton, against batch norm, a sum and the reference recurrence in turn."""
+"""Norm, skip and recurrence as one in Triton, against the reference."""
 
 import pytest
 import torch
-import torch.nn.functional as F
 
+import isospike as iso
 from helpers import SPIKING, device_of, dyadic, make_neuron
 from isospike.errors import ConfigError
-from isospike.ops import FireRule, IntegerRule, reference
-from isospike.ops.firing import Firing
+from isospike.ops import FireRule, Firing, IntegerRule, backend, reference, use_backend
 from isospike.ops.gpu import norm, norm_fire
 
 pytestmark = pytest.mark.triton
@@ -18,16 +17,6 @@ DEVICE = device_of("triton")
 def _few_programs(monkeypatch):
     """In the interpreter a program takes its time, whatever its size."""
     monkeypatch.setattr(norm, "PARTS", 4)
-
-
-def in_turn(x, weight, bias, eps, *, skip, firing, added, keep):
-    """u and s."""
-    u = F.batch_norm(x.flatten(0, 1), None, None, weight, bias, True, 0.0, eps).unflatten(0, x.shape[:2])
-    u = u if skip is None else u + skip
-    if firing is None:
-        return u, None
-    s, _ = reference.leaky_fire(u, None, decay=firing.decay, gain=firing.gain, rule=firing.rule)
-    return u if keep else None, s if added is None else s + added
 
 
 def make(shape, *, skip=None, added=None, dtype=torch.float32):
@@ -52,10 +41,10 @@ def firing_of(kind):
     return Firing(decay, gain, neuron.rule), learned
 
 
-def assert_equals_in_turn(firing, learned, x, weight, bias, skip, added, *, keep, rtol=2e-4):
+def assert_equals_reference(firing, learned, x, weight, bias, skip, added, *, keep, rtol=2e-4):
     inputs = [t for t in (x, weight, bias, skip, added, *learned) if t is not None]
     outcomes = []
-    for run in (norm_fire, in_turn):
+    for run in (norm_fire, reference.norm_fire):
         u, s = run(x, weight, bias, 1e-5, skip=skip, firing=firing, added=added, keep=keep)[:2]
         outputs = [o for o in (u, s) if o is not None]
         torch.manual_seed(1)
@@ -77,14 +66,14 @@ def test_every_neuron_and_what_joins(kind, skip, added, keep):
     firing, learned = firing_of(kind)
     if firing is None:
         added, keep = None, True
-    assert_equals_in_turn(firing, learned, *make((3, 2, 5, 4, 3), skip=skip, added=added), keep=keep)
+    assert_equals_reference(firing, learned, *make((3, 2, 5, 4, 3), skip=skip, added=added), keep=keep)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1, 5, 5), (1, 2, 130, 3, 2), (4, 6, 16, 9, 9), (2, 2, 64, 1, 1)], ids=str)
 @pytest.mark.parametrize("kind", [None, "lif"])
 def test_many_programs_along_pixels_and_channels(kind, shape):
     firing, learned = firing_of(kind)
-    assert_equals_in_turn(firing, learned, *make(shape, skip=shape[0]), keep=True)
+    assert_equals_reference(firing, learned, *make(shape, skip=shape[0]), keep=True)
 
 
 def test_statistics_are_those_of_the_batch_even_far_from_zero():
@@ -156,3 +145,25 @@ def test_a_second_derivative_is_refused():
     u = norm_fire(x, weight, bias, 1e-5, skip=None, firing=None, added=None, keep=True).u
     with pytest.raises(ConfigError, match="no second derivative"):
         torch.autograd.grad(u.square().sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("topology", ["ms", "sew"])
+def test_a_network_in_training_takes_it_and_agrees(monkeypatch, topology):
+    """A last bit may become a spike: the losses agree as far as that goes."""
+    monkeypatch.setattr(norm, "TILE", 2**14)
+    model = iso.create_model(f"{topology}_resnet8", T=2).to(DEVICE)
+    x, y, losses = torch.randn(4, 3, 8, 8, device=DEVICE), torch.arange(4, device=DEVICE), []
+    for name in ("triton", "reference"):
+        with use_backend(name):
+            model.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+        losses.append(torch.stack([loss.detach(), model.head.fc.weight.grad.norm()]))
+    torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-4)
+
+
+def test_auto_takes_the_fused_pass_on_a_gpu_alone():
+    x = torch.randn(2, 2, 3, 4, 4, dtype=torch.float16)
+    assert backend.pick_norm_fire(x, None, None, None) is None
+    with use_backend("triton"):
+        assert backend.pick_norm_fire(x.to(DEVICE), None, None, None) is backend.BACKENDS["triton"].fused
