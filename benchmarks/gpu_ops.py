@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from isospike.neurons import NEURONS, SpikingNeuron
 from isospike.ops import reference
 from isospike.ops.firing import Firing
-from isospike.ops.gpu import leaky_fire, norm_fire
+from isospike.ops.gpu import fire, leaky_fire, norm, norm_fire
 from isospike.registry import build
 from isospike.surrogates import SURROGATES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":  # in the interpreter a program takes its time, whatever its size
+    fire.FORWARD_BLOCK = fire.BACKWARD_BLOCK = norm.TILE = 2**14
 OPTIONS = {"lif": {"decay": 0.3}}
 NETWORK = {
     "kind": "lif",
