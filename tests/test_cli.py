@@ -78,7 +78,8 @@ def test_models_as_a_table_and_as_json(capsys):
 def test_a_run_leaves_its_folder(run):
     names = {path.name for path in run.iterdir()}
     assert names == {
-        "config.yaml", "env.json", "metrics.jsonl", "checkpoints", "model.safetensors", "analysis", "report.html",
+        "config.yaml", "env.json", "metrics.jsonl", "flow.jsonl", "checkpoints", "model.safetensors", "analysis",
+        "report.html",
     }  # fmt: skip
     environment = json.loads((run / "env.json").read_text())
     assert environment["command"].startswith("isospike train --recipe digits_ms_resnet20")

@@ -32,7 +32,7 @@ LEVELS = {
     "data": 3,
     "run_folder": 3,
     "recipes": 3,
-    "report": 4,
+    "report": 8,
     "weights": 8,
     "train": 9,
     "cli": 10,

@@ -8,10 +8,11 @@ import typer
 from isospike.cli.console import Checkpoint, DataDir, Device, Json, out, print_json
 from isospike.config import with_data_dir, with_data_keys
 from isospike.data import Augment, Loader, load_dataset
-from isospike.run_folder import RunFolder, write_json
+from isospike.run_folder import RunFolder
 from isospike.train import evaluate
 from isospike.train.build import load_trained
 from isospike.train.distributed import open_world
+from isospike.train.evaluate import write_test
 
 
 def evaluate_command(
@@ -39,10 +40,9 @@ def evaluate_command(
         tested = evaluate(model.to(world.device), loader, augment, world)
         if tested is None or not world.is_first:
             return
-    result = tested.as_dict(dataset, checkpoint=checkpoint)
-    write_json(folder.analysis("test"), result)
+    write_test(folder, tested, dataset, checkpoint=checkpoint)
     if json:
-        print_json(result)
+        print_json(folder.read_analysis("test"))
     else:
         note = f" ({dataset.note})" if dataset.note else ""
         out.print(

@@ -210,7 +210,8 @@ class TrainSpec(Spec):
     """How long, in what batches, in what precision, and how often to write.
 
     ``batch_size`` is what one optimiser step sees in one process; it is cut into ``accumulate`` parts.
-    ``log_every`` and ``checkpoint_every`` are in optimiser steps; a checkpoint is also written after every epoch.
+    ``log_every`` and ``checkpoint_every`` are in optimiser steps; a checkpoint is also written after every epoch. Of
+    the first step and every ``watch_every``-th after it, what fires and what flows is recorded; 0: of none.
     """
 
     epochs: PositiveInt
@@ -222,6 +223,7 @@ class TrainSpec(Spec):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     sync_norm: bool = False
     log_every: PositiveInt = 1
+    watch_every: NonNegativeInt = 50
     checkpoint_every: PositiveInt = 200
     tensorboard: bool = True
 

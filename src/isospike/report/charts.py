@@ -1,6 +1,6 @@
 """Charts as Vega-Lite specifications: plain data, drawn in the browser, or to SVG by vl-convert."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Spec = dict[str, Any]
@@ -133,6 +133,90 @@ def heat_map(matrix: Sequence[Sequence[int]], labels: Sequence[str], *, title: s
     }
 
 
+def map_chart(
+    cells: Sequence[Point], quantities: Mapping[str, str], *, x: str, y: str, title: str, whole_y: bool = False
+) -> Spec:
+    """Colours over two axes; where there are several quantities, a list below the chart picks one.
+
+    Args:
+        cells: Each from ``x`` to ``x2`` and from ``y`` to ``y2``, with a ``name`` and a number for every quantity.
+        quantities: Titles by the key of the cell; the first is shown first.
+        x: Title of the horizontal axis.
+        y: Title of the vertical axis.
+        title: What a screen reader says.
+        whole_y: The vertical axis counts something few: no ticks between whole numbers.
+    """
+    first, names = next(iter(quantities)), list(quantities.values())
+    picked: dict[str, Any] = {"name": "shown", "value": first}
+    if len(names) > 1:
+        picked["bind"] = {"input": "select", "options": list(quantities), "labels": names, "name": "Colour: "}
+    axis = {"type": "quantitative", "scale": {"nice": False, "zero": False}}
+    ticks = {"tickMinStep": 1, "grid": False}
+    colour = {"field": "value", "type": "quantitative", "title": None, "scale": {"scheme": "viridis"}}
+    place = [{"field": "name", "title": "name"}, {"field": "label", "title": "at"}]
+    numbers = [
+        {"field": key, "title": name, "type": "quantitative", "format": ".4~g"} for key, name in quantities.items()
+    ]
+    return {
+        "$schema": SCHEMA,
+        "description": title,
+        "width": "container",
+        "height": 240,
+        "params": [picked],
+        "data": {"values": list(cells)},
+        "transform": [{"calculate": "datum[shown]", "as": "value"}],
+        "mark": {"type": "rect", "clip": True},
+        "encoding": {
+            "x": {**axis, "field": "x", "title": x, "axis": ticks},
+            "x2": {"field": "x2"},
+            "y": {**axis, "field": "y", "title": y, "axis": {**ticks, **({"tickCount": 6} if whole_y else {})}},
+            "y2": {"field": "y2"},
+            "color": {**colour, "legend": {"orient": "right", "gradientLength": 180}},
+            "tooltip": [*place, *numbers],
+        },
+    }
+
+
+def raster_chart(
+    spikes: Sequence[Point], *, width: float, x: str, y: str, title: str, largest: int, ends: tuple[int, int]
+) -> Spec:
+    """A mark for every spike, the stronger the more of them there are.
+
+    Args:
+        spikes: Each at ``x`` and ``y``, with ``name``, ``step``, ``neuron`` and ``count``.
+        width: Of a mark; its height is that of a row.
+        x: Title of the horizontal axis.
+        y: Title of the vertical axis.
+        title: What a screen reader says.
+        largest: The largest count there can be.
+        ends: Where both axes end; they begin at 1 and 0.
+    """
+    axis: dict[str, Any] = {"type": "quantitative", "axis": {"tickMinStep": 1, "grid": False}}
+    tooltip = [{"field": key, "title": key} for key in ("name", "step", "neuron", "count")]
+    opacity = {"field": "count", "type": "quantitative", "scale": {"domain": [0, largest]}, "legend": None}
+    return {
+        "$schema": SCHEMA,
+        "description": title,
+        "width": "container",
+        "height": 260,
+        "data": {"values": list(spikes)},
+        "transform": [
+            {"calculate": f"datum.x + {width}", "as": "x2"},
+            {"calculate": "datum.y + 0.9", "as": "y2"},
+        ],
+        "mark": {"type": "rect", "clip": True},
+        "encoding": {
+            "x": {**axis, "field": "x", "title": x, "scale": {"domain": [1, ends[0]], "nice": False}},
+            "x2": {"field": "x2"},
+            "y": {**axis, "field": "y", "title": y, "scale": {"domain": [0, ends[1]], "nice": False}},
+            "y2": {"field": "y2"},
+            "color": {"datum": "spikes", "type": "nominal", "legend": None},
+            "opacity": opacity if largest > 1 else {"value": 1},
+            "tooltip": tooltip,
+        },
+    }
+
+
 def thin(points: Sequence[Point]) -> list[Point]:
     """At most ``MAX_POINTS`` points of one series: means of equal runs of points, each at its last ``x``."""
     size = -(-len(points) // MAX_POINTS)
@@ -140,3 +224,15 @@ def thin(points: Sequence[Point]) -> list[Point]:
         return list(points)
     runs = [points[start : start + size] for start in range(0, len(points), size)]
     return [{**run[-1], "value": sum(point["value"] for point in run) / len(run)} for run in runs]
+
+
+def bins(count: int, most: int) -> list[range]:
+    """``range(count)`` cut into at most ``most`` runs, all but the last of one length."""
+    size = max(1, -(-count // most))
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def block_mean(rows: Sequence[Sequence[float]], of_rows: range, of_columns: range) -> float:
+    """The mean of a block of a matrix, to four digits: a colour shows no more."""
+    total = sum(rows[row][column] for row in of_rows for column in of_columns)
+    return float(f"{total / (len(of_rows) * len(of_columns)):.4g}")

@@ -1,0 +1,91 @@
+"""What flows through a network in training, every so many steps.
+
+Watching computes the potentials of a step a second time, so its cost is a question of how often: see
+docs/performance.md. It draws nothing and changes nothing, so training is the same to the last bit.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from isospike.analysis import Flow, Watch, watch
+from isospike.analysis.instrument import spiking
+from isospike.errors import ConfigError
+from isospike.train.display import Display
+
+
+class Watching:
+    """Watches the first step and every ``every``-th after it.
+
+    Args:
+        model: The network that is trained.
+        every: In optimiser steps; 0 for never.
+        display: Told where there is nothing to watch.
+    """
+
+    def __init__(self, model: nn.Module, every: int, display: Display) -> None:
+        self.model, self.every, self.display = model, every, display
+        self._seen: Watch | None = None
+        if every and not any(spiking(model)):
+            self.every = 0
+            display.say("no neuron of this network spikes, so train.watch_every has nothing to record")
+
+    @contextmanager
+    def during(self, step: int) -> Iterator[None]:
+        """Forward and backward of the step behind ``step`` others."""
+        if not self.every or step % self.every:
+            yield
+            return
+        with watch(self.model) as seen:
+            yield
+        self._seen = seen
+
+    def record(self) -> dict[str, Any] | None:
+        """What was seen in the last step; None where it was not watched."""
+        seen, self._seen = self._seen, None
+        if seen is None:
+            return None
+        try:
+            return flow_record(seen.flow())
+        except ConfigError as error:  # a stream too large to be summed: training may well go on
+            self.display.say(f"this step could not be watched: {error}")
+            return None
+
+
+def flow_record(flow: Flow) -> dict[str, Any]:
+    """For ``flow.jsonl``: means over all neurons, then lists by population and by unit, to four digits.
+
+    Of a population the rate at every time step, of the rest means over time.
+    """
+    neurons: dict[str, list[Any]] = {
+        "name": [n.name for n in flow.neurons],
+        "rate": [_rounded(n.rate) for n in flow.neurons],
+        "silent": _rounded(n.silent for n in flow.neurons),
+        "saturated": _rounded(n.saturated for n in flow.neurons),
+    }
+    gates = [(n.open, n.dormant) for n in flow.neurons if n.open is not None and n.dormant is not None]
+    if len(gates) == len(flow.neurons):
+        neurons["open"] = _rounded(_mean(opened) for opened, _ in gates)
+        neurons["dormant"] = _rounded(_mean(dormant) for _, dormant in gates)
+    units: dict[str, list[Any]] = {
+        "name": [u.name for u in flow.units],
+        "mean": _rounded(_mean(u.mean) for u in flow.units),
+        "variance": _rounded(_mean(u.variance) for u in flow.units),
+        "largest": _rounded(max(u.largest) for u in flow.units),
+    }
+    sizes = [n.neurons for n in flow.neurons]
+    shares = {key: values for key, values in neurons.items() if key not in ("name", "rate")}
+    shares = {"rate": [n.mean_rate for n in flow.neurons], **shares}
+    means = {key: _rounded([_mean(values, sizes)])[0] for key, values in shares.items()}
+    return {**means, "neurons": neurons, "units": units}
+
+
+def _mean(values: Sequence[float], sizes: Sequence[int] | None = None) -> float:
+    sizes = sizes or [1] * len(values)
+    return sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
