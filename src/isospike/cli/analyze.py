@@ -106,7 +106,7 @@ def _result(units: list[UnitIsometry], gradients: GradientNorms, facts: dict[str
     finite = all(unit.phi.value for unit in units)
     return {
         **facts,
-        "verdict": judge(units, gradients).as_dict(),
+        "verdict": judge(units, gradients, trained=facts["checkpoint"] is not None).as_dict(),
         "log10_product": product.as_dict() if finite else None,
         "units": [unit.as_dict() for unit in units],
         "gradients": gradients.as_dict(),
@@ -125,8 +125,8 @@ def _show(units: list[UnitIsometry], gradients: GradientNorms, result: dict[str,
     out.print(_table(units, gradients))
     product = log10_product(units)
     interval = "" if product.error is None else f" +- {product.error:.3f}"
-    out.print(f"log10 of the product of phi: {product.value:.3f}{interval}", highlight=False, soft_wrap=True)
-    verdict = judge(units, gradients)
+    out.print(f"log10 of the product of all phi: {product.value:.3f}{interval}", highlight=False, soft_wrap=True)
+    verdict = judge(units, gradients, trained=result["checkpoint"] is not None)
     for said in (verdict.main, *verdict.notes):
         out.print(f"{said.text} ({said.reason})", highlight=False, soft_wrap=True, markup=False)
 

@@ -7,6 +7,9 @@ Spec = dict[str, Any]
 Point = dict[str, Any]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+# Steps, epochs and units are whole numbers: a tick between two of them has no label.
+WHOLE = {"tickMinStep": 1, "format": ",d", "labelExpr": "datum.value % 1 ? '' : datum.label"}
+COLOUR_BAR = {"gradientLength": 180, "tickCount": 5, "format": ".2~g"}
 MAX_POINTS = 600  # per series; more would not be seen and make the page heavy
 
 
@@ -19,6 +22,7 @@ def line_chart(
     percent: bool = False,
     log: bool = False,
     band: bool = False,
+    from_zero: bool | None = None,
 ) -> Spec:
     """Lines over ``x``, one for every value of ``series``.
 
@@ -32,9 +36,11 @@ def line_chart(
         percent: Values are shares in [0, 1].
         log: Logarithmic vertical axis.
         band: Shade what lies between ``low`` and ``high`` of the points that have them.
+        from_zero: Whether the vertical axis begins at 0; None: where values are shares.
     """
     series = list(dict.fromkeys(point["series"] for point in points))
-    scale = {"type": "log"} if log else {"zero": percent}
+    zero = percent if from_zero is None else from_zero
+    scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 8} if log else {"zero": zero}
     named: dict[str, Any] = {"field": "series", "type": "nominal", "title": None, "scale": {"domain": series}}
     # In two columns: a phone is narrow, and what does not fit would be cut off.
     named["legend"] = {"columns": 2} if len(series) > 1 else None
@@ -64,7 +70,7 @@ def line_chart(
         "height": 240,
         "data": {"values": list(points)},
         "encoding": {
-            "x": {"field": "x", "type": "quantitative", "title": x, "axis": {"tickMinStep": 1}},
+            "x": {"field": "x", "type": "quantitative", "title": x, "axis": WHOLE},
             "y": {
                 "field": "value",
                 "type": "quantitative",
@@ -120,7 +126,7 @@ def heat_map(matrix: Sequence[Sequence[int]], labels: Sequence[str], *, title: s
                 "field": "share",
                 "type": "quantitative",
                 "title": "share of the true class",
-                "scale": {"scheme": "blues", "domain": [0, 1]},
+                "scale": {"range": "ramp", "domain": [0, 1]},
                 "legend": {"format": ".0%"},
             },
             "tooltip": [
@@ -134,7 +140,7 @@ def heat_map(matrix: Sequence[Sequence[int]], labels: Sequence[str], *, title: s
 
 
 def map_chart(
-    cells: Sequence[Point], quantities: Mapping[str, str], *, x: str, y: str, title: str, whole_y: bool = False
+    cells: Sequence[Point], quantities: Mapping[str, str], *, x: str, y: str, title: str, downwards: bool = False
 ) -> Spec:
     """Colours over two axes; where there are several quantities, a list below the chart picks one.
 
@@ -144,14 +150,14 @@ def map_chart(
         x: Title of the horizontal axis.
         y: Title of the vertical axis.
         title: What a screen reader says.
-        whole_y: The vertical axis counts something few: no ticks between whole numbers.
+        downwards: The vertical axis begins at the top.
     """
     first, names = next(iter(quantities)), list(quantities.values())
     picked: dict[str, Any] = {"name": "shown", "value": first}
     if len(names) > 1:
         picked["bind"] = {"input": "select", "options": list(quantities), "labels": names, "name": "Colour: "}
-    axis = {"type": "quantitative", "scale": {"nice": False, "zero": False}}
-    ticks = {"tickMinStep": 1, "grid": False}
+    axis: dict[str, Any] = {"type": "quantitative", "scale": {"nice": False, "zero": False}}
+    ticks = {**WHOLE, "grid": False}
     colour = {"field": "value", "type": "quantitative", "title": None, "scale": {"scheme": "viridis"}}
     place = [{"field": "name", "title": "name"}, {"field": "label", "title": "at"}]
     numbers = [
@@ -169,9 +175,9 @@ def map_chart(
         "encoding": {
             "x": {**axis, "field": "x", "title": x, "axis": ticks},
             "x2": {"field": "x2"},
-            "y": {**axis, "field": "y", "title": y, "axis": {**ticks, **({"tickCount": 6} if whole_y else {})}},
+            "y": {**axis, "field": "y", "title": y, "axis": ticks, "scale": {**axis["scale"], "reverse": downwards}},
             "y2": {"field": "y2"},
-            "color": {**colour, "legend": {"orient": "right", "gradientLength": 180}},
+            "color": {**colour, "legend": {**COLOUR_BAR, "orient": "right"}},
             "tooltip": [*place, *numbers],
         },
     }
@@ -191,7 +197,7 @@ def raster_chart(
         largest: The largest count there can be.
         ends: Where both axes end; they begin at 1 and 0.
     """
-    axis: dict[str, Any] = {"type": "quantitative", "axis": {"tickMinStep": 1, "grid": False}}
+    axis: dict[str, Any] = {"type": "quantitative", "axis": {**WHOLE, "grid": False}}
     tooltip = [{"field": key, "title": key} for key in ("name", "step", "neuron", "count")]
     opacity = {"field": "count", "type": "quantitative", "scale": {"domain": [0, largest]}, "legend": None}
     return {
@@ -215,6 +221,13 @@ def raster_chart(
             "tooltip": tooltip,
         },
     }
+
+
+def still(spec: Spec) -> Spec:
+    """The chart without what answers a pointer, for a file that nobody hovers over."""
+    if "layer" not in spec:
+        return spec
+    return {**spec, "layer": [layer for layer in spec["layer"] if "tooltip" not in layer["encoding"]]}
 
 
 def thin(points: Sequence[Point]) -> list[Point]:

@@ -14,6 +14,7 @@ from isospike.report.charts import Point, line_chart, thin
 from isospike.report.page import make_all, render, write_page
 from isospike.report.sections import Chart, Section
 from isospike.report.sections.base import depth_series, flat, mean, series, table
+from isospike.report.sections.confusion import steps_chart
 from isospike.report.sections.isometry import products
 from isospike.report.sections.summary import what_is_missing
 from isospike.run_folder import RunFolder, read_records
@@ -212,8 +213,7 @@ def accuracy_against_time_steps(runs: Sequence[Compared]) -> Section | None:
     ]
     if not points:
         return None
-    chart = line_chart(points, x="time steps T", y="accuracy", title="Accuracy against T", percent=True)
-    return Section("Accuracy against T", "", (Chart(chart, "Accuracy after each time step."),))
+    return Section("Accuracy against T", "", (steps_chart(points),))
 
 
 def isometry(runs: Sequence[Compared]) -> Section | None:

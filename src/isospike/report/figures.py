@@ -6,7 +6,7 @@ from pathlib import Path
 
 from isospike.errors import ConfigError
 from isospike.optional import import_optional
-from isospike.report.charts import Spec
+from isospike.report.charts import Spec, still
 from isospike.report.sections import Section
 from isospike.report.theme import vega_config
 from isospike.run_folder import write_text
@@ -51,7 +51,7 @@ def _drawn(sections: Iterable[Section]) -> Iterator[tuple[str, str | Spec]]:
             yield _slug(f"{section.title} {name}"), picture
         for chart in section.charts:
             width = chart.spec["width"] if isinstance(chart.spec["width"], int) else WIDTH
-            yield _slug(f"{section.title} {chart.spec['description']}"), {**chart.spec, "width": width}
+            yield _slug(f"{section.title} {chart.spec['description']}"), still({**chart.spec, "width": width})
 
 
 def _slug(words: str) -> str:

@@ -1,10 +1,10 @@
 """Which classes are taken for which, and the images that the network is most sure about and wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from isospike.report.charts import heat_map, line_chart
+from isospike.report.charts import Point, heat_map, line_chart
 from isospike.report.sections.base import Chart, Section, table
 from isospike.run_folder import RunFolder
 
@@ -65,7 +65,13 @@ def accuracy_over_time(run: RunFolder) -> Section | None:
         f"{escape(tested['checkpoint'])} checkpoint: what the network would reach with so many steps and no more.</p>"
     )
     points = [{"x": t, "value": value, "series": "accuracy"} for t, value in enumerate(after, start=1)]
-    chart = line_chart(points, x="time steps T", y="accuracy", title="Accuracy against T", percent=True)
     rows = [[str(t) for t in range(1, len(after) + 1)], [f"{value:.2%}" for value in after]]
     steps = table(["T", *rows[0]], [["accuracy", *rows[1]]]) if len(after) <= 16 else ""
-    return Section("Accuracy against T", text + steps, (Chart(chart, "Accuracy against the number of time steps."),))
+    return Section("Accuracy against T", text + steps, (steps_chart(points),))
+
+
+def steps_chart(points: Sequence[Point]) -> Chart:
+    """Accuracy against T; not from 0, for the steps differ by little."""
+    title = "Accuracy against T"
+    spec = line_chart(points, x="time steps T", y="accuracy", title=title, percent=True, from_zero=False)
+    return Chart(spec, "Accuracy of the mean logits after each time step.")

@@ -69,7 +69,7 @@ def _maps(neurons: Sequence[Mapping[str, Any]], T: int) -> list[Chart]:
         for places in bins(len(neurons), MOST_PLACES)
         for times in bins(T, MOST_TIMES)
     ]
-    spec = map_chart(cells, quantities, x=NEURONS_AXIS, y="time step", title="Firing over depth and time", whole_y=True)
+    spec = map_chart(cells, quantities, x=NEURONS_AXIS, y="time step", title="Firing over depth and time")
     return [Chart(spec, "Firing over depth and time; choose what the colour shows.")]
 
 
@@ -104,7 +104,7 @@ def _raster(raster: Mapping[str, Any]) -> Chart:
         f"{len(populations)} of {raster['of']} populations" if len(populations) < raster["of"] else "every population"
     )
     steps = f", its first {raster['steps']} of {raster['T']} time steps" if raster["steps"] < raster["T"] else ""
-    image = escape(f"{raster['image']} ({raster['true']}, taken for {raster['guess']})")
+    image = escape(f"{raster['image']} (class {raster['true']}, found to be {raster['guess']})")
     return Chart(spec, f"Spikes of some neurons of {part} for test image {image}{steps}.")
 
 

@@ -34,9 +34,9 @@ def _isometry_charts(found: Mapping[str, Any]) -> Iterator[Chart]:
         theory = ". Theory takes the layers as independent of each other" if any(u["expected"] for u in units) else ""
         yield Chart(chart, f"{title} of the eigenvalues of every unit's J J<sup>T</sup>{shade}{theory}.")
     kept = [u for u in units if not u["projects"]]
-    lines = (
-        {"all units": units, "those that keep their shape": kept} if 0 < len(kept) < len(units) else {"product": units}
-    )
+    lines = {"all units": units}
+    if 0 < len(kept) < len(units) and all(u["phi"]["value"] > 0 for u in units):
+        lines["those that keep their shape"] = kept
     grown = [{**point, "series": name} for name, each in lines.items() for point in products(each)]
     if grown:
         chart = line_chart(grown, x="unit", y="log10 of the product of phi", title="Product of phi")

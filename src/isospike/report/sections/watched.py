@@ -37,6 +37,7 @@ def watched(run: RunFolder) -> Section | None:
             x="optimiser step",
             y="neurons, from the stem down to the head",
             title="Firing during training along depth",
+            downwards=True,
         )
         charts.append(Chart(spec, "The same along depth; choose what the colour shows."))
     charts.append(_streams(records))
