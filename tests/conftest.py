@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import torch
 
 from isospike.ops import use_backend
 from isospike.ops.cpu import library
+
+# Whichever browser is here; its engine is the same.
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 # Two test processes share two cores; one thread each also makes every sum the same from run to run.
 torch.set_num_threads(1)
@@ -24,8 +28,8 @@ def real_data() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this machine cannot run: it has no real images, or had no C compiler."""
-    absent = {"data": not os.environ.get("ISOSPIKE_DATA"), "compiled": library() is None}
+    """Leave out what this machine cannot run: it has no real images or no browser, or had no C compiler."""
+    absent = {"data": not os.environ.get("ISOSPIKE_DATA"), "compiled": library() is None, "browser": BROWSER is None}
     left_out = [i for i in items if any(missing and i.get_closest_marker(what) for what, missing in absent.items())]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)

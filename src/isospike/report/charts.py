@@ -1,5 +1,6 @@
 """Charts as Vega-Lite specifications: plain data, drawn in the browser, or to SVG by vl-convert."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 # Steps, epochs and units are whole numbers: a tick between two of them has no label.
 WHOLE = {"tickMinStep": 1, "format": ",d", "labelExpr": "datum.value % 1 ? '' : datum.label"}
 COLOUR_BAR = {"gradientLength": 180, "tickCount": 5, "format": ".2~g"}
+DENSE = 200  # points per series from which on lines are thin
 MAX_POINTS = 600  # per series; more would not be seen and make the page heavy
 
 
@@ -29,7 +31,8 @@ def line_chart(
     Hover shows the values, the legend picks series, shift and the wheel zoom along ``x``, a double click goes back.
 
     Args:
-        points: Each with ``x``, ``value`` and ``series``; a ``name`` is shown on hover.
+        points: Each with ``x``, ``value`` and ``series``; a ``name`` is shown on hover. A value that is not finite is
+            left out.
         x: Title of the horizontal axis.
         y: Title of the vertical axis.
         title: What a screen reader says.
@@ -38,9 +41,11 @@ def line_chart(
         band: Shade what lies between ``low`` and ``high`` of the points that have them.
         from_zero: Whether the vertical axis begins at 0; None: where values are shares.
     """
+    points = [point for point in points if math.isfinite(point["value"])]
     series = list(dict.fromkeys(point["series"] for point in points))
     zero = percent if from_zero is None else from_zero
     scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 8} if log else {"zero": zero}
+    dense = len(points) > DENSE * len(series)
     named: dict[str, Any] = {"field": "series", "type": "nominal", "title": None, "scale": {"domain": series}}
     # In two columns: a phone is narrow, and what does not fit would be cut off.
     named["legend"] = {"columns": 2} if len(series) > 1 else None
@@ -84,7 +89,7 @@ def line_chart(
             *([shade] if band else []),
             {
                 "params": [picked, zoom],
-                "mark": {"type": "line", "clip": True, "strokeWidth": 2},
+                "mark": {"type": "line", "clip": True, "strokeWidth": 1 if dense else 2},
                 "encoding": {
                     "strokeDash": named,
                     "opacity": {"condition": {"param": "picked", "value": 1}, "value": 0.1},

@@ -9,10 +9,37 @@ function spec_of(figure) {
 function draw(figure) {
   const place = figure.querySelector(".chart");
   const mode = dark.matches ? "dark" : "light";
-  const options = { actions: false, renderer: "svg", config: themes[mode], tooltip: { theme: mode } };
-  return vegaEmbed(place, spec_of(figure), options).catch((error) => {
-    place.textContent = "This chart could not be drawn: " + error.message;
-  });
+  const spec = spec_of(figure);
+  // SVG prints sharply; thousands of its elements would make the page of a deep network slow.
+  const renderer = spec.data.values.length > 1000 ? "canvas" : "svg";
+  const options = { actions: false, renderer, config: themes[mode], tooltip: { theme: mode } };
+  return vegaEmbed(place, spec, options).then(
+    (drawn) => listen(place, spec, drawn.view),
+    (error) => { place.textContent = "This chart could not be drawn: " + error.message; },
+  );
+}
+
+// What the pointer does with lines, by keyboard: a digit picks one, + and - zoom, arrows move, Escape shows all again.
+function listen(place, spec, view) {
+  if (!spec.layer) return;
+  const names = [...new Set(spec.data.values.map((point) => point.series))];
+  place.onkeydown = (event) => {
+    const [low, high] = view.scale("x").domain();
+    const part = (high - low) / 4;
+    const moves = {
+      "+": [low + part, high - part],
+      "-": [low - 2 * part, high + 2 * part],
+      ArrowLeft: [low - part, high - part],
+      ArrowRight: [low + part, high + part],
+    };
+    const name = names[Number(event.key) - 1];
+    if (event.key in moves) view.signal("zoom_x", moves[event.key]);
+    else if (name !== undefined) view.data("picked_store", [{ fields: [{ type: "E", field: "series" }], values: [name] }]);
+    else if (event.key === "Escape") view.signal("zoom_x", null).data("picked_store", []);
+    else return;
+    event.preventDefault();
+    view.runAsync();
+  };
 }
 
 // Those in view first, the others one by one, so that the page can be read and scrolled meanwhile.

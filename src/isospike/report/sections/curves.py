@@ -34,5 +34,8 @@ def curves(run: RunFolder) -> Section | None:
         if points:
             chart = line_chart(points, x="optimiser step", y=title.lower(), title=title, log=log)
             charts.append(Chart(chart, f"{title}."))
-    hint = "<p class='hint'>Click a name in a legend to pick a line, hold shift and turn the wheel to zoom.</p>"
+    hint = (
+        "<p class='hint'>Click a name in a legend to pick a line, hold shift and turn the wheel to zoom. By keyboard, "
+        "in a chart: a digit picks a line, + and - zoom, arrows move, Escape goes back.</p>"
+    )
     return Section("Curves", hint, tuple(charts))

@@ -22,9 +22,10 @@ def watched(run: RunFolder) -> Section | None:
     records = read_records(run.flow)[0]
     if not records:
         return None
+    every = run.read_config().train.watch_every
     text = (
-        f"<p>{len(records):,} training batches, about every {run.read_config().train.watch_every:,} optimiser steps. "
-        "Over one batch: silent neurons did not fire, saturated ones put out their most at every step.</p>"
+        f"<p>{len(records):,} training batches; train.watch_every is {every:,} optimiser steps. Over one batch: silent "
+        "neurons did not fire, saturated ones put out their most at every step.</p>"
     )
     lines = [point for key, name in MEANS.items() for point in series(records, key, name)]
     chart = line_chart(lines, x="optimiser step", y="mean over neurons", title="Firing during training")
