@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def test_the_surface_is_what_the_documentation_says():
         "energy": ["--checkpoint", "--data-dir", "--device", "--images", "--json", "--layers", "--table"],
         "predict": ["--checkpoint", "--device", "--json"],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--json", "--probes", "--seed"],
-        "report": [],
+        "report": ["--figures", "--out"],
     }
 
 
@@ -135,6 +136,8 @@ def test_energy_of_a_run(run, capsys):
     assert 0 < found["spikes_per_neuron"] < 2
     flow = RunFolder(run).read_analysis("flow")
     assert (flow["samples"], flow["T"], len(flow["units"])) == (100, 2, 3)
+    raster = RunFolder(run).read_analysis("raster")
+    assert (raster["T"], raster["of"], raster["guess"] in "0123456789") == (2, len(flow["neurons"]), True)
     call("energy", run, "--images", 50, "--layers", "--table", "45nm_int8")
     said = capsys.readouterr().out
     for part in ("per image of 50 test images of digits", "projections", "stages.1.0.branch.conv1", "binary",
@@ -181,7 +184,7 @@ def test_analyze_a_run_and_show_it_in_the_report(run, capsys):
     call("analyze", run, "--batch", 6, "--probes", 2)
     said = capsys.readouterr().out
     assert said.startswith("ms_resnet8, last checkpoint, T=2, 6 test images of digits, 2 probes per unit, seed 0\n")
-    assert "log10 of the product of phi: " in said
+    assert "log10 of the product of all phi: " in said
     result = RunFolder(run).read_analysis("isometry")
     assert result["verdict"]["text"] in said
     assert [unit["stage"] for unit in result["units"]] == [1, 2, 3]
@@ -307,6 +310,59 @@ def test_report_alone(run, capsys):
     assert (run / "report.html").is_file()
 
 
+def test_report_of_several_runs_and_their_figures(run, photographs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    call("report", run, photographs[0], "--figures", "figures")
+    said = capsys.readouterr().out
+    assert "report: comparison.html" in said
+    assert re.search(r"figures: \d+ in figures", said)
+    assert ">Settings that differ</h2>" in (tmp_path / "comparison.html").read_text()
+    assert {path.suffix for path in (tmp_path / "figures").iterdir()} == {".svg", ".png"}
+    call("report", run, "--out", "other.html")
+    assert ">Architecture</h2>" in (tmp_path / "other.html").read_text()
+
+
+def test_report_says_what_it_could_not_show(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "analysis" / "test.json").write_text('{"images": ')
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "st')  # torn, which is no damage: the run was killed
+    call("report", copy)
+    said = capsys.readouterr()
+    assert said.err.count("note: ") == said.err.count("test.json cannot be read as JSON") == 2
+    assert "report.html" in said.out
+    assert ">Curves</h2>" in (copy / "report.html").read_text()
+
+
+@pytest.mark.parametrize("command", ["eval", "energy", "analyze"])
+def test_a_checkpoint_of_another_model_is_named(run, tmp_path, capsys, command):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    before = {path.name: path.read_bytes() for path in (copy / "analysis").iterdir()}
+    (copy / "config.yaml").write_text((copy / "config.yaml").read_text().replace("ms_resnet8", "ms_resnet14"))
+    call(command, copy, expect=2)
+    said = capsys.readouterr().err
+    assert "last.safetensors" in said
+    assert said.count("error: ") == 1
+    assert {path.name: path.read_bytes() for path in (copy / "analysis").iterdir()} == before
+
+
+def test_a_network_without_spikes_shows_all_but_its_firing(tmp_path, capsys):
+    ann = tmp_path / "ann"
+    call("train", *TINY, "--out", ann, "--max-steps", 2, "--set", "model.neuron={kind: relu}", "--set", "model.T=1")
+    assert "no neuron of this network spikes" in capsys.readouterr().out
+    call("energy", ann, expect=2)
+    assert "has no spiking neuron, so there are no spikes to count" in capsys.readouterr().err
+    call("analyze", ann, "--batch", 2, "--probes", 1)
+    call("eval", ann)
+    call("report", ann)
+    page = (ann / "report.html").read_text()
+    assert ">Isometry</h2>" in page
+    assert ">Confusion</h2>" in page
+    assert ">Firing" not in page
+
+
 MISTAKES = {
     ("train",): "name a recipe with --recipe, or a run to go on with by --resume",
     ("train", "--recipe", "digits_ms_resnt20"): "unknown recipe 'digits_ms_resnt20'; nearest: digits_ms_resnet20",
@@ -331,6 +387,7 @@ MISTAKES = {
     ("analyze", "."): ". is not a run folder: it holds no config.yaml",
     ("analyze", "ms_resnet8", "--probes", "0"): "probes must be at least 1, got 0",
     ("analyze", "ms_resnet8", "--batch", "0"): "--batch is a number of images, at least 1, got 0",
+    ("report", "nowhere", "elsewhere"): "nowhere is not a run folder",
     ("report", "nowhere"): "nowhere is not a run folder",
     ("energy", "runs/nowhere"): "runs/nowhere is not a run folder",
     ("energy", "ms_resnt20"): "unknown model 'ms_resnt20'; nearest: ms_resnet20",

@@ -39,8 +39,7 @@ def figures_of(run: RunFolder) -> dict[str, str]:
     steps = [r for r in records if r["kind"] == "step"]
     note = f" ({data['note']})" if data.get("note") else ""
     figures = _accuracies(tests, note)
-    tested = run.read_analysis("test")
-    if tested and not tests:
+    if not tests and (tested := run.read_analysis("test")):
         figures[f"test accuracy, {tested['checkpoint']} checkpoint{note}"] = f"{tested['accuracy']:.2%}"
     if steps:
         rates = sorted(r["images_per_s"] for r in steps)
