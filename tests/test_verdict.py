@@ -91,7 +91,7 @@ def test_units_that_change_the_shape_are_counted_apart():
     assert verdict.main.text.startswith(
         "gradient explodes: on its way back its square has grown tenfold at unit 3 of 5"
     )
-    assert "the 2 units that change the shape multiply a gradient's square by 10^-2.00" in str(verdict)
+    assert "the units that change the shape (2) multiply a gradient's square by 10^-2.00" in str(verdict)
     even = judge(units(1, 0.1, 1, projects=(1,)))
     assert "over the 2 units that keep their shape is 0.00" in even.main.text
 

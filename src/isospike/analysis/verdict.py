@@ -67,8 +67,10 @@ class Depth:
     @property
     def over(self) -> str:
         """Over how many units the product is."""
-        count = f"{len(self.kept)} units"
-        return f"the {count} that keep their shape" if self.projections else count
+        n = len(self.kept)
+        if not self.projections:
+            return f"{n} units"
+        return f"the {n} units that keep their shape" if n > 1 else "the unit that keeps its shape"
 
     def first_beyond(self, limit: float) -> int:
         """The unit, counted from 1, at which a gradient on its way back leaves the limit; above it, or below."""
@@ -193,7 +195,7 @@ NOTES = (
         "projections",
         lambda d: abs(_log10_of_projections(d)) > DECADE,
         lambda d: (
-            f"the {len(d.projections)} units that change the shape multiply a gradient's square by "
+            f"the units that change the shape ({len(d.projections)}) multiply a gradient's square by "
             f"10^{_log10_of_projections(d):.2f} besides"
         ),
         APART,
