@@ -11,9 +11,10 @@ from test_cli import call
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A finished run of one epoch."""
+    """A run that was stopped early, and tested."""
     folder = tmp_path_factory.mktemp("cli") / "run"
-    call("train", *TINY, "--out", folder, "--set", "train.epochs=1")
+    call("train", *TINY, "--out", folder, "--max-steps", 4)
+    call("eval", folder)
     return folder
 
 
