@@ -100,6 +100,10 @@ def test_the_record_holds_means_over_neurons_and_lists_by_place():
     for n, rates, opened in zip(flow.neurons, record["neurons"]["rate"], record["neurons"]["open"], strict=True):
         assert rates == pytest.approx(list(n.rate), rel=1e-3)
         assert opened == pytest.approx(sum(n.open) / 3, rel=1e-3)
+    assert record["neurons"]["dormant_throughout"] == pytest.approx(
+        [n.dormant_throughout for n in flow.neurons], rel=1e-3
+    )
+    assert record["neurons"]["histogram"][0] == pytest.approx(list(flow.neurons[0].histogram), rel=1e-3)
     assert record["units"]["largest"] == pytest.approx([max(u.largest) for u in flow.units], rel=1e-3)
     assert record["units"]["variance"] == pytest.approx([sum(u.variance) / 3 for u in flow.units], rel=1e-3)
     assert all(a != b for a, b in pairwise(record["units"]["name"]))

@@ -57,7 +57,8 @@ class Watching:
 def flow_record(flow: Flow) -> dict[str, Any]:
     """For ``flow.jsonl``: means over all neurons, then lists by population and by unit, to four digits.
 
-    Of a population the rate at every time step, of the rest means over time.
+    Of a population the rate at every time step, of the rest means over time; where neurons have several levels, also
+    the share of outputs 0, 1 and so on.
     """
     neurons: dict[str, list[Any]] = {
         "name": [n.name for n in flow.neurons],
@@ -65,10 +66,15 @@ def flow_record(flow: Flow) -> dict[str, Any]:
         "silent": _rounded(n.silent for n in flow.neurons),
         "saturated": _rounded(n.saturated for n in flow.neurons),
     }
-    gates = [(n.open, n.dormant) for n in flow.neurons if n.open is not None and n.dormant is not None]
+    gates = [
+        (n.open, n.dormant, n.dormant_throughout)
+        for n in flow.neurons
+        if n.open is not None and n.dormant is not None and n.dormant_throughout is not None
+    ]
     if len(gates) == len(flow.neurons):
-        neurons["open"] = _rounded(_mean(opened) for opened, _ in gates)
-        neurons["dormant"] = _rounded(_mean(dormant) for _, dormant in gates)
+        neurons["open"] = _rounded(_mean(opened) for opened, _, _ in gates)
+        neurons["dormant"] = _rounded(_mean(dormant) for _, dormant, _ in gates)
+        neurons["dormant_throughout"] = _rounded(throughout for _, _, throughout in gates)
     units: dict[str, list[Any]] = {
         "name": [u.name for u in flow.units],
         "mean": _rounded(_mean(u.mean) for u in flow.units),
@@ -77,6 +83,8 @@ def flow_record(flow: Flow) -> dict[str, Any]:
     }
     sizes = [n.neurons for n in flow.neurons]
     shares = {key: values for key, values in neurons.items() if key not in ("name", "rate")}
+    if any(len(n.histogram) > 2 for n in flow.neurons):
+        neurons["histogram"] = [_rounded(n.histogram) for n in flow.neurons]
     shares = {"rate": [n.mean_rate for n in flow.neurons], **shares}
     means = {key: _rounded([_mean(values, sizes)])[0] for key, values in shares.items()}
     return {**means, "neurons": neurons, "units": units}

@@ -10,6 +10,7 @@ function draw(figure) {
   const place = figure.querySelector(".chart");
   const mode = dark.matches ? "dark" : "light";
   const spec = spec_of(figure);
+  place.dataset.mode = mode;
   // SVG prints sharply; thousands of its elements would make the page of a deep network slow.
   const renderer = spec.data.values.length > 1000 ? "canvas" : "svg";
   const options = { actions: false, renderer, config: themes[mode], tooltip: { theme: mode } };

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from isospike.errors import ConfigError
 from isospike.report.sections.base import Section
 from isospike.run_folder import RunFolder, read_records
 from isospike.text import duration
@@ -39,7 +40,7 @@ def figures_of(run: RunFolder) -> dict[str, str]:
     steps = [r for r in records if r["kind"] == "step"]
     note = f" ({data['note']})" if data.get("note") else ""
     figures = _accuracies(tests, note)
-    if not tests and (tested := run.read_analysis("test")):
+    if not tests and (tested := _readable(run, "test")):
         figures[f"test accuracy, {tested['checkpoint']} checkpoint{note}"] = f"{tested['accuracy']:.2%}"
     if steps:
         rates = sorted(r["images_per_s"] for r in steps)
@@ -49,6 +50,14 @@ def figures_of(run: RunFolder) -> dict[str, str]:
         figures["images/s, median"] = f"{rates[len(rates) // 2]:,.0f}"
         figures["peak memory"] = f"{max(r['peak_memory_mb'] for r in steps):,.0f} MB"
     return figures
+
+
+def _readable(run: RunFolder, name: str) -> dict[str, Any] | None:
+    """A result, or None; what is wrong with a damaged one is said where it would be shown."""
+    try:
+        return run.read_analysis(name)
+    except ConfigError:
+        return None
 
 
 def _accuracies(tests: list[dict[str, Any]], note: str) -> dict[str, str]:

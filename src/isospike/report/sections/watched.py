@@ -14,6 +14,7 @@ MEANS = {
     "saturated": "saturated",
     "open": "potentials open",
     "dormant": "dormant per step",
+    "dormant_throughout": "dormant at all steps",
 }
 
 
