@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+import isospike as iso
 from helpers import TINY
 from test_cli import call
 
@@ -42,6 +43,19 @@ def test_report_says_what_it_could_not_show(run, tmp_path, capsys):
     assert said.err.count("note: ") == said.err.count("test.json cannot be read as JSON") == 2
     assert "report.html" in said.out
     assert ">Curves</h2>" in (copy / "report.html").read_text()
+
+
+def test_analyze_judges_a_run_as_trained_and_a_name_as_not(run, monkeypatch, capsys):
+    asked = []
+
+    def judge(units, gradients, *, trained):
+        asked.append(trained)
+        return iso.analysis.judge(units, gradients, trained=trained)
+
+    monkeypatch.setattr("isospike.cli.analyze.judge", judge)
+    for target in (run, "ms_resnet8"):
+        call("analyze", target, "--batch", 2, "--probes", 1)
+    assert asked == [True, False]
 
 
 @pytest.mark.parametrize("command", ["eval", "energy", "analyze"])
