@@ -33,7 +33,7 @@ LEVELS = {
     "data": 3,
     "run_folder": 3,
     "recipes": 3,
-    "report": 4,
+    "report": 9,
     "weights": 9,
     "train": 10,
     "cli": 11,
