@@ -51,7 +51,11 @@ def test_the_surface_is_what_the_documentation_says():
         "predict": ["--checkpoint", "--device", "--json"],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--json", "--probes", "--seed"],
         "report": [],
-    }
+        "sweep": [
+            "--data-dir", "--depths", "--device", "--figures", "--jobs", "--json", "--out", "--recipe", "--resume",
+            "--seeds", "--set", "--topologies",
+        ],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["models", "--help"], ["--version"]])
