@@ -12,7 +12,7 @@ import torch
 import vl_convert
 
 from isospike.data import load_dataset
-from isospike.errors import ConfigError
+from isospike.errors import ConfigError, DataError
 from isospike.report.sweep import write_sweep_figures, write_sweep_report
 from isospike.report.sweep_charts import alone, side_by_side
 from isospike.run_folder import RunFolder
@@ -26,6 +26,7 @@ from isospike.train.display import SilentDisplay
 from isospike.train.stopping import StopRequest
 from isospike.weights import load_tensors
 from test_cli import call
+from test_data import write_pickles
 
 DATA = "data={kind: synthetic, classes: 4, channels: 1, size: 8, train: 64, test: 16}"
 SMALL = [DATA, "model.T=2", "model.width=4", "train.batch_size=16", "train.epochs=2", "train.log_every=2", "augment={}"]
@@ -150,6 +151,16 @@ def test_two_at_once_find_the_same_bits_as_one(tmp_path, done):
         assert "epoch 2/2" in (sweep.folder(cell).path / LOG).read_text()
 
 
+class Beginnings(SilentDisplay):
+    """Notes at which step every cell begins."""
+
+    def __init__(self):
+        self.steps = []
+
+    def begin(self, step, steps):
+        self.steps.append(step)
+
+
 class Interrupting(SilentDisplay):
     """As a person who presses Ctrl-C in the second epoch of the first cell."""
 
@@ -172,10 +183,32 @@ def test_ctrl_c_saves_and_resume_goes_on_to_the_same_bits(tmp_path, done):
     assert result["states"] == {"done": 0, "failed": 0, "begun": 1, "missing": 1}
     write_sweep_report(sweep.path, result)
     assert "No cell is done yet" in (sweep.path / "sweep.html").read_text()
-    assert [e.how for e in train(open_sweep(sweep.path))] == ["done", "done"]
+    begun = Beginnings()
+    assert [e.how for e in train(open_sweep(sweep.path), display=lambda: begun)] == ["done", "done"]
+    assert begun.steps == [6, 0]
     for cell in sweep.cells:
         assert outcome(sweep.folder(cell)) == outcome(done.folder(cell))
     assert train(sweep) == []  # nothing is left
+
+
+def test_a_sweep_goes_on_with_its_images_in_another_folder(tmp_path):
+    write_pickles(tmp_path / "here")
+    changes = [change for change in SMALL if change != DATA]
+    sweep = plan_sweep(
+        tmp_path / "s",
+        recipe="digits_sweep",
+        topologies=["ms"],
+        depths=[8],
+        seeds=[0],
+        changes=[*changes, "data={kind: cifar10}", "train.batch_size=8", "train.epochs=6"],
+        data_dir=str(tmp_path / "here"),
+    )
+    save_plan(sweep)
+    assert [ended.how for ended in train(sweep, display=Interrupting)] == ["interrupted"]
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(DataError, match="here"):
+        train(open_sweep(sweep.path))
+    assert [ended.how for ended in train(open_sweep(sweep.path, str(tmp_path / "there")))] == ["done"]
 
 
 def test_a_folder_that_was_hardly_begun_starts_anew(tmp_path, done):
@@ -224,6 +257,10 @@ def test_damaged_files_of_a_cell_become_its_reason(tmp_path):
     rows = {row["cell"]: row for row in collect(sweep)["rows"]}
     assert "line 1 is damaged" in rows[damaged.name]["reason"]
     assert {name: row["state"] for name, row in rows.items() if row["state"] != "failed"} == {whole.name: "done"}
+    config.write_text(config.read_text().replace("lr: 0.2", "lr: 0.1"))
+    train(sweep)
+    rows = {row["cell"]: row["state"] for row in collect(sweep)["rows"]}
+    assert rows == {damaged.name: "failed", changed.name: "done", torn.name: "failed", whole.name: "done"}
 
 
 def test_a_process_that_dies_costs_its_cell_alone_and_a_signal_stops_the_rest(tmp_path):

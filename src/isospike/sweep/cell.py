@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from isospike.analysis import gradient_norms, watch
-from isospike.config import RunConfig
+from isospike.config import RunConfig, with_data_dir
 from isospike.data import Augment, Dataset, Loader
 from isospike.errors import ConfigError, IsospikeError
 from isospike.models import SpikingResNet
@@ -40,7 +40,7 @@ def run_cell(config: RunConfig, dataset: Dataset, run: RunFolder, world: World, 
     run.analysis(FAILURE).unlink(missing_ok=True)
     trainer = Trainer(config, dataset, run, world, display)
     begun = run.config.exists()
-    if begun and run.read_config() != config:
+    if begun and _elsewhere(run.read_config(), config) != config:
         raise ConfigError(f"{run.config} is not what the plan of the sweep says: delete that folder to train it anew")
     run.check_space(trainer.checkpoint_bytes())
     if begun:
@@ -51,6 +51,12 @@ def run_cell(config: RunConfig, dataset: Dataset, run: RunFolder, world: World, 
         return "interrupted"
     _measure(config, dataset, run, world)
     return "done"
+
+
+def _elsewhere(begun: RunConfig, config: RunConfig) -> RunConfig:
+    """The run that was begun, with its images where they are now: that alone may change."""
+    place = getattr(config.data, "dir", None)
+    return with_data_dir(begun, place) if hasattr(begun.data, "dir") else begun
 
 
 def note_failure(run: RunFolder, reason: str) -> None:
