@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/evidence.py --data-dir CIFAR10 --work FOLDER
 
-Each network is a cell with a JSON file of its own in FOLDER: a second call goes on where the first one stopped. All
-train by one recipe (below); 4 test images of 4 classes, 4 probes per unit, T=4, batch statistics. With
---figures-only what is in docs/evidence/isometry.json is drawn and tabled anew.
+Each network is a cell with a JSON file of its own in FOLDER: a second call goes on where the first one stopped, and
+--draw only puts together what is there. All train by one recipe (below); 4 test images of 4 classes, 4 probes per unit,
+T=4, batch statistics.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from isospike.analysis import gradient_norms, judge, log10_product, measure_isom
 from isospike.config import AugmentSpec, RunConfig
 from isospike.data import Augment, load_dataset
 from isospike.recipes import load_recipe
-from isospike.run_folder import RunFolder, write_json
+from isospike.run_folder import RunFolder, read_json, write_json
 from isospike.train import Trainer
 from isospike.train.build import build_model, load_trained
 from isospike.train.display import SilentDisplay
@@ -121,34 +121,44 @@ def one(topology, tail, depth, trains, dataset, data_dir, work):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir")
-    parser.add_argument("--work", type=Path)
-    parser.add_argument("--figures-only", action="store_true")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--draw", action="store_true", help="Measure nothing.")
     arguments = parser.parse_args()
-    if not arguments.figures_only:
+    if not arguments.draw:
         collect(arguments.data_dir, arguments.work)
-    result = json.loads((FIGURES / "isometry.json").read_text())
+    result = assemble(arguments.work)
     (FIGURES / "isometry.md").write_text(table(result))
     draw(result, FIGURES)
 
 
+def place(work, topology, tail, depth):
+    return work / f"{topology}-{tail}-{depth}.json"
+
+
 def collect(data_dir, work):
+    """Measure every cell that has no file yet."""
     work.mkdir(parents=True, exist_ok=True)
     dataset = load_dataset(configuration("ms", None, 20, data_dir).data)
-    cells = []
+    write_json(work / "data.json", {"data": dataset.name, "note": dataset.note})
     with open_world("cpu"):
         for topology, tail, depth, trains in CELLS:
-            path = work / f"{topology}-{tail}-{depth}.json"
+            path = place(work, topology, tail, depth)
             if not path.is_file():
                 write_json(path, one(topology, tail, depth, trains, dataset, data_dir, work))
-                print(path.stem, json.loads(path.read_text())["cpu_seconds"], "s of one core", flush=True)
-            cells.append(json.loads(path.read_text()))
-    facts = {"data": dataset.name, "note": dataset.note, "images": IMAGES, "probes": PROBES, "T": 4, "seed": SEED}
+                print(path.stem, read_json(path)["cpu_seconds"], "s of one core", flush=True)
+
+
+def assemble(work):
+    """All cells there are in one file, a line to each."""
+    paths = [place(work, topology, tail, depth) for topology, tail, depth, _ in CELLS]
+    cells = [read_json(path) for path in paths if path.is_file()]
+    facts = {**read_json(work / "data.json"), "images": IMAGES, "probes": PROBES, "T": 4, "seed": SEED}
     training = {"steps": STEPS, "batch_size": BATCH, "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
     command = "OMP_NUM_THREADS=1 python benchmarks/evidence.py --data-dir CIFAR10 --work FOLDER"
     head = {"header": header(command), **facts, "training": training}
     lines = ",\n".join("  " + json.dumps(cell) for cell in cells)
-    text = json.dumps(head)[:-1] + f',\n "cells": [\n{lines}\n ]}}\n'
-    (FIGURES / "isometry.json").write_text(text)
+    (FIGURES / "isometry.json").write_text(json.dumps(head)[:-1] + f',\n "cells": [\n{lines}\n ]}}\n')
+    return {**head, "cells": cells}
 
 
 if __name__ == "__main__":

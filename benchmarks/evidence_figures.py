@@ -2,6 +2,7 @@
 
 import json
 import math
+from statistics import median
 
 import vl_convert
 
@@ -15,49 +16,50 @@ def label(cell):
 
 
 def table(result):
-    """Markdown: a row per network, at both moments."""
+    """Markdown: a table for each moment."""
     training = result["training"]
+    part = training["steps"] // 6
     lines = [
-        f"Made by `{result['header']['command']}` from `isometry.json`; {result['data']} ({result['note']}), "
-        f"{result['images']} test images, T={result['T']}, {result['probes']} probes per unit, seed {result['seed']}.",
+        "# Isometry on CIFAR-10, all numbers",
         "",
-        "- **product**: log10 of the product of phi over all units, with its 95 % interval of the probes: how much the",
-        "  square of a gradient grows on its way from the last unit to the first;",
-        "- **theory**: the same by the rules put together for every unit;",
-        "- **phi**: median over the units that keep the shape;",
-        "- **loss gradient**: norm of the gradient of the loss before the first unit over that before the last;",
-        f"- **trained**: {training['steps']} steps of {training['batch_size']} images at learning rate "
-        f"{training['lr']:g}; **loss**: training loss of the first and the last {training['steps'] // 6} of them.",
+        f"Made by `{result['header']['command']}`; the raw numbers are in `isometry.json`. {result['data']} "
+        f"({result['note']}), {result['images']} test images, T={result['T']}, {result['probes']} probes per unit, "
+        f"seed {result['seed']}; trained means {training['steps']} steps of {training['batch_size']} images at learning "
+        f"rate {training['lr']:g}.",
         "",
-        "| network | depth | product, start | theory | phi | loss gradient | product, trained | theory | phi | "
-        "loss gradient | loss |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "- **product**: log10 of the product of phi over all units, with the 95 % interval of the probes: how much the",
+        "  square of a gradient grows on its way from the last unit to the first. **theory**: the same, by the rules.",
+        "- **phi**: median over the units that keep the shape, and of the two that project.",
+        "- **gradient**: norm of the gradient of the loss before the first unit over that before the last.",
+        f"- **loss**: mean training loss of the first and of the last {part} steps.",
+        "- The number behind `ms` is the weight at which the last norm of every branch starts.",
     ]
-    for cell in result["cells"]:
-        row = [label(cell), str(cell["depth"]), *moment(cell["start"])]
-        if "trained" in cell:
-            losses = [line["loss"] for line in cell["training"]]
-            row += [*moment(cell["trained"]), f"{losses[0]:.2f}, {losses[-1]:.2f}"]
-        else:
-            row += ["-"] * 5
-        lines.append("| " + " | ".join(row) + " |")
+    for key, words in MOMENTS.items():
+        loss = key == "trained"
+        head = ["network", "depth", "product", "theory", "phi", "phi of projections", "gradient"] + ["loss"] * loss
+        lines += ["", f"## {words.capitalize()}", "", row(head), row(["---"] * len(head))]
+        for cell in result["cells"]:
+            if key in cell:
+                losses = [f"{cell['training'][at]['loss']:.2f}" for at in (0, -1)] if loss else []
+                lines.append(row([label(cell), cell["depth"], *moment(cell[key]), *([", ".join(losses)] * loss)]))
     return "\n".join(lines) + "\n"
+
+
+def row(cells):
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def moment(found):
     product, error, theory = (found[f"log10_product{which}"] for which in ("", "_error", "_expected"))
-    norms = found["gradient"]
+    norms, phi = found["gradient"], found["phi"]
+    kept = [value for unit, value in enumerate(phi, start=1) if unit not in found["projects"]]
     return [
-        "0 passes" if product is None else f"{product:+.2f} ± {error:.2f}",
+        "nothing passes" if product is None else f"{product:+.2f} ± {error:.2f}",
         "-" if theory is None else f"{theory:+.2f}",
-        f"{middle(found):.3f}",
+        f"{median(kept):.3f}",
+        ", ".join(f"{phi[unit - 1]:.2g}" for unit in found["projects"]) or "-",
         f"{norms[0] / norms[-1]:.2g}" if norms[-1] else "-",
     ]
-
-
-def middle(found):
-    kept = sorted(phi for unit, phi in enumerate(found["phi"], start=1) if unit not in found["projects"])
-    return (kept[(len(kept) - 1) // 2] + kept[len(kept) // 2]) / 2
 
 
 def draw(result, folder):
