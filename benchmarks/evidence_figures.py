@@ -24,8 +24,8 @@ def table(result):
         "",
         f"Made by `{result['header']['command']}`; the raw numbers are in `isometry.json`. {result['data']} "
         f"({result['note']}), {result['images']} test images, T={result['T']}, {result['probes']} probes per unit, "
-        f"seed {result['seed']}; trained means {training['steps']} steps of {training['batch_size']} images at learning "
-        f"rate {training['lr']:g}.",
+        f"seed {result['seed']}; trained means {training['steps']} steps of {training['batch_size']} images at "
+        f"learning rate {training['lr']:g}.",
         "",
         "- **product**: log10 of the product of phi over all units, with the 95 % interval of the probes: how much the",
         "  square of a gradient grows on its way from the last unit to the first. **theory**: the same, by the rules.",
