@@ -28,6 +28,7 @@ def accuracy_chart(points: Sequence[Point], series: Sequence[str], depths: Seque
         },
         y={"title": "accuracy", "axis": {"format": ".0%"}, "scale": {"domain": [0, 1]}},
         form=".2%",
+        size=40,
     )
     bars = {"mark": {"type": "rule", "strokeWidth": 1.5}, "encoding": {"y": {"field": "low"}, "y2": {"field": "high"}}}
     return {**spec, "description": "Accuracy against depth", "height": 320, "layer": [bars, *spec["layer"]]}
@@ -58,8 +59,9 @@ def unit_chart(
         series,
         styles,
         x={"title": "unit, from stem to head", "axis": {"tickMinStep": 1}},
-        y={"title": y, "scale": scale, "axis": {"format": ".0e"} if log else {}},
+        y={"title": y, "scale": scale, "axis": {"format": ".0e", "tickCount": 6} if log else {}},
         form=".4~g",
+        size=8,  # so small that they leave the dashes to be seen
     )
     shade = {
         "mark": {"type": "area", "opacity": 0.2},
@@ -97,11 +99,11 @@ def side_by_side(spec: Spec) -> Spec:
 
 
 def _lines(
-    points: Sequence[Point], series: Sequence[str], styles: Sequence[str], *, x: Spec, y: Spec, form: str
+    points: Sequence[Point], series: Sequence[str], styles: Sequence[str], *, x: Spec, y: Spec, form: str, size: int
 ) -> Spec:
     """Lines with points, a legend that picks a series, and the numbers on hover."""
     colour: Spec = {"field": "series", "type": "nominal", "title": None, "scale": {"domain": list(series)}}
-    colour["legend"] = {"columns": 2, "symbolType": "stroke"} if len(series) > 1 else None
+    colour["legend"] = {"columns": 2, "symbolOpacity": 1} if len(series) > 1 else None
     picked = {"name": "picked", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
     shown = {"condition": {"param": "picked", "value": 1}, "value": 0.1}
     encoding: Spec = {
@@ -115,17 +117,17 @@ def _lines(
         {"field": "value", "type": "quantitative", "title": y["title"], "format": form},
     ]
     if styles:
-        dash: Spec = {"field": "style", "type": "nominal", "title": None}
+        dash: Spec = {"field": "style", "type": "nominal", "title": None, "legend": {"symbolType": "stroke"}}
         dash["scale"] = {"domain": list(styles), "range": DASHES[: len(styles)]}
         encoding["strokeDash"] = dash
         tooltip.insert(1, {"field": "style", "title": "of"})
-    marks: Spec = {"shape": {**colour, "legend": None}, "opacity": shown, "tooltip": tooltip}
+    marks: Spec = {"shape": colour, "opacity": shown, "tooltip": tooltip}
     return {
         "$schema": SCHEMA,
         "data": {"values": list(points)},
         "encoding": encoding,
         "layer": [
             {"params": [picked], "mark": {"type": "line", "strokeWidth": 2}, "encoding": {"opacity": shown}},
-            {"mark": {"type": "point", "filled": True, "size": 36}, "encoding": marks},
+            {"mark": {"type": "point", "filled": True, "size": size}, "encoding": marks},
         ],
     }
