@@ -296,6 +296,12 @@ def test_a_process_that_dies_costs_its_cell_alone_and_a_signal_stops_the_rest(tm
     assert not runs[2].config.exists()
 
 
+def test_seeds_come_one_after_the_other_and_the_deepest_first(tmp_path):
+    sweep = tiny(tmp_path / "s", "train.epochs=1", depths=(8, 14), seeds=(1, 0))
+    order = [(ended.cell.seed, ended.cell.depth) for ended in train(sweep)]
+    assert order == [(1, 14), (1, 8), (0, 14), (0, 8)]
+
+
 def test_as_many_at_once_as_cores_and_memory_allow(monkeypatch):
     monkeypatch.setattr("isospike.sweep.run._free_memory", lambda: 3_500)
     assert _jobs("cpu", 8, 1_000) == 3

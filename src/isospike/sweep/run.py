@@ -40,10 +40,10 @@ class Ended:
 def run_sweep(
     sweep: Sweep, *, jobs: int | None, device: str, display: Callable[[], Display], say: Callable[[str], None]
 ) -> Iterator[Ended]:
-    """Train and measure what is left of a sweep, and tell of every cell when it ends; the deepest come first.
+    """Train and measure what is left of a sweep, and tell of every cell when it ends.
 
-    A cell that fails is noted in its folder and stops no other. After SIGINT or SIGTERM the cells that run save their
-    state, and nothing new begins.
+    Seed by seed, so that a whole picture is there early, and the deepest first. A cell that fails is noted in its
+    folder and stops no other. After SIGINT or SIGTERM the cells that run save their state, and nothing new begins.
 
     Args:
         sweep: The plan; its folder exists.
@@ -62,7 +62,8 @@ def run_sweep(
             return
         datasets = {key: load_dataset(spec) for key, spec in _data(left).items()}
         cards = _cards(left, datasets)
-        left.sort(key=lambda cell: -cards[_network(cell)].macs * cell.config.train.epochs)
+        costs = {cell.name: cards[_network(cell)].macs * cell.config.train.epochs for cell in left}
+        left.sort(key=lambda cell: (sweep.plan.seeds.index(cell.seed), -costs[cell.name]))
         cores = min(len(os.sched_getaffinity(0)), torch.get_num_threads())
         most = max(_memory(cell, cards[_network(cell)]) for cell in left)
         count = min(len(left), jobs or _jobs(device, cores, most))
