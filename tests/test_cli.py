@@ -44,7 +44,7 @@ def test_the_surface_is_what_the_documentation_says():
     commands = typer.main.get_command(cli.app).commands
     surface = {name: sorted(o for p in c.params for o in p.opts if o.startswith("--")) for name, c in commands.items()}
     assert surface == {
-        "models": ["--json"],
+        "models": ["--json", "--memory"],
         "train": ["--data-dir", "--device", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set"],
         "eval": [
             "--checkpoint",
@@ -60,7 +60,11 @@ def test_the_surface_is_what_the_documentation_says():
         "predict": ["--checkpoint", "--device", "--json"],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--json", "--probes", "--seed"],
         "report": ["--figures", "--out"],
-    }
+        "sweep": [
+            "--data-dir", "--depths", "--device", "--figures", "--jobs", "--json", "--out", "--recipe", "--resume",
+            "--seeds", "--set", "--topologies",
+        ],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["models", "--help"], ["--version"]])

@@ -36,8 +36,9 @@ LEVELS = {
     "report": 9,
     "weights": 9,
     "train": 10,
-    "cli": 11,
-    "__main__": 12,
+    "sweep": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 
 

@@ -6,20 +6,29 @@ from typing import Annotated
 import typer
 
 from isospike.cli.console import err, out
-from isospike.errors import MissingExtra
+from isospike.cli.sweep import show_sweep
+from isospike.errors import ConfigError, MissingExtra
 from isospike.report import comparison_sections, run_sections, write_comparison, write_figures, write_report
 from isospike.run_folder import RunFolder
+from isospike.sweep import PLAN, open_sweep
 
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folder; several are compared.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folder, of which several are compared; or sweep folder.")
+    ],
     page: Annotated[
         Path | None,
         typer.Option("--out", help="The page; by default report.html in the run folder, or comparison.html here."),
     ] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for every figure as SVG and PNG.")] = None,
 ) -> None:
-    """Write what the run folders hold as one page that needs no network."""
+    """Write what the run folders hold as one page that needs no network; of a sweep its own page."""
+    if len(runs) == 1 and (runs[0] / PLAN).is_file():
+        if page is not None:
+            raise ConfigError("the page of a sweep is sweep.html in its folder: leave --out away")
+        show_sweep(open_sweep(runs[0]), figures=figures)
+        return
     folders = [RunFolder(run) for run in runs]
     if len(folders) == 1:
         path = page or folders[0].report

@@ -3,5 +3,14 @@
 from isospike.report.comparison import comparison_sections, write_comparison
 from isospike.report.figures import write_figures
 from isospike.report.page import run_sections, write_report
+from isospike.report.sweep import write_sweep_figures, write_sweep_report
 
-__all__ = ["comparison_sections", "run_sections", "write_comparison", "write_figures", "write_report"]
+__all__ = [
+    "comparison_sections",
+    "run_sections",
+    "write_comparison",
+    "write_figures",
+    "write_report",
+    "write_sweep_figures",
+    "write_sweep_report",
+]
