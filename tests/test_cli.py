@@ -50,6 +50,10 @@ def test_the_surface_is_what_the_documentation_says():
         "energy": ["--checkpoint", "--data-dir", "--device", "--images", "--json", "--layers", "--table"],
         "predict": ["--checkpoint", "--device", "--json"],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--json", "--probes", "--seed"],
+        "bench": [
+            *("--T", "--batch", "--compile", "--device", "--json", "--markdown", "--model", "--out", "--peer"),
+            *("--peer-env", "--precision", "--repeats", "--seconds", "--setup", "--suite", "--work"),
+        ],
         "report": [],
     }
 

@@ -35,8 +35,9 @@ LEVELS = {
     "report": 4,
     "weights": 8,
     "train": 9,
-    "cli": 10,
-    "__main__": 11,
+    "bench": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 
 
