@@ -109,7 +109,8 @@ GROWTH = {
 
 def _growth() -> list[Cell]:
     """Training steps along depth, T, batch and width, everything else of ms_resnet20 at T=4 and batch 8 held."""
-    return [growth_cell(axis, value) for axis, values in GROWTH.items() for value in values]
+    cells = [growth_cell(axis, value) for axis, values in GROWTH.items() for value in values]
+    return [cell for index, cell in enumerate(cells) if cell not in cells[:index]]
 
 
 def growth_cell(axis: str, value: int) -> Cell:

@@ -55,7 +55,7 @@ PEERS.register("spikingjelly", Peer("on_spikingjelly.py", cuda=("triton", "cuda"
 PEERS.register("snntorch", Peer("on_snntorch.py"))
 
 
-def contestants(cell: Cell, peer_python: Path, device: str, compiled: bool) -> list[Contestant]:
+def line_up(cell: Cell, peer_python: Path, device: str, compiled: bool) -> list[Contestant]:
     """Ours in every mode, the floor, and the peer with and without its memory optimisation.
 
     Args:
@@ -91,7 +91,7 @@ def contestants(cell: Cell, peer_python: Path, device: str, compiled: bool) -> l
     settings = tuple(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
     found.append(Contestant(cell.peer, "peer", command, settings))
     if peer.saves_memory and cell.work == "train":
-        found.append(Contestant(f"{cell.peer} saving memory", "peer", command, ({"memory": True},), like=cell.peer))
+        found.append(Contestant(f"{cell.peer} memopt", "peer", command, ({"memory": True},), like=cell.peer))
     return found
 
 

@@ -98,7 +98,7 @@ def network_tensors(model: SpikingResNet, batch: int, size: int) -> dict[str, Te
             norm.momentum = usual
     tensors = {name: value.detach().clone() for name, value in model.state_dict().items()}
     for name, norm in norms:
-        tensors[f"{name}.weight"] *= norm.scale
+        tensors[f"{name}.weight"] = tensors[f"{name}.weight"].double() * norm.scale
     return {**tensors, "x": x, "y": y}
 
 

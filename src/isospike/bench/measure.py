@@ -51,7 +51,7 @@ class Plan:
     seconds: float = 30.0
 
 
-def measure(cell: Cell, competing: Sequence[Contestant], plan: Plan) -> Row:
+def measure_cell(cell: Cell, competing: Sequence[Contestant], plan: Plan) -> Row:
     """A row of the table.
 
     Raises:

@@ -5,7 +5,7 @@ from typing import Any
 
 from isospike.bench.measure import Row, summary
 
-COLUMNS = ("contestant", "time", "spread", "images/s", "peak memory", "of the floor", "speed-up of ours")
+COLUMNS = ("contestant", "ms", "quartiles", "images/s", "MB", "of floor", "speed-up")
 WORKS = {
     "train": "training step",
     "infer": "inference",
@@ -42,11 +42,11 @@ def lines(row: Row) -> list[list[str]]:
             speed_up = "not comparable" if one["name"] in refused else _times(ratio(values, ours["seconds"]["all"]))
         found.append(
             [
-                _name(one),
-                f"{seconds['median'] * 1e3:,.1f} ms",
-                f"{low * 1e3:,.1f} to {high * 1e3:,.1f}",
+                one["name"],
+                f"{seconds['median'] * 1e3:,.1f}",
+                f"{low * 1e3:,.1f}-{high * 1e3:,.1f}",
                 "-" if one["role"] == "floor" else f"{row['batch'] / seconds['median']:,.0f}",
-                "-" if one["role"] == "floor" else f"{one['peak_memory_mb']:,.0f} MB",
+                "-" if one["role"] == "floor" else f"{one['peak_memory_mb']:,.0f}",
                 "-" if one["role"] == "floor" else f"{of_floor:.2f}x",
                 speed_up,
             ]
@@ -80,7 +80,7 @@ def notes(row: Row) -> list[str]:
                 else f"{_setting(t['setting'])} fails"
                 for t in one["trial"]
             )
-            found.append(f"{one['name']} was tried with {tried}")
+            found.append(f"{one['name']} runs {_setting(one['setting'])}; tried: {tried}")
     return found
 
 
@@ -94,15 +94,15 @@ def header_lines(result: Mapping[str, Any]) -> list[str]:
     return [
         f"{header['command']}: {header['started'][:10]}, {where}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "medians of interleaved turns, each contestant in a process of its own; spread is that of the quartiles; "
-        "peak memory is above that before the network was built; glibc keeps freed memory "
+        "medians of interleaved turns, each contestant in a process of its own; speed-up is that of ours over the "
+        "contestant; MB is the peak of memory above that before the network was built; glibc keeps freed memory "
         "(MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_=2147483647) for all alike",
     ]
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The whole result, for a document."""
-    parts = [f"{line}.\n" for line in header_lines(result)]
+    """Every row, for a document."""
+    parts: list[str] = []
     for row in result["rows"]:
         parts.append(f"**{title(row)}**\n")
         table = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
@@ -116,11 +116,6 @@ def _first(row: Row, role: str) -> dict[str, Any]:
     return next(one for one in row["contestants"] if one["role"] == role)
 
 
-def _name(one: Mapping[str, Any]) -> str:
-    setting = _setting(one["setting"]) if one["role"] == "peer" else ""
-    return f"{one['name']} ({setting})" if setting else one["name"]
-
-
 def _setting(setting: Mapping[str, Any]) -> str:
     words = ["channels-last" if setting.get("channels_last") else "contiguous"]
     words += ["compiled"] if setting.get("compile") else []
@@ -130,4 +125,4 @@ def _setting(setting: Mapping[str, Any]) -> str:
 
 def _times(found: Mapping[str, Any]) -> str:
     low, high = found["quartiles"]
-    return f"{found['median']:.2f}x ({low:.2f} to {high:.2f})"
+    return f"{found['median']:.2f}x ({low:.2f}-{high:.2f})"

@@ -1,6 +1,5 @@
 """``isospike bench``: how fast it is and how much memory it takes, beside its peers and its floor."""
 
-import json as json_module
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,13 @@ import torch
 import typer
 from rich.table import Table
 
-from isospike.bench import PEERS, SUITES, Cell, Plan, contestants, measure
+from isospike.bench import PEERS, SUITES, Cell, Plan, line_up, measure_cell
 from isospike.bench.growth import covers, draw, growth_markdown
+from isospike.bench.saved import read_result, render
 from isospike.bench.setup import python_of, set_up
-from isospike.bench.table import COLUMNS, header_lines, lines, markdown, notes, refusals, title
+from isospike.bench.table import COLUMNS, header_lines, lines, notes, refusals, title
 from isospike.cli.console import Device, Json, out, print_json
-from isospike.errors import ConfigError, DataError, RunFailed
+from isospike.errors import ConfigError, RunFailed
 from isospike.registry import unknown_name
 from isospike.run_folder import write_json
 from isospike.train.distributed import open_world
@@ -35,7 +35,7 @@ def bench_command(
     peer: Annotated[
         str | None, typer.Option(help="spikingjelly, snntorch or none; a suite keeps its rows against this one.")
     ] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="Try peers under torch.compile as well (slow).")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Try peers under torch.compile as well (slow).")] = False,
     repeats: Annotated[int, typer.Option(min=3, help="Turns of every contestant.")] = 9,
     seconds: Annotated[float, typer.Option(min=0, help="Begin no further turn of a row after so long.")] = 25.0,
     peer_env: Annotated[Path, typer.Option(help="Environment of the peers.")] = Path(".bench"),
@@ -60,10 +60,10 @@ def bench_command(
         header = {**environment(world.device), "threads": torch.get_num_threads()}
         place = str(world.device)
     plan = Plan(place, header["threads"], repeats, seconds)
-    competing = [contestants(cell, python_of(peer_env), place, compile) for cell in cells]
+    competing = [line_up(cell, python_of(peer_env), place, compiled) for cell in cells]
     result: dict[str, Any] = {"header": header, "rows": []}
     for cell, group in zip(cells, competing, strict=True):
-        row = measure(cell, group, plan)
+        row = measure_cell(cell, group, plan)
         result["rows"].append(row)
         write_json(target, result)
         if not json:
@@ -147,28 +147,3 @@ def finish(result: dict[str, Any], cells: Sequence[Cell], target: Path, json: bo
     refused = [sentence for row in result["rows"] for sentence in refusals(row)]
     if refused:
         raise RunFailed("; ".join(refused))
-
-
-def read_result(file: Path) -> dict[str, Any]:
-    """A result that the command saved.
-
-    Raises:
-        DataError: there is no such file, or it is something else.
-    """
-    try:
-        result = json_module.loads(file.read_text())
-    except OSError as error:
-        raise DataError(f"no bench can be read from {file}: {error.strerror}") from error
-    except json_module.JSONDecodeError as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
-    if not isinstance(result, dict) or not {"header", "rows"} <= result.keys():
-        raise DataError(f"{file} is not a result of isospike bench")
-    return result
-
-
-def render(result: dict[str, Any]) -> str:
-    """A saved result as Markdown: growth in tables of its own."""
-    cells = [Cell(**{key: row[key] for key in Cell.__dataclass_fields__}) for row in result["rows"]]
-    if covers(cells):
-        return "\n".join([*(f"{line}.\n" for line in header_lines(result)), growth_markdown(result)])
-    return markdown(result)

@@ -77,8 +77,8 @@ def network(job: Job, tensors: Tensors) -> Task:
     }
     net = Net(job["net"], makers, job["T"])
     net.layers = {name: m.layer if isinstance(m, Folded) else nn.Identity() for name, m in net.layers.items()}
-    net.load(tensors)
     net = net.to(job["device"], dtype_of(job))
+    net.load(tensors)
     if job["setting"].get("channels_last"):
         net = net.to(memory_format=torch.channels_last)
     called = torch.compile(net) if job["setting"].get("compile") else net

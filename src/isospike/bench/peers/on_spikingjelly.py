@@ -48,8 +48,8 @@ def network(job: Job, tensors: Tensors) -> Task:
         "spike": lambda spec: neuron_of(spec["neuron"]),
     }
     net = Net(job["net"], makers, job["T"])
-    net.load(tensors)
     net = net.to(job["device"], dtype_of(job))
+    net.load(tensors)
     if setting.get("channels_last"):
         net = net.to(memory_format=torch.channels_last)
     if setting.get("memory"):
