@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import isospike
 from isospike.bench.cells import Cell
 from isospike.errors import ConfigError
+from isospike.models import SpikingResNet
 from isospike.registry import Registry
 
 Setting = dict[str, Any]
@@ -97,6 +97,6 @@ def line_up(cell: Cell, peer_python: Path, device: str, compiled: bool) -> list[
 
 def own_modes(cell: Cell) -> list[Mapping[str, str]]:
     """The ways in which our network does this work: as it is, and compiled for inference where that exists."""
-    if cell.work == "infer" and cell.precision == "float32" and hasattr(isospike, "compile_for_inference"):
+    if cell.work == "infer" and cell.precision == "float32" and hasattr(SpikingResNet, "compile_for_inference"):
         return [{}, {"inference": "float32"}, {"inference": "int8"}]
     return [{}]

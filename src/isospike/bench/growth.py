@@ -25,9 +25,9 @@ def curves(result: Mapping[str, Any]) -> dict[str, dict[str, Points]]:
     for axis, values in GROWTH.items():
         rows = [(value, by_cell[_key(vars(growth_cell(axis, value)))]) for value in values]
         found[axis] = {
-            "training step, ms": [(value, _median(row, "ours") * 1e3) for value, row in rows],
-            "convolutions alone, ms": [(value, _median(row, "floor") * 1e3) for value, row in rows],
-            "peak memory, MB": [(value, _one(row, "ours")["peak_memory_mb"]) for value, row in rows],
+            "training step, milliseconds": [(value, _median(row, "ours") * 1e3) for value, row in rows],
+            "convolutions alone, milliseconds": [(value, _median(row, "floor") * 1e3) for value, row in rows],
+            "peak memory, megabytes": [(value, _one(row, "ours")["peak_memory_mb"]) for value, row in rows],
         }
     return found
 
@@ -54,15 +54,15 @@ def charts(result: Mapping[str, Any]) -> dict[str, Spec]:
     """By file name: time, and memory, along every axis."""
     found = {}
     for axis, measured in curves(result).items():
-        for kind, unit in (("time", "ms"), ("memory", "MB")):
+        for kind in ("milliseconds", "megabytes"):
             points = [
                 {"x": x, "value": y, "series": name.split(",")[0]}
                 for name, curve in measured.items()
-                if name.endswith(unit)
+                if name.endswith(kind)
                 for x, y in curve
             ]
-            spec = line_chart(points, x=axis, y=unit, title=f"{kind} of a training step against {axis}")
-            found[f"growth_{axis}_{kind}"] = {**spec, "width": 360}
+            spec = line_chart(points, x=axis, y=kind, title=f"{kind} of a training step against {axis}")
+            found[f"{axis}_{kind}"] = {**spec, "width": 360}
     return found
 
 

@@ -55,7 +55,13 @@ def network(job: Job, tensors: Tensors) -> Task:
     """The network as its users have it."""
     model = load_model(job, tensors)
     layers = {name: m for name, m in model.named_modules() if not isinstance(m, SpikingResNet)}
-    return Ours(job, model, model, layers, tensors)
+    precision = job["setting"].get("inference")
+    forward = _compiled(model.eval(), precision) if precision else model
+    return Ours(job, model, forward, layers, tensors)
+
+
+def _compiled(model: Any, precision: str) -> Callable[[Tensor], Tensor]:
+    return model.compile_for_inference(precision=precision)
 
 
 def convolutions(job: Job, tensors: Tensors) -> Task:

@@ -5,7 +5,7 @@ from typing import Any
 
 from isospike.bench.measure import Row, summary
 
-COLUMNS = ("contestant", "ms", "quartiles", "images/s", "MB", "of floor", "speed-up")
+COLUMNS = ("contestant", "time, ms", "quartiles", "images/s", "MB", "of floor", "speed-up")
 WORKS = {
     "train": "training step",
     "infer": "inference",
@@ -30,7 +30,8 @@ def title(row: Row) -> str:
 
 def lines(row: Row) -> list[list[str]]:
     """A line of cells, in the order of ``COLUMNS``, for every contestant."""
-    ours, floor = (_first(row, role) for role in ("ours", "floor"))
+    floor, peer = _first(row, "floor"), _first(row, "peer")
+    assert floor is not None
     refused = {check["of"] for check in row["equality"] if not check["agree"]}
     found = []
     for one in row["contestants"]:
@@ -38,8 +39,10 @@ def lines(row: Row) -> list[list[str]]:
         low, high = seconds["quartiles"]
         of_floor = ratio(values, floor["seconds"]["all"])["median"]
         speed_up = "-"
-        if one["role"] == "peer":
-            speed_up = "not comparable" if one["name"] in refused else _times(ratio(values, ours["seconds"]["all"]))
+        if one["name"] in refused:
+            speed_up = "not comparable"
+        elif one["role"] == "ours" and peer is not None and peer["name"] not in refused:
+            speed_up = _times(ratio(peer["seconds"]["all"], values))
         found.append(
             [
                 one["name"],
@@ -81,6 +84,9 @@ def notes(row: Row) -> list[str]:
                 for t in one["trial"]
             )
             found.append(f"{one['name']} runs {_setting(one['setting'])}; tried: {tried}")
+    for equality in row["equality"]:
+        said = ", ".join(f"{check['what']} {check['value']:.2g}" for check in equality["checks"])
+        found.append(f"{equality['of']} against {row['contestants'][0]['name']}: {said}")
     return found
 
 
@@ -94,9 +100,9 @@ def header_lines(result: Mapping[str, Any]) -> list[str]:
     return [
         f"{header['command']}: {header['started'][:10]}, {where}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "medians of interleaved turns, each contestant in a process of its own; speed-up is that of ours over the "
-        "contestant; MB is the peak of memory above that before the network was built; glibc keeps freed memory "
-        "(MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_=2147483647) for all alike",
+        "medians of interleaved turns, each contestant in a process of its own; speed-up is that over the first peer; "
+        "MB is the peak of memory above that before the network was built; glibc keeps freed memory for all alike "
+        "(MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_=2147483647)",
     ]
 
 
@@ -112,8 +118,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _first(row: Row, role: str) -> dict[str, Any]:
-    return next(one for one in row["contestants"] if one["role"] == role)
+def _first(row: Row, role: str) -> dict[str, Any] | None:
+    return next((one for one in row["contestants"] if one["role"] == role), None)
 
 
 def _setting(setting: Mapping[str, Any]) -> str:
