@@ -23,6 +23,7 @@ from isospike.bench.table import lines, markdown, ratio, refusals
 from isospike.bench.worker import Worker
 from isospike.errors import ConfigError, RunFailed
 from isospike.neurons import SpikingNeuron
+from test_architectures import build as documents
 from test_cli import call
 
 PLAN = Plan("cpu", threads=1, repeats=3, seconds=0)
@@ -60,10 +61,10 @@ def test_ratios_are_of_turns_not_of_medians():
 
 def test_the_table_by_hand():
     ours, floor, peer = lines(row(Cell("train", "ms_resnet20", batch=32)))
-    assert ours == ["isospike", "200.0", "150.0-250.0", "160", "100", "2.00x", "3.00x (2.50-3.50)"]
-    assert floor == ["convolutions", "100.0", "75.0-150.0", "-", "-", "-", "-"]
+    assert ours == ["isospike", "200", "150-250", "160", "100", "2.00x", "3.00x (2.50-3.50)"]
+    assert floor == ["convolutions", "100", "75.0-150", "-", "-", "-", "-"]
     # Turns: 4x, 2x, 3x ours; 8x, 4x, 4.5x the floor.
-    assert peer == ["spikingjelly", "400.0", "400.0-650.0", "80", "250", "4.50x", "-"]
+    assert peer == ["spikingjelly", "400", "400-650", "80", "250", "4.50x", "-"]
 
 
 def test_no_speed_up_without_equality():
@@ -347,6 +348,16 @@ def test_growth_by_hand():
         "training step",
         "convolutions alone",
     }
+
+
+def test_documents_take_their_tables_from_a_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "LOGS", tmp_path)
+    found = result([row(Cell("train", "ms_resnet20"))])
+    (tmp_path / "some.json").write_text(json.dumps(found))
+    page = documents.render("a\n<!-- generated: bench some.json -->\nold\n<!-- end -->\nb\n")
+    assert page.startswith("a\n<!-- generated: bench some.json -->\n\nisospike bench: 2026-01-02, a, 2 threads.")
+    assert "| isospike | 200 | 150-250 | 160 | 100 | 2.00x | 3.00x (2.50-3.50) |" in page
+    assert "old" not in page
 
 
 def test_the_peers_are_pinned():

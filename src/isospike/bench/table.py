@@ -46,8 +46,8 @@ def lines(row: Row) -> list[list[str]]:
         found.append(
             [
                 one["name"],
-                f"{seconds['median'] * 1e3:,.1f}",
-                f"{low * 1e3:,.1f}-{high * 1e3:,.1f}",
+                _ms(seconds["median"]),
+                f"{_ms(low)}-{_ms(high)}",
                 "-" if one["role"] == "floor" else f"{row['batch'] / seconds['median']:,.0f}",
                 "-" if one["role"] == "floor" else f"{one['peak_memory_mb']:,.0f}",
                 "-" if one["role"] == "floor" else f"{of_floor:.2f}x",
@@ -78,7 +78,7 @@ def notes(row: Row) -> list[str]:
     for one in row["contestants"]:
         if one["trial"]:
             tried = ", ".join(
-                f"{_setting(t['setting'])} {t['seconds'] * 1e3:,.1f} ms"
+                f"{_setting(t['setting'])} {_ms(t['seconds'])} ms"
                 if "seconds" in t
                 else f"{_setting(t['setting'])} fails"
                 for t in one["trial"]
@@ -127,6 +127,12 @@ def _setting(setting: Mapping[str, Any]) -> str:
     words += ["compiled"] if setting.get("compile") else []
     words += [setting["implementation"]] if setting.get("implementation") else []
     return ", ".join(words)
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds, with decimals where they say something."""
+    ms = seconds * 1e3
+    return f"{ms:,.0f}" if ms >= 100 else f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}"
 
 
 def _times(found: Mapping[str, Any]) -> str:

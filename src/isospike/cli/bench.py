@@ -125,7 +125,9 @@ def show(row: dict[str, Any]) -> None:
     out.print(title(row), style="bold", highlight=False, markup=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for index, heading in enumerate(COLUMNS):
-        table.add_column(heading, justify="right" if index else "left", no_wrap=bool(index))
+        table.add_column(
+            heading, justify="right" if index else "left", no_wrap=bool(index), min_width=0 if index else 12
+        )
     for line in lines(row):
         table.add_row(*line)
     out.print(table)
