@@ -123,7 +123,7 @@ def _against(cells: Sequence[Cell], suite: str, peer: str | None) -> list[Cell]:
 def show(row: dict[str, Any]) -> None:
     """One row on the terminal."""
     out.print(title(row), style="bold", highlight=False, markup=False, soft_wrap=True)
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
     for index, heading in enumerate(COLUMNS):
         table.add_column(
             heading, justify="right" if index else "left", no_wrap=bool(index), min_width=0 if index else 12
