@@ -1,12 +1,16 @@
 """Building blocks between the neurons: time, normalisation, initialisation."""
 
+from isospike.layers.chain import Chain, run
 from isospike.layers.fold import FoldedNeuron
 from isospike.layers.init import WEIGHT_INITS
+from isospike.layers.lowering import fuse, untouched
 from isospike.layers.norm import BatchNorm, PerStepNorm, one_statistics_update, synchronise_norms
+from isospike.layers.recompute import MEMORY, recomputed
 from isospike.layers.slots import SlotConv, binary_slots
-from isospike.layers.time import Chain, Steps, fold_time
+from isospike.layers.steps import Steps, fold_time
 
 __all__ = [
+    "MEMORY",
     "WEIGHT_INITS",
     "BatchNorm",
     "Chain",
@@ -16,6 +20,10 @@ __all__ = [
     "Steps",
     "binary_slots",
     "fold_time",
+    "fuse",
     "one_statistics_update",
+    "recomputed",
+    "run",
     "synchronise_norms",
+    "untouched",
 ]

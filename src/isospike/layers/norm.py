@@ -72,18 +72,33 @@ class BatchNorm(nn.Module):
         """
         if x.dim() != 4 or x.shape[1] != self.num_features:
             raise ShapeError(f"the norm takes [T*B, {self.num_features}, H, W], got {list(x.shape)}")
-        weight = self.weight if self.scale == 1 else self.weight * self.scale
+        weight = self.scaled_weight()
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, weight, self.bias, False, 0.0, self.eps)
         if self.process_group is None:
             y, statistics = self._local(x, weight)
         else:
             y, statistics = sync_batch_norm(x, weight, self.bias, self.eps, self.process_group)
+        self.record(statistics)
+        return y
+
+    def scaled_weight(self) -> Tensor:
+        """Weight times the constant factor, ``[C]``."""
+        return self.weight if self.scale == 1 else self.weight * self.scale
+
+    def takes_statistics_of(self, x: Tensor) -> bool:
+        """Whether mean and variance are those of ``x [T, B, C, H, W]`` alone, and ``x`` has enough values for them."""
+        fits = x.dim() == 5 and x.shape[2] == self.num_features and x.numel() >= 2 * self.num_features
+        return self.training and self.process_group is None and fits
+
+    def record(self, statistics: Statistics) -> None:
+        """Let the running statistics move towards those of a batch, now or at the end of ``one_statistics_update``."""
+        if _known:
+            return
         if self._held is None:
             self._update(statistics)
         else:
             self._held.append(statistics)
-        return y
 
     def _local(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Statistics]:
         count = x.numel() // self.num_features
@@ -147,6 +162,20 @@ def one_statistics_update(model: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm._held = None
+
+
+_known = False
+
+
+@contextmanager
+def statistics_known() -> Iterator[None]:
+    """Let no forward inside the block move running statistics: it repeats one that did."""
+    global _known
+    before, _known = _known, True
+    try:
+        yield
+    finally:
+        _known = before
 
 
 def synchronise_norms(model: nn.Module, process_group: ProcessGroup) -> None:

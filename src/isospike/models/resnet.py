@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isospike.errors import ConfigError, ShapeError
-from isospike.layers import WEIGHT_INITS, BatchNorm, Chain, Steps
+from isospike.layers import MEMORY, WEIGHT_INITS, BatchNorm, Chain, Steps
 from isospike.models.bodies import STEMS, Layout
 from isospike.models.head import Head
 from isospike.neurons import NEURONS, Neuron
@@ -38,6 +39,7 @@ class SpikingResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.options: dict[str, Any] = {}  # arguments of create_model that build this model again
+        self._memory = "fast"
         self.T: int = _checked_steps(topology.T if T is None else T)
         topology = replace(topology, T=self.T)
         self.topology, self.layout, self.in_channels = topology, layout, in_channels
@@ -53,11 +55,33 @@ class SpikingResNet(nn.Module):
         closing = topology.closing.split()
         self.closing = build_chain(topology, closing, channels, [], [topology.norm] * closing.count("norm"))
         neuron = build(NEURONS, topology.neuron) if layout.hidden else None
+        self._tell_readers()
         self.head = Head(channels, num_classes, dropout=layout.dropout, hidden=layout.hidden, neuron=neuron)
         for layer in (self.head.hidden, self.head.fc):
             if isinstance(layer, nn.Linear):
                 WEIGHT_INITS[topology.weight_init](layer)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def memory(self) -> str:
+        """What training keeps for the backward pass; a name of ``MEMORY``: "fast", "lean" or "leanest".
+
+        All give the same gradients. "fast" keeps the input of every convolution, spikes at one bit, and of every norm;
+        "lean" that of every unit, and computes the unit anew; "leanest" that of every few units.
+        """
+        return self._memory
+
+    @memory.setter
+    def memory(self, name: str) -> None:
+        MEMORY[name]
+        self._memory = name
+
+    def _tell_readers(self) -> None:
+        stages: list[Stage] = list(self.stages)  # type: ignore[arg-type]
+        for stage, following in pairwise(stages):
+            stage.read_by(following.opening_neuron())
+        first = next(self.closing.children(), None)
+        stages[-1].read_by(first if isinstance(first, Neuron) else None)
 
     @property
     def num_features(self) -> int:
@@ -153,7 +177,7 @@ class SpikingResNet(nn.Module):
         """``run`` over all steps of ``x``: at once in training, one after the other in eval."""
         x, T = self._as_sequence(x, T)
         if self.training:
-            return run(self._encode(x), Steps(T))
+            return run(self._encode(x), self._training_steps(T))
         steps = Steps(1, {})
         static = x.shape[0] != T
         current = self._encode(x) if static else None
@@ -162,6 +186,10 @@ class SpikingResNet(nn.Module):
             now = self._encode(x[steps.start : steps.start + 1]) if current is None else current
             outputs.append(run(now, steps))
         return torch.cat(outputs)
+
+    def _training_steps(self, T: int) -> Steps:
+        recomputes = self.memory != "fast"  # what fired ahead would be kept from one recomputed stretch to the next
+        return Steps(T, ahead=None if recomputes else {}, memory=self.memory)
 
     def _as_sequence(self, x: Tensor, T: int | None) -> tuple[Tensor, int]:
         """``x`` as ``[T or 1, B, C, H, W]``, and the number of steps."""

@@ -1,7 +1,22 @@
 """The recurrence of every neuron, over all time steps at once."""
 
-from isospike.ops.backend import BACKENDS, use_backend
+from isospike.ops.backend import BACKENDS, asked_backend, use_backend
+from isospike.ops.firing import Firing
 from isospike.ops.leaky_fire import leaky_fire
+from isospike.ops.norm_fire import norm_fire
+from isospike.ops.packed_conv import packed_conv, packs
 from isospike.ops.rule import FireRule, IntegerRule, Rule
 
-__all__ = ["BACKENDS", "FireRule", "IntegerRule", "Rule", "leaky_fire", "use_backend"]
+__all__ = [
+    "BACKENDS",
+    "FireRule",
+    "Firing",
+    "IntegerRule",
+    "Rule",
+    "asked_backend",
+    "leaky_fire",
+    "norm_fire",
+    "packed_conv",
+    "packs",
+    "use_backend",
+]

@@ -9,9 +9,23 @@ from functools import cache
 from torch import Tensor
 
 from isospike.errors import ConfigError, IsospikeWarning
-from isospike.ops import cpu, reference
+from isospike.ops import cpu, cpu_norm_fire, reference
+from isospike.ops.firing import Firing, NormFired
 from isospike.ops.rule import Rule
 from isospike.registry import Registry, unknown_name
+
+
+@dataclass(frozen=True)
+class Fused:
+    """One way to compute ``norm_fire`` in one pass.
+
+    Args:
+        run: ``run(x, weight, bias, eps, skip=, firing=, added=, keep=)``.
+        refusal: ``refusal(x, skip, added, firing)``: why it cannot, as the end of a sentence, or None.
+    """
+
+    run: Callable[..., NormFired]
+    refusal: Callable[[Tensor, Tensor | None, Tensor | None, Firing | None], str | None]
 
 
 @dataclass(frozen=True)
@@ -22,15 +36,19 @@ class Backend:
         name: As in ``use_backend``.
         run: ``run(x, v, decay=, gain=, rule=)``; shapes are checked, ``v`` None is rest.
         refusal: ``refusal(x, v, rule)``: why it cannot, as the end of a sentence, or None.
+        fused: Its ``norm_fire``; None where norm, sum and neuron run one after the other.
     """
 
     name: str
     run: Callable[..., tuple[Tensor, Tensor]]
     refusal: Callable[[Tensor, Tensor | None, Rule], str | None]
+    fused: Fused | None = None
 
 
 BACKENDS: Registry[Backend] = Registry("backend")
-BACKENDS.register("cpu", Backend("cpu", cpu.leaky_fire, cpu.refusal))
+BACKENDS.register(
+    "cpu", Backend("cpu", cpu.leaky_fire, cpu.refusal, Fused(cpu_norm_fire.norm_fire, cpu_norm_fire.refusal))
+)
 BACKENDS.register("reference", Backend("reference", reference.leaky_fire, lambda x, v, rule: None))
 
 _asked = "auto"
@@ -53,6 +71,16 @@ def use_backend(name: str) -> Iterator[None]:
         _asked = before
 
 
+def asked_backend() -> str:
+    """The name that ``use_backend`` was given last, "auto" outside of it."""
+    return _asked
+
+
+def allows(name: str) -> bool:
+    """Whether what is asked for includes this backend."""
+    return _asked in ("auto", name)
+
+
 def pick(x: Tensor, v: Tensor | None, rule: Rule) -> Backend:
     """The backend that is asked for, or with "auto" the first of the registry that can.
 
@@ -66,6 +94,13 @@ def pick(x: Tensor, v: Tensor | None, rule: Rule) -> Backend:
     if reason is not None:
         raise ConfigError(f"backend '{_asked}' cannot run this: {reason}")
     return backend
+
+
+def pick_norm_fire(x: Tensor, skip: Tensor | None, added: Tensor | None, firing: Firing | None) -> Fused | None:
+    """The fused pass of the backend that is asked for, with "auto" of the first that can; None where there is none."""
+    asked = _all() if _asked == "auto" else iter([BACKENDS[_asked]])
+    fused = (backend.fused for backend in asked if backend.fused is not None)
+    return next((f for f in fused if f.refusal(x, skip, added, firing) is None), None)
 
 
 def _all() -> Iterator[Backend]:

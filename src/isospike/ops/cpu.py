@@ -22,7 +22,7 @@ SURROGATES: dict[type[Surrogate], tuple[int, str]] = {
 MAX_LEVELS = 16
 
 
-class _CRule(ctypes.Structure):
+class CRule(ctypes.Structure):
     """``struct rule`` of the C source."""
 
     _fields_ = [
@@ -45,18 +45,21 @@ def library() -> ctypes.CDLL | None:
     lib.isospike_forward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 3, integer]
     lib.isospike_backward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 6, integer]
     lib.isospike_block.restype = integer
+    lib.isospike_chunks.argtypes, lib.isospike_chunks.restype = [integer] * 2, integer
+    lib.isospike_norm_statistics.argtypes = [integer, integer, *[pointer] * 4, integer]
+    lib.isospike_norm_fire_forward.argtypes = lib.isospike_norm_fire_backward.argtypes = [pointer, integer]
+    lib.isospike_norm_input_gradient.argtypes = [integer, integer, *[pointer] * 7, integer]
+    lib.isospike_words.argtypes, lib.isospike_words.restype = [integer], integer
+    for pack in (lib.isospike_pack_bits, lib.isospike_unpack_bits, lib.isospike_pack_bytes):
+        pack.argtypes = [integer, pointer, pointer, integer]
     return lib
 
 
 def refusal(x: Tensor, v: Tensor | None, rule: Rule) -> str | None:
     """Why this cannot be run here, as the end of a sentence; None where it can."""
-    if library() is None:
-        return (
-            "the compiled library is missing: install a C compiler, then install isospike again "
-            "(pip install --force-reinstall --no-deps)"
-        )
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x):
-        return "it runs on plain tensors in the memory of the CPU"
+    reason = no_library() or wrong_place(x)
+    if reason is not None:
+        return reason
     if x.dtype != torch.float32 or (v is not None and v.dtype != torch.float32):
         return f"it computes in float32, and the current is {str(x.dtype).removeprefix('torch.')}"
     if isinstance(rule, FireRule) and type(rule.surrogate) not in SURROGATES:
@@ -64,6 +67,28 @@ def refusal(x: Tensor, v: Tensor | None, rule: Rule) -> str | None:
     if rule.levels > MAX_LEVELS and isinstance(rule, FireRule):
         return f"it has room for {MAX_LEVELS} levels"
     return None
+
+
+def no_library() -> str | None:
+    """What to do where the library is missing."""
+    if library() is not None:
+        return None
+    return (
+        "the compiled library is missing: install a C compiler, then install isospike again "
+        "(pip install --force-reinstall --no-deps)"
+    )
+
+
+def wrong_place(x: Tensor) -> str | None:
+    """What is wrong with a tensor whose memory cannot be handed to the library."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return "it runs on plain tensors in the memory of the CPU"
+    return None
+
+
+def no_second_derivative(what: str) -> ConfigError:
+    """The refusal."""
+    return ConfigError(f"the compiled {what} has no second derivative: run this inside iso.use_backend('reference')")
 
 
 def leaky_fire(
@@ -80,11 +105,11 @@ class _LeakyFire(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         x = _in_steps(x)
         ctx.set_materialize_grads(False)
-        ctx.rule, ctx.c_rule = rule, _c_rule(rule, float(decay), float(gain))
+        ctx.rule, ctx.c_rule = rule, c_rule(rule, float(decay), float(gain))
         end, s = _like_state(x, rule), _like_steps(x)
         v = None if v is None else _laid_out(v, _like_state(x, rule))
-        _compiled().isospike_forward(
-            ctypes.byref(ctx.c_rule), *_steps(x), _data(v), end.data_ptr(), s.data_ptr(), torch.get_num_threads()
+        compiled().isospike_forward(
+            ctypes.byref(ctx.c_rule), *_steps(x), data(v), end.data_ptr(), s.data_ptr(), torch.get_num_threads()
         )
         ctx.save_for_backward(x, v)
         ctx.learned = (isinstance(decay, Tensor), isinstance(gain, Tensor))
@@ -93,17 +118,15 @@ class _LeakyFire(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, ds: Tensor | None, d_end: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise ConfigError(
-                "the compiled recurrence has no second derivative: run this inside iso.use_backend('reference')"
-            )
+            raise no_second_derivative("recurrence")
         x, v = ctx.saved_tensors
         ds = _like_steps(x).zero_() if ds is None else _laid_out(ds, _like_steps(x))
         d_end = None if d_end is None else _laid_out(d_end, _like_state(x, ctx.rule))
         dx, dv = _like_steps(x), None if v is None else _like_state(x, ctx.rule)
-        lib, shares = _compiled(), None
+        lib, shares = compiled(), None
         if any(ctx.learned):
             shares = torch.zeros(-(-x[0].numel() // lib.isospike_block()), 2, dtype=torch.float64)
-        grads = (_data(tensor) for tensor in (v, ds, d_end, dv, dx, shares))
+        grads = (data(tensor) for tensor in (v, ds, d_end, dv, dx, shares))
         if lib.isospike_backward(ctypes.byref(ctx.c_rule), *_steps(x), *grads, torch.get_num_threads()):
             raise RunFailed("there is no memory left for the backward pass of a neuron: take a smaller batch")
         d_decay = d_gain = None
@@ -113,13 +136,15 @@ class _LeakyFire(torch.autograd.Function):
         return dx, dv, d_decay, d_gain, None
 
 
-def _compiled() -> ctypes.CDLL:
+def compiled() -> ctypes.CDLL:
+    """The library, where it is known to be there."""
     lib = library()
     assert lib is not None, "refusal() was not asked"
     return lib
 
 
-def _c_rule(rule: Rule, decay: float, gain: float) -> _CRule:
+def c_rule(rule: Rule, decay: float, gain: float) -> CRule:
+    """A rule as the C source takes it."""
     if isinstance(rule, FireRule):
         surrogate, name = SURROGATES[type(rule.surrogate)]
         fields = {
@@ -133,7 +158,7 @@ def _c_rule(rule: Rule, decay: float, gain: float) -> _CRule:
         thresholds = (rule.v_threshold, *rule.higher)
     else:
         fields, thresholds = {"subtract": True, "levels": 1, "integer": rule.levels}, (rule.v_threshold,)
-    c_rule = _CRule(decay=decay, gain=gain, detach=rule.detach_reset, **fields)
+    c_rule = CRule(decay=decay, gain=gain, detach=rule.detach_reset, **fields)
     c_rule.thresholds[: len(thresholds)] = thresholds
     return c_rule
 
@@ -169,5 +194,6 @@ def _steps(x: Tensor) -> tuple[int, int, int, int]:
     return x.shape[0], x[0].numel(), x.data_ptr(), x.stride(0) if x.shape[0] > 1 else 0
 
 
-def _data(x: Tensor | None) -> int | None:
+def data(x: Tensor | None) -> int | None:
+    """Where the first element is; None where there is no tensor."""
     return None if x is None else x.data_ptr()

@@ -1,8 +1,10 @@
 """The recurrence in eager PyTorch, differentiated by autograd: the truth that every faster version must equal."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from isospike.ops.firing import Firing, NormFired
 from isospike.ops.rule import Rule
 
 
@@ -25,6 +27,28 @@ def leaky_fire(
         v = rule.reset_after(h, s.detach() if rule.detach_reset else s)
         spikes.append(rule.count(s).to(x.dtype))
     return torch.cat(spikes).unflatten(0, (T, B)), v
+
+
+def norm_fire(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    *,
+    skip: Tensor | None,
+    firing: Firing | None,
+    added: Tensor | None,
+    keep: bool,
+) -> NormFired:
+    """See ``isospike.ops.norm_fire``: its four operations one after the other."""
+    folded = x.flatten(0, 1)
+    var, mean = torch.var_mean(folded.detach(), (0, 2, 3), correction=0)
+    u = F.batch_norm(folded, None, None, weight, bias, True, 0.0, eps).unflatten(0, x.shape[:2])
+    u = u if skip is None else u + skip
+    if firing is None:
+        return NormFired(u, None, mean, var)
+    s, _ = leaky_fire(u, None, decay=firing.decay, gain=firing.gain, rule=firing.rule)
+    return NormFired(u if keep else None, s if added is None else s + added, mean, var)
 
 
 def _times(coefficient: float | Tensor, x: Tensor) -> Tensor:

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial, reduce
+from itertools import pairwise
 from operator import add
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from isospike.layers import Chain, Steps, fold_time
+from isospike.layers import MEMORY, Chain, Steps, fold_time, recomputed
+from isospike.neurons import Neuron
 from isospike.residual.reach import COMBINES, REACHES, Combine
 from isospike.residual.topology import Topology
 from isospike.residual.unit import Conv, ResidualUnit, build_chain
@@ -120,6 +122,19 @@ class Stage(nn.Module):
         combine = COMBINES[topology.combine]
         combines_units = combine.changes_sum and not REACHES[topology.reach].links
         self.sum = Sum(combine, len(units) + 1) if combines_units else None
+        for index, (unit, following) in enumerate(pairwise(units)):
+            if self.sum is None and not (index == 0 and links is not None and not links.reach.at_end):
+                unit.read_by(following.opening_neuron())
+
+    def read_by(self, neuron: Neuron | None) -> None:
+        """Say which neuron reads what the stage puts out; see ``ResidualUnit.read_by``."""
+        nothing_behind = self.sum is None and self.pool is None and (self.links is None or not self.links.reach.at_end)
+        if nothing_behind and (len(self) > 1 or self.links is None):
+            self[-1].read_by(neuron)
+
+    def opening_neuron(self) -> Neuron | None:
+        """The neuron that reads the stream before all else, if there is one."""
+        return self[0].opening_neuron() if self.widening is None else None
 
     def __iter__(self) -> Iterator[ResidualUnit]:
         return (module for module in self.children() if isinstance(module, ResidualUnit))
@@ -134,11 +149,11 @@ class Stage(nn.Module):
         """What stem and stages before put out ``[T or 1, B, C, H, W]`` to what this one does."""
         x = outputs[-1] if self.widening is None else self.widening(outputs[-1], steps)
         links = self.links
-        behind_first = links(outputs, steps) if links is not None and not links.reach.at_end else None
-        for index, (_, unit_map) in enumerate(self.maps(steps)):
-            x = unit_map(x)
-            if index == 0 and behind_first is not None:
-                x = x + behind_first
+        maps = [unit_map for _, unit_map in self.maps(steps)]
+        if links is not None and not links.reach.at_end:
+            x = _through(maps[:1], x, steps) + links(outputs, steps)
+            maps = maps[1:]
+        x = _through(maps, x, steps)
         if links is not None and links.reach.at_end:
             x = x + links([*outputs, x], steps)
         return x if self.pool is None else fold_time(self.pool, x)
@@ -155,3 +170,19 @@ class Stage(nn.Module):
         branch, skip = unit.parts(x, steps)
         total = outputs.unscale(x, index + 1) if index else outputs.weigh(skip, 0)
         return outputs.scale(total + outputs.weigh(branch, index + 1), index + 2)
+
+
+def _through(maps: Sequence[Callable[[Tensor], Tensor]], x: Tensor, steps: Steps) -> Tensor:
+    """``x`` through all maps, as many of them computed anew in the backward pass at a time as ``steps.memory`` says."""
+    together = MEMORY[steps.memory](len(maps)) if torch.is_grad_enabled() else 0
+    if not together:
+        return _compose(maps, x)
+    for first in range(0, len(maps), together):
+        x = recomputed(partial(_compose, maps[first : first + together]), x)
+    return x
+
+
+def _compose(maps: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+    for unit_map in maps:
+        x = unit_map(x)
+    return x

@@ -5,67 +5,7 @@
  * forward but its input, and computes the potentials of a block anew. Multiplication and addition are never fused
  * (-ffp-contract=off), so that potentials have the bits of the eager reference.
  */
-#include "rule.h"
-
-#define BLOCK 1024
-
-INLINE double dot(int n, const float *restrict a, const float *restrict b) {
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < n; i++) sum += (double)a[i] * (double)b[i];
-    return sum;
-}
-
-/* One block of n neurons through T steps of one level. `s` is added to where `add` is set. */
-INLINE void forward_level(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *v,
-                          float *s, int64_t s_step, int add) {
-    const float decay = r->decay, gain = r->gain;
-    for (int t = 0; t < T; t++) {
-        const float *restrict x_t = x + t * x_step;
-        float *restrict s_t = s + t * s_step, *restrict v_t = v;
-        for (int i = 0; i < n; i++) {
-            float h = decay * v_t[i] + gain * x_t[i];
-            float fired = spike(r, h, threshold);
-            v_t[i] = after(r, h, fired, threshold);
-            s_t[i] = add ? s_t[i] + fired : fired;
-        }
-    }
-}
-
-/* The same backwards: adds to dx, and to coefficients[0] and [1], the gradients of decay and gain. On entry dv is the gradient of the potential behind the last
- * step, on return that of the one before the first. `h` and `v` have room for T and T + 1 steps of the block. */
-INLINE void backward_level(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *h,
-                           float *v, const float *ds, int64_t s_step, float *dv, float *dx, int add,
-                           double *coefficients) {
-    const float decay = r->decay, gain = r->gain;
-    for (int t = 0; t < T; t++) {
-        const float *restrict x_t = x + t * x_step, *restrict v_t = v + t * BLOCK;
-        float *restrict h_t = h + t * BLOCK, *restrict next = v + (t + 1) * BLOCK;
-        for (int i = 0; i < n; i++) {
-            h_t[i] = decay * v_t[i] + gain * x_t[i];
-            next[i] = after(r, h_t[i], spike(r, h_t[i], threshold), threshold);
-        }
-    }
-    for (int t = T - 1; t >= 0; t--) {
-        const float *restrict ds_t = ds + t * s_step;
-        float *restrict dx_t = dx + t * s_step, *restrict dv_t = dv, *restrict h_t = h + t * BLOCK;
-        for (int i = 0; i < n; i++) {
-            float window = slope(r, h_t[i], threshold);
-            float s = spike(r, h_t[i], threshold);
-            float kept = r->subtract ? 1.0f : (s != 0 ? 0.0f : 1.0f);
-            float through = r->subtract ? -threshold : r->v_reset - h_t[i];
-            if (!r->detach) kept += window * through;
-            float dh = ds_t[i] * window + dv_t[i] * kept;
-            dx_t[i] = add ? dx_t[i] + gain * dh : gain * dh;
-            dv_t[i] = decay * dh;
-            h_t[i] = dh; /* the potential is not needed again */
-        }
-        if (coefficients) {
-            coefficients[0] += dot(n, h_t, v + t * BLOCK);
-            coefficients[1] += dot(n, h_t, x + t * x_step);
-        }
-    }
-}
+#include "recurrence.h"
 
 ALL_MACHINES
 void forward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
@@ -83,7 +23,7 @@ void backward_block(const struct rule *r, int T, int n, int64_t N, const float *
     for (int k = 0; k < r->levels; k++) {
         copy_or_zero(n, v ? v + k * N : NULL, u);
         copy_or_zero(n, d_end ? d_end + k * N : NULL, d);
-        WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, x, x_step, h, u, ds, N, d, dx, k > 0, coefficients));
+        WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, x, x_step, h, u, ds, N, d, dx, k > 0, BLOCK, coefficients));
         if (dv) copy_or_zero(n, d, dv + k * N);
     }
 }

@@ -4,13 +4,11 @@ A sequence is ``[T, B, ...]``. What is the same at every step (a static image, a
 before the first neuron) is kept as ``[1, B, ...]``: it is computed once, and copied nowhere.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from isospike.layers.norm import PerStepNorm
 from isospike.neurons import Neuron
 
 
@@ -23,11 +21,16 @@ class Steps:
         v: Potentials ``[B, ...]`` by neuron, read at the start and replaced by those at the end; None: every neuron
             starts from rest and nothing is kept.
         start: Which time step is the first, counted from 0.
+        ahead: By neuron a current, and the spikes that it made of it in the pass that made the current; None: neurons
+            fire when it is their turn.
+        memory: What of a stage is computed anew in the backward pass; name in ``MEMORY``.
     """
 
     T: int
     v: dict[Neuron, Tensor] | None = None
     start: int = 0
+    ahead: dict[Neuron, tuple[Tensor, Tensor]] | None = field(default_factory=dict)
+    memory: str = "fast"
 
     def unroll(self, x: Tensor) -> Tensor:
         """A stream ``[T or 1, B, ...]`` as ``[T, B, ...]``, without a copy."""
@@ -35,6 +38,9 @@ class Steps:
 
     def fire(self, neuron: Neuron, x: Tensor) -> Tensor:
         """Spikes ``[T, B, ...]`` of ``neuron`` for a current ``[T or 1, B, ...]``."""
+        current, spikes = self.ahead.pop(neuron, (None, x)) if self.ahead else (None, x)
+        if current is x:
+            return spikes
         before = None if self.v is None else self.v.get(neuron)
         s, v = neuron(self.unroll(x), before)
         if self.v is not None:
@@ -45,23 +51,3 @@ class Steps:
 def fold_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a layer that knows no time to every step of ``x [T, B, ...]``, as one batch of ``T * B``."""
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-
-class Chain(nn.Module):
-    """Named layers in a row: neurons run through time, norms may know the step, all others see time in the batch."""
-
-    def __init__(self, layers: Iterable[tuple[str, nn.Module]]) -> None:
-        super().__init__()
-        for name, layer in OrderedDict(layers).items():
-            self.add_module(name, layer)
-
-    def forward(self, x: Tensor, steps: Steps) -> Tensor:
-        """``[T or 1, B, ...]`` to ``[T, B, ...]``; a chain without a neuron leaves a static stream static."""
-        for layer in self.children():
-            if isinstance(layer, Neuron):
-                x = steps.fire(layer, x)
-            elif isinstance(layer, PerStepNorm):
-                x = layer(steps.unroll(x), steps.start)
-            else:
-                x = fold_time(layer, x)
-        return x

@@ -1,0 +1,56 @@
+"""Layers in a row."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from isospike.layers.lowering import fuse, keeps_input_small
+from isospike.layers.norm import PerStepNorm
+from isospike.layers.steps import Steps, fold_time
+from isospike.neurons import Neuron
+from isospike.ops import packed_conv
+
+
+class Chain(nn.Module):
+    """Named layers in a row: neurons run through time, norms may know the step, all others see time in the batch."""
+
+    def __init__(self, layers: Iterable[tuple[str, nn.Module]]) -> None:
+        super().__init__()
+        for name, layer in OrderedDict(layers).items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor, steps: Steps) -> Tensor:
+        """``[T or 1, B, ...]`` to ``[T, B, ...]``; a chain without a neuron leaves a static stream static."""
+        return run(list(self.children()), x, steps)
+
+
+def run(layers: Sequence[nn.Module], x: Tensor, steps: Steps) -> Tensor:
+    """``x`` through ``layers``, of which a norm and what follows it are one pass where they can be."""
+    at = 0
+    while at < len(layers):
+        following = layers[at + 1] if at + 1 < len(layers) else None
+        x, done = _run_first(layers[at], following, x, steps)
+        at += done
+    return x
+
+
+def _run_first(layer: nn.Module, following: nn.Module | None, x: Tensor, steps: Steps) -> tuple[Tensor, int]:
+    """What ``layer``, or it and the ``following`` one, make of ``x``, and how many they are."""
+    if isinstance(following, Neuron):
+        fused = fuse(layer, following, x, steps)
+        if fused is not None:
+            return fused.spikes(), 2
+    fused = fuse(layer, None, x, steps)
+    return (_run_alone(layer, x, steps) if fused is None else fused.current()), 1
+
+
+def _run_alone(layer: nn.Module, x: Tensor, steps: Steps) -> Tensor:
+    if isinstance(layer, Neuron):
+        return steps.fire(layer, x)
+    if isinstance(layer, PerStepNorm):
+        return layer(steps.unroll(x), steps.start)
+    if isinstance(layer, nn.Conv2d) and keeps_input_small(layer, x):
+        return fold_time(partial(packed_conv, layer), x)
+    return fold_time(layer, x)

@@ -1,0 +1,84 @@
+"""Layers run several at a time in training, where a backend can: what stands between two convolutions is one pass.
+
+They run one by one, as modules, wherever that is not possible: in eval, under a hook, with statistics that processes
+share, on the reference.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from isospike.layers.norm import BatchNorm
+from isospike.layers.statistics import Statistics
+from isospike.layers.steps import Steps
+from isospike.neurons import Neuron, SpikingNeuron
+from isospike.ops import Firing, norm_fire, packs
+
+
+class Fused(NamedTuple):
+    """Current and spikes ``[T, B, C, H, W]``; None what was not asked for."""
+
+    u: Tensor | None
+    s: Tensor | None
+
+    def current(self) -> Tensor:
+        """The one that was asked for."""
+        assert self.u is not None
+        return self.u
+
+    def spikes(self) -> Tensor:
+        """Those that were asked for."""
+        assert self.s is not None
+        return self.s
+
+
+def fuse(
+    norm: nn.Module,
+    neuron: Neuron | None,
+    x: Tensor,
+    steps: Steps,
+    *,
+    skip: Tensor | None = None,
+    added: Tensor | None = None,
+    keep: bool = False,
+) -> Fused | None:
+    """``u = norm(x) + skip`` and ``s = neuron(u) + added`` in one pass; None where they must run one by one.
+
+    Args:
+        norm: Only a ``BatchNorm`` that takes its statistics from ``x`` can.
+        neuron: Only a ``SpikingNeuron`` from rest can; None: nothing fires.
+        x: ``[T, B, C, H, W]``; without neuron and skip also ``[1, ...]``.
+        steps: The time that ``x`` covers.
+        skip: ``[T or 1, B, C, H, W]``.
+        added: ``[T or 1, B, C, H, W]``.
+        keep: Whether u is wanted besides the spikes.
+    """
+    if not isinstance(norm, BatchNorm) or not norm.takes_statistics_of(x) or not untouched(norm):
+        return None
+    firing = None
+    if neuron is not None:
+        if not isinstance(neuron, SpikingNeuron) or steps.v is not None or not untouched(neuron):
+            return None
+        firing = Firing(*neuron.coefficients(), neuron.rule)
+    if len(x) != steps.T and (firing is not None or skip is not None):
+        return None  # a stream that is still the same at every step
+    done = norm_fire(x, norm.scaled_weight(), norm.bias, norm.eps, skip=skip, firing=firing, added=added, keep=keep)
+    if done is None:
+        return None
+    count = x.numel() // norm.num_features
+    norm.record(Statistics(count, done.mean, done.var * (count / (count - 1))))
+    return Fused(done.u, done.s)
+
+
+def keeps_input_small(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether ``packed_conv`` may stand for ``conv``."""
+    return untouched(conv) and packs(conv, x)
+
+
+def untouched(*modules: nn.Module) -> bool:
+    """Whether nobody asked to be told when one of these runs."""
+    hooked = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
+    return not hooked and not any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules
+    )

@@ -1,0 +1,24 @@
+"""What a fused pass over currents takes and gives."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from isospike.ops.rule import Rule
+
+
+class Firing(NamedTuple):
+    """The recurrence of one population of neurons: arguments of ``leaky_fire``."""
+
+    decay: float | Tensor
+    gain: float | Tensor
+    rule: Rule
+
+
+class NormFired(NamedTuple):
+    """Summed current and spikes ``[T, B, C, H, W]``, None where not asked for; mean and biased variance ``[C]``."""
+
+    u: Tensor | None
+    s: Tensor | None
+    mean: Tensor
+    var: Tensor

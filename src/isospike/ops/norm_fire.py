@@ -1,0 +1,40 @@
+"""What stands between two convolutions in training, in one pass: batch norm, sum with a skip, recurrence."""
+
+from torch import Tensor
+
+from isospike.ops.backend import pick_norm_fire
+from isospike.ops.firing import Firing, NormFired
+
+
+def norm_fire(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    *,
+    skip: Tensor | None = None,
+    firing: Firing | None = None,
+    added: Tensor | None = None,
+    keep: bool = False,
+) -> NormFired | None:
+    """``u = weight * (x - mean) / sqrt(var + eps) + bias + skip``, fired from rest: ``s = fire(u) + added``.
+
+    Mean and biased variance are those of ``x`` over time, batch and space, and get their share of the gradient.
+
+    Args:
+        x: ``[T, B, C, H, W]``, at least two values per channel.
+        weight: ``[C]``, with every constant factor in it.
+        bias: ``[C]``.
+        eps: Added to the variance.
+        skip: ``[T or 1, B, C, H, W]``, joins the current.
+        firing: The neurons; None: nothing fires.
+        added: ``[T or 1, B, C, H, W]``, joins the spikes.
+        keep: Whether ``u`` is wanted besides the spikes; without neurons it always comes.
+
+    Returns:
+        ``u``, ``s``, mean and variance; None where no backend that is asked for can run this in one pass.
+    """
+    backend = pick_norm_fire(x, skip, added, firing)
+    if backend is None:
+        return None
+    return backend.run(x, weight, bias, eps, skip=skip, firing=firing, added=added, keep=keep or firing is None)

@@ -1,0 +1,115 @@
+"""A convolution keeps spikes at one bit, counts at one byte, and gives the same gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+import isospike as iso
+from isospike.errors import ConfigError
+from isospike.ops import packed_conv
+from isospike.ops.packed_conv import pack, packs, unpack
+
+pytestmark = pytest.mark.compiled
+INPUTS = {
+    "spikes": lambda *shape: (torch.rand(shape) < 0.3).float(),
+    "counts": lambda *shape: torch.randint(0, 256, shape).float(),
+    "reals": torch.randn,
+}
+BYTES = {"spikes": 1 / 8, "counts": 1, "reals": 4}
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 2047, 2048, 2049, 40_000])
+def test_packing_is_undone(size):
+    for kind, make in INPUTS.items():
+        x = make(size)
+        packed = pack(x)
+        assert torch.equal(unpack(packed, x.shape, x.stride()), x)
+        assert packed.dtype == {"spikes": torch.int32, "counts": torch.uint8, "reals": torch.float32}[kind] or size < 64
+
+
+@pytest.mark.parametrize("odd", [0.5, -1.0, 256.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("place", [0, 2047, 4999])
+def test_one_value_that_does_not_fit_keeps_the_tensor_as_it_is(odd, place):
+    x = INPUTS["spikes"](5000)
+    x[place] = odd
+    assert pack(x) is x
+
+
+def test_two_is_a_count():
+    x = INPUTS["spikes"](5000)
+    x[4321] = 2
+    assert torch.equal(unpack(pack(x), x.shape, x.stride()), x)
+    assert pack(x).dtype == torch.uint8
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize(
+    "options", [{"padding": 1}, {"stride": 2, "padding": 1, "bias": False}, {"groups": 2}, {"dilation": 2}], ids=str
+)
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=str)
+def test_gradients_are_those_of_the_plain_convolution(kind, options, memory_format):
+    conv = nn.Conv2d(4, 6, 3, **options).to(memory_format=memory_format)
+    x = INPUTS[kind](3, 4, 9, 9).contiguous(memory_format=memory_format).requires_grad_()
+    inputs = [x, *conv.parameters()]
+    assert packs(conv, x)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = packed_conv(conv, x)
+    true = conv(x)
+    g = torch.randn_like(true)
+    assert torch.equal(y, true)
+    for a, b in zip(torch.autograd.grad(y, inputs, g), torch.autograd.grad(true, inputs, g), strict=True):
+        assert torch.equal(a, b)
+    whole = -(-x.numel() // 2048) * 2048 if kind == "spikes" else x.numel()
+    assert sum(t.nbytes for t in kept if t is not conv.weight) == whole * BYTES[kind]
+
+
+def test_an_input_that_needs_no_gradient_gets_none_and_frozen_weights_keep_nothing():
+    conv, x = nn.Conv2d(2, 3, 3), INPUTS["spikes"](2, 2, 5, 5)
+    packed_conv(conv, x).sum().backward()
+    assert x.grad is None
+    assert conv.weight.grad is not None
+    conv.requires_grad_(False)
+    x.requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = packed_conv(conv, x)
+    assert [t.shape for t in kept] == [conv.weight.shape]
+    (d,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(d, torch.autograd.grad(conv(x).sum(), x)[0])
+
+
+def test_what_it_cannot_is_left_to_the_module():
+    conv, x = nn.Conv2d(2, 3, 3, padding=1), torch.randn(1, 2, 5, 5)
+    assert packs(conv, x)
+    assert not packs(conv, x.double())
+    assert not packs(nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), x)
+    assert not packs(nn.Conv2d(2, 3, 3, padding="same"), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not packs(conv, x)
+    with torch.no_grad():
+        assert not packs(conv, x)
+    with iso.use_backend("reference"):
+        assert not packs(conv, x)
+
+
+def test_a_second_derivative_is_refused():
+    conv, x = nn.Conv2d(2, 3, 3), torch.randn(1, 2, 5, 5, requires_grad=True)
+    with pytest.raises(ConfigError, match="the compiled convolution has no second derivative"):
+        torch.autograd.grad(packed_conv(conv, x).sum(), x, create_graph=True)
+
+
+def test_a_training_step_keeps_spikes_small():
+    model = iso.create_model("vanilla_resnet8", T=4)
+    kept = {}
+    for name in ("auto", "reference"):
+        storages = {}
+        with (
+            iso.use_backend(name),
+            torch.autograd.graph.saved_tensors_hooks(
+                lambda t, s=storages: s.setdefault(t.untyped_storage().data_ptr(), t.nbytes) and t, lambda t: t
+            ),
+        ):
+            kept[name] = model(torch.randn(4, 3, 32, 32)), storages
+    fast, plain = (sum(kept[name][1].values()) for name in ("auto", "reference"))
+    assert fast < 0.45 * plain
