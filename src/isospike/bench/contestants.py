@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from isospike.bench.cells import Cell
 from isospike.errors import ConfigError
+from isospike.layers import MEMORY
 from isospike.models import SpikingResNet
 from isospike.registry import Registry
 
@@ -96,7 +97,11 @@ def line_up(cell: Cell, peer_python: Path, device: str, compiled: bool) -> list[
 
 
 def own_modes(cell: Cell) -> list[Mapping[str, str]]:
-    """The ways in which our network does this work: as it is, and compiled for inference where that exists."""
+    """The ways in which our network does this work; the first is that of a model as it is created."""
+    if not cell.every_mode or cell.fires:
+        return [{}]
+    if cell.work == "train":
+        return [{"memory": name} for name in MEMORY]
     if cell.work == "infer" and cell.precision == "float32" and hasattr(SpikingResNet, "compile_for_inference"):
         return [{}, {"inference": "float32"}, {"inference": "int8"}]
     return [{}]

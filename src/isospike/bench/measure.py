@@ -158,7 +158,8 @@ def _equality(
     timed = {row["name"]: _outputs(workers[row["name"]], folder) for row in (first, *others)}
     for worker in workers.values():
         worker.close()  # float64 needs the room
-    double = _in_float64(cell, (first, *others), folder, job, competing, plan) if not cell.fires else {}
+    peers = [row for row in others if row["role"] == "peer" and not cell.fires]
+    double = _in_float64([first, *peers], folder, job, competing, plan) if peers else {}
     found = []
     for row in others:
         theirs = timed[row["name"]]
@@ -173,21 +174,18 @@ def _equality(
 
 
 def _in_float64(
-    cell: Cell,
     rows: Sequence[Row],
     folder: Path,
     job: Mapping[str, Any],
     competing: Mapping[str, Contestant],
     plan: Plan,
 ) -> dict[str, Any]:
-    """Outputs on a few images; of ours compiled for inference none, which has a precision of its own."""
+    """Outputs on a few images."""
     tensors = torch.load(job["tensors"], weights_only=True)
     few = folder / "few.pt"
     torch.save({**tensors, "x": tensors["x"][:CHECKED_IMAGES], "y": tensors["y"][:CHECKED_IMAGES]}, few)
     found = {}
     for row in rows:
-        if "inference" in row["setting"]:
-            continue
         with Worker(row["name"], competing[row["name"]].command, plan.threads) as worker:
             setting = {**row["setting"], "compile": False}
             worker.prepare({**job, "precision": "float64", "tensors": str(few), "setting": setting})

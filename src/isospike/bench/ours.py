@@ -54,6 +54,7 @@ def load_model(job: Job, tensors: Tensors) -> SpikingResNet:
 def network(job: Job, tensors: Tensors) -> Task:
     """The network as its users have it."""
     model = load_model(job, tensors)
+    model.memory = job["setting"].get("memory", model.memory)
     layers = {name: m for name, m in model.named_modules() if not isinstance(m, SpikingResNet)}
     precision = job["setting"].get("inference")
     forward = _compiled(model.eval(), precision) if precision else model
