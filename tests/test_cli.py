@@ -59,6 +59,10 @@ def test_the_surface_is_what_the_documentation_says():
         "energy": ["--checkpoint", "--data-dir", "--device", "--images", "--json", "--layers", "--table"],
         "predict": ["--checkpoint", "--device", "--json"],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--json", "--probes", "--seed"],
+        "bench": [
+            *("--T", "--batch", "--compile", "--device", "--json", "--markdown", "--model", "--out", "--peer"),
+            *("--peer-env", "--precision", "--repeats", "--seconds", "--setup", "--suite", "--work"),
+        ],
         "report": ["--figures", "--out"],
         "sweep": [
             "--data-dir", "--depths", "--device", "--figures", "--jobs", "--json", "--out", "--recipe", "--resume",

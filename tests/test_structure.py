@@ -37,6 +37,7 @@ LEVELS = {
     "weights": 9,
     "train": 10,
     "sweep": 11,
+    "bench": 11,
     "cli": 12,
     "__main__": 13,
 }

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from isospike.cli.analyze import analyze_command
+from isospike.cli.bench import bench_command
 from isospike.cli.console import err
 from isospike.cli.energy import energy_command
 from isospike.cli.evaluate import evaluate_command
@@ -36,6 +37,7 @@ app.command("energy")(energy_command)
 app.command("predict")(predict_command)
 app.command("sweep")(sweep_command)
 app.command("analyze")(analyze_command)
+app.command("bench")(bench_command)
 app.command("report")(report_command)
 
 
