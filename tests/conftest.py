@@ -10,12 +10,12 @@ import torch
 from isospike.ops import use_backend
 from isospike.ops.cpu import library
 
-# Whichever browser is here; its engine is the same.
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-
 # Triton decides when it is imported whether its kernels are compiled or run in Python.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# Whichever browser is here; its engine is the same.
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 # Two test processes share two cores; one thread each also makes every sum the same from run to run.
 torch.set_num_threads(1)
@@ -33,7 +33,7 @@ def real_data() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this machine cannot run: no real images, no Triton, no browser, or it had no C compiler."""
+    """Leave out what this machine cannot run: it has no real images, browser or Triton, or had no C compiler."""
     absent = {
         "data": not os.environ.get("ISOSPIKE_DATA"),
         "compiled": library() is None,

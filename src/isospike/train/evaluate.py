@@ -1,6 +1,6 @@
 """A pass over a test split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +56,24 @@ class Evaluation:
         }
 
 
-def write_test(run: RunFolder, tested: Evaluation, dataset: Dataset, *, checkpoint: str) -> None:
-    """``analysis/test.json``, and beside it the images put into a wrong class."""
-    write_json(run.analysis("test"), tested.as_dict(dataset, checkpoint=checkpoint))
+def write_test(
+    run: RunFolder,
+    tested: Evaluation,
+    dataset: Dataset,
+    *,
+    checkpoint: str,
+    inference: Mapping[str, Any] | None = None,
+) -> None:
+    """``analysis/test.json``, and beside it the images put into a wrong class.
+
+    ``inference`` says how a compiled network ran, where it was one.
+    """
+    result = tested.as_dict(dataset, checkpoint=checkpoint)
+    if inference is not None:
+        result["inference"] = inference
+        if "early_exit" in inference:
+            del result["accuracy_after"]  # samples left at steps of their own
+    write_json(run.analysis("test"), result)
     write_json(run.analysis("confused"), confused_as_dict(tested.confused, dataset, checkpoint=checkpoint))
 
 

@@ -68,7 +68,7 @@ class Trainer:
         self.train_loader = Loader(dataset.train, train.batch_size, shuffle=True, seed=seed, **shares)
         self.test_loader = Loader(dataset.test, train.test_batch_size, shuffle=False, **shares)
         self.augment = Augment(config.augment, dataset.mean, dataset.std, len(dataset.classes))
-        self.watching = Watching(self.model, train.watch_every if world.is_first else 0, display)
+        self.watching = Watching(self.model, train.watch_every, display, records=world.is_first)
         self.state = RunState()
         self.recent: deque[tuple[float, float]] = deque(maxlen=20)  # images and seconds of the last steps
         self.steps = train.epochs * len(self.train_loader)
@@ -164,8 +164,8 @@ class Trainer:
         torch.manual_seed(derive_seed(self.config.seed, 4, self.state.step, self.world.rank))
         labels = batch.labels.to(self.world.device)
         images, targets = self.augment.train(batch.images.to(self.world.device), labels, batch.seed)
-        with self.watching.during(self.state.step):
-            loss, correct = self._forward_backward(images, targets, labels)
+        self.watching.see(self.state.step, images[: len(images) // self.config.train.accumulate])
+        loss, correct = self._forward_backward(images, targets, labels)
         sums = self.world.sum(torch.stack([loss * len(labels), correct, correct.new_tensor(len(labels))])).tolist()
         if not math.isfinite(sums[0]):
             raise self._not_finite("the loss", images, targets)

@@ -1,18 +1,19 @@
 """What flows through a network in training, every so many steps.
 
-Watching computes the potentials of a step a second time, so its cost is a question of how often: see
-docs/performance.md. It draws nothing and changes nothing, so training is the same to the last bit.
+A watched step runs forward once more, by itself: its cost is a question of how often (docs/performance.md), and
+training is the same to the last bit whether it is watched or not.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from isospike.analysis import Flow, Watch, watch
 from isospike.analysis.instrument import spiking
 from isospike.errors import ConfigError
+from isospike.layers import statistics_known
 from isospike.train.display import Display
 
 
@@ -23,24 +24,25 @@ class Watching:
         model: The network that is trained.
         every: In optimiser steps; 0 for never.
         display: Told where there is nothing to watch.
+        records: Whether this process keeps what is seen.
     """
 
-    def __init__(self, model: nn.Module, every: int, display: Display) -> None:
-        self.model, self.every, self.display = model, every, display
+    def __init__(self, model: nn.Module, every: int, display: Display, *, records: bool) -> None:
+        self.model, self.every, self.display, self.records = model, every, display, records
         self._seen: Watch | None = None
         if every and not any(spiking(model)):
             self.every = 0
             display.say("no neuron of this network spikes, so train.watch_every has nothing to record")
 
-    @contextmanager
-    def during(self, step: int) -> Iterator[None]:
-        """Forward and backward of the step behind ``step`` others."""
+    @torch.no_grad()
+    def see(self, step: int, images: Tensor) -> None:
+        """Look at the step behind ``step`` others, if it is its turn; every process runs it, as norms may be shared."""
         if not self.every or step % self.every:
-            yield
             return
-        with watch(self.model) as seen:
-            yield
-        self._seen = seen
+        devices = [images.device] if images.is_cuda else []
+        with torch.random.fork_rng(devices=devices), statistics_known(), watch(self.model) as seen:
+            self.model(images)
+        self._seen = seen if self.records else None
 
     def record(self) -> dict[str, Any] | None:
         """What was seen in the last step; None where it was not watched."""
