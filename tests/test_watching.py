@@ -86,9 +86,8 @@ def test_what_cannot_be_summed_is_said_and_does_not_end_training(monkeypatch):
     model = iso.create_model("ms_resnet8", T=2)
     with torch.no_grad():
         model.stages[0][0].branch.norm2.weight.fill_(math.inf)
-    watching = Watching(model, 1, Display())
-    with watching.during(0):
-        model(torch.randn(2, 3, 8, 8))
+    watching = Watching(model, 1, Display(), records=True)
+    watching.see(0, torch.randn(2, 3, 8, 8))
     assert watching.record() is None
     assert "could not be watched: what 'stages.0.0' puts out is not finite" in Display.lines[0]
     assert watching.record() is None
