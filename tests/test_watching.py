@@ -19,10 +19,11 @@ def watched(every, **parts):
     return tiny(**parts, train=train)
 
 
-@pytest.mark.parametrize("variant", ["plain", "averaged", "bf16"])
+@pytest.mark.parametrize("variant", ["plain", "averaged", "bf16", "lean"])
 def test_training_is_the_same_to_the_last_bit(tmp_path, variant):
+    parts = {"train": {"memory": "lean"}} if variant == "lean" else VARIANTS[variant]
     for name, every in (("without", 0), ("with", 2)):
-        new_trainer(watched(every, **VARIANTS[variant]), tmp_path / name).fit()
+        new_trainer(watched(every, **parts), tmp_path / name).fit()
     assert numbers(tmp_path / "with") == numbers(tmp_path / "without")
     tensors = [load_tensors(tmp_path / name / "model.safetensors")[0] for name in ("with", "without")]
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[1])
@@ -58,6 +59,13 @@ def test_a_resumed_run_has_watched_what_the_uninterrupted_one_has(tmp_path):
     assert whole.count("\n") == 6
 
 
+def test_what_is_computed_anew_is_counted_like_the_rest(tmp_path):
+    for memory in ("fast", "lean"):
+        new_trainer(watched(1, train={"memory": memory}), tmp_path / memory).fit(max_steps=2)
+    fast, lean = ((tmp_path / memory / "flow.jsonl").read_text() for memory in ("fast", "lean"))
+    assert fast == lean
+
+
 def test_a_network_without_spikes_is_trained_and_it_is_said(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("isospike.train.display.SilentDisplay.say", lambda self, text: said.append(text))
@@ -78,9 +86,8 @@ def test_what_cannot_be_summed_is_said_and_does_not_end_training(monkeypatch):
     model = iso.create_model("ms_resnet8", T=2)
     with torch.no_grad():
         model.stages[0][0].branch.norm2.weight.fill_(math.inf)
-    watching = Watching(model, 1, Display())
-    with watching.during(0):
-        model(torch.randn(2, 3, 8, 8))
+    watching = Watching(model, 1, Display(), records=True)
+    watching.see(0, torch.randn(2, 3, 8, 8))
     assert watching.record() is None
     assert "could not be watched: what 'stages.0.0' puts out is not finite" in Display.lines[0]
     assert watching.record() is None
