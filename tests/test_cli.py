@@ -46,7 +46,16 @@ def test_the_surface_is_what_the_documentation_says():
     assert surface == {
         "models": ["--json"],
         "train": ["--data-dir", "--device", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set"],
-        "eval": ["--checkpoint", "--data-dir", "--device", "--json", "--set"],
+        "eval": [
+            "--checkpoint",
+            "--data-dir",
+            "--device",
+            "--early-exit",
+            "--fast",
+            "--json",
+            "--precision",
+            "--set",
+        ],
         "energy": ["--checkpoint", "--data-dir", "--device", "--images", "--json", "--layers", "--table"],
         "predict": ["--checkpoint", "--device", "--json"],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--json", "--probes", "--seed"],

@@ -53,12 +53,14 @@ def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, m
     display = build_display(out, is_first=world.is_first)
     dataset = load_dataset(config.data)
     trainer = Trainer(config, dataset, run, world, display)
+    plan = trainer.plan()
     if world.is_first:
         run.check_space(trainer.checkpoint_bytes())
         if not resuming:
             create_run(run, config, dataset, world.device)
     world.wait()
     _announce(config, dataset, run, trainer, display)
+    display.say(f"a training step will take about {plan.total / 1e9:.2f} GB of memory (train.memory={plan.memory})")
     if resuming:
         trainer.resume()
         display.say(f"resumed at step {trainer.state.step} of {trainer.steps}")

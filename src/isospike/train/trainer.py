@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from isospike.config import RunConfig
 from isospike.data import Augment, Batch, Dataset, Loader
 from isospike.errors import RunFailed
-from isospike.layers import one_statistics_update
+from isospike.layers import MEMORY, one_statistics_update
 from isospike.run_folder import MetricsWriter, RunFolder, write_json
 from isospike.seeding import derive_seed
 from isospike.train import checkpoint
@@ -22,9 +22,10 @@ from isospike.train.display import Display
 from isospike.train.distributed import World
 from isospike.train.evaluate import Evaluation, evaluate
 from isospike.train.guard import first_bad_place
-from isospike.train.memory import peak_memory_mb
+from isospike.train.memory import peak_memory_mb, return_freed_memory
 from isospike.train.objective import build_objective
 from isospike.train.optim import build_optimizer, learning_rate
+from isospike.train.plan import Plan, available_memory, check_fits, plan_training
 from isospike.train.state import Best, RunState, Sums
 from isospike.train.stopping import StopRequest, listen_for_signals
 from isospike.train.tensorboard import Board, open_board
@@ -54,6 +55,9 @@ class Trainer:
         train, seed = config.train, config.seed
         self.model = build_model(config, num_classes=len(dataset.classes), in_channels=dataset.channels)
         self.model.to(world.device)
+        self.model.memory = train.memory
+        if train.memory != "fast":
+            return_freed_memory()
         self.average = _average(self.model, train.ema) if train.ema else None
         self.network = world.wrap(self.model, sync_norm=train.sync_norm)
         self.optimizer = build_optimizer(config.optim, self.model)
@@ -109,6 +113,24 @@ class Trainer:
         self.state = RunState.from_dict(meta["state"])
         if self.state.scaler:
             self.scaler.load_state_dict(self.state.scaler)
+
+    def plan(self) -> Plan:
+        """What a step will take in this process.
+
+        Raises:
+            ConfigError: more than the device has free.
+        """
+        train, device = self.config.train, self.world.device
+        moments = (2 if isinstance(self.optimizer, torch.optim.AdamW) else 1) + (1 if self.average else 0)
+        images = train.batch_size // train.accumulate
+
+        def plan(memory: str) -> Plan:
+            return plan_training(self.model, batch=images, size=self.dataset.size, memory=memory, moments=moments)
+
+        asked, available = plan(train.memory), available_memory(device)
+        if asked.total > available:
+            check_fits({name: plan(name) for name in MEMORY}, train.memory, available)
+        return asked
 
     def checkpoint_bytes(self) -> int:
         """What the checkpoints of this run take on the disk at most, the one being written included."""
