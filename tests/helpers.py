@@ -1,12 +1,15 @@
 """Small builders that several test files share."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
 from isospike.layers import BatchNorm
 from isospike.neurons import NEURONS, Neuron, SpikingNeuron
-from isospike.ops import FireRule
+from isospike.ops import FireRule, use_backend
 from isospike.registry import build
+from isospike.surrogates import Surrogate
 
 # Arguments of a training run of seconds.
 TINY = [
@@ -41,3 +44,40 @@ def enliven(model: nn.Module) -> nn.Module:
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.05, 0.2)
     return model
+
+
+def device_of(name):
+    """Where the backend runs here."""
+    return "cuda" if name == "triton" and torch.cuda.is_available() else "cpu"
+
+
+def run_backend(name, device, neuron, x, v, grads):
+    """Spikes, potentials, and the gradients of current, first potential and parameters."""
+    x = x.to(device).clone(memory_format=torch.preserve_format).requires_grad_()
+    v = None if v is None else v.to(device).clone().requires_grad_()
+    neuron = copy.deepcopy(neuron).to(device)
+    inputs = [x, *([] if v is None else [v]), *neuron.parameters()]
+    with use_backend(name):
+        s, end = neuron(x, v)
+        return s, end, torch.autograd.grad([s, end], inputs, [g.to(device) for g in grads])
+
+
+def assert_equals_reference(name, neuron, x, v, rtol=1e-5, atol=1e-6):
+    grads = [torch.randn_like(x), torch.randn(neuron.rule.state_shape(x.shape[1:]))]
+    s, end, d = run_backend(name, device_of(name), neuron, x, v, grads)
+    s_true, end_true, d_true = run_backend("reference", device_of(name), neuron, x, v, grads)
+    assert torch.equal(s, s_true)
+    assert torch.equal(end, end_true)
+    for ours, theirs in zip(d, d_true, strict=True):
+        assert ours.dtype == theirs.dtype
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
+
+
+class Step(Surrogate):
+    """One that no compiled code knows."""
+
+    def primitive(self, u):
+        return u
+
+    def derivative(self, u):
+        return torch.ones_like(u)

@@ -7,13 +7,23 @@ import pytest
 import torch
 
 import isospike as iso
-from helpers import SPIKING, STEPPING, dyadic, enliven, make_neuron
+from helpers import (
+    SPIKING,
+    STEPPING,
+    Step,
+    assert_equals_reference,
+    device_of,
+    dyadic,
+    enliven,
+    make_neuron,
+    run_backend,
+)
 from isospike.errors import ConfigError, IsospikeWarning, UnknownName
-from isospike.ops import BACKENDS, FireRule, backend, cpu, leaky_fire, use_backend
-from isospike.surrogates import SURROGATES, Surrogate
+from isospike.ops import BACKENDS, FireRule, backend, cpu, gpu, leaky_fire, use_backend
+from isospike.surrogates import SURROGATES
 
-pytestmark = pytest.mark.compiled
-FAST = [name for name in BACKENDS if name != "reference"]
+NEEDS = {"cpu": pytest.mark.compiled, "triton": pytest.mark.triton}
+FAST = [pytest.param(name, marks=NEEDS[name]) for name in BACKENDS if name != "reference"]
 RULES = [
     {"surrogate": surrogate, "v_threshold": 0.5, "detach_reset": detach, "strict": strict, **reset}
     for surrogate, detach, strict, reset in product(
@@ -23,31 +33,18 @@ RULES = [
 SHAPES = [(1, 2, 3), (3, 1, 1), (4, 2, 1500), (5, 3, 4, 7, 7), (2, 2, 64, 16, 16)]
 
 
-def run(name, neuron, x, v, grads):
-    """Spikes, potentials, and the gradients of current, first potential and parameters."""
-    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
-    v = None if v is None else v.clone().requires_grad_()
-    inputs = [x, *([] if v is None else [v]), *neuron.parameters()]
-    with use_backend(name):
-        s, end = neuron(x, v)
-        return s, end, torch.autograd.grad([s, end], inputs, grads)
-
-
-def assert_equals_reference(name, neuron, x, v):
-    grads = [torch.randn_like(x), torch.randn(neuron.rule.state_shape(x.shape[1:]))]
-    s, end, d = run(name, neuron, x, v, grads)
-    s_true, end_true, d_true = run("reference", neuron, x, v, grads)
-    assert torch.equal(s, s_true)
-    assert torch.equal(end, end_true)
-    for ours, theirs in zip(d, d_true, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+@pytest.fixture(autouse=True)
+def _few_programs(monkeypatch):
+    """In the interpreter a program takes its time, whatever its size."""
+    monkeypatch.setattr(gpu.fire, "FORWARD_BLOCK", 2**14)
+    monkeypatch.setattr(gpu.fire, "BACKWARD_BLOCK", 2**14)
 
 
 @pytest.mark.parametrize("name", FAST)
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: "-".join(str(v) for v in r.values()))
 def test_every_rule_and_surrogate(name, rule):
     x = dyadic(5, 3, 700)
-    for kind in STEPPING:
+    for kind in STEPPING if name == "cpu" else ["plif"]:
         options = {**rule} if kind != "mlf" else {k: v for k, v in rule.items() if k != "v_threshold"}
         assert_equals_reference(name, make_neuron(kind, **options), x, None)
 
@@ -70,15 +67,15 @@ def test_images_in_any_memory_order(name, kind):
     for x in (nhwc, torch.randn(2, 3, 8, 5, 5).transpose(0, 1), torch.randn(3, 2, 5, 5, 8).movedim(-1, 3)):
         assert_equals_reference(name, neuron, x, None)
     with use_backend(name):
-        s, _ = neuron(nhwc)
+        s, _ = neuron.to(device_of(name))(nhwc.to(device_of(name)))
     assert s.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("name", FAST)
 @pytest.mark.parametrize("kind", SPIKING)
 def test_a_current_that_stays_is_not_copied_and_gets_the_sum_of_gradients(name, kind):
-    neuron = make_neuron(kind)
-    still, copied = torch.randn(1, 3, 40).requires_grad_(), None
+    neuron = make_neuron(kind).to(device_of(name))
+    still = torch.randn(1, 3, 40, device=device_of(name)).requires_grad_()
     with use_backend(name):
         s, _ = neuron(still.expand(4, 3, 40))
     copied = still.detach().repeat(4, 1, 1).requires_grad_()
@@ -97,7 +94,7 @@ def test_two_runs_have_the_same_bits_whatever_the_number_of_threads(name):
     results, threads = [], torch.get_num_threads()
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        results.append(run(name, neuron, x, None, [g, torch.zeros(8, 5000)]))
+        results.append(run_backend(name, device_of(name), neuron, x, None, [g, torch.zeros(8, 5000)]))
     torch.set_num_threads(threads)
     for s, end, d in results[1:]:
         assert torch.equal(s, results[0][0])
@@ -105,35 +102,25 @@ def test_two_runs_have_the_same_bits_whatever_the_number_of_threads(name):
         assert all(torch.equal(a, b) for a, b in zip(d, results[0][2], strict=True))
 
 
+@pytest.mark.parametrize("name", FAST)
 @pytest.mark.parametrize("topology", iso.TOPOLOGIES)
-def test_a_network_in_eval_says_the_same_on_every_backend(topology):
-    """In training norms are part of a fused pass; see test_norm_fire.py."""
+def test_a_network_in_eval_says_the_same_on_every_backend(name, topology):
+    """In training norms are part of a fused pass; see test_norm_fire.py and test_gpu_norm_fire.py."""
     torch.manual_seed(0)
-    model = enliven(iso.create_model(f"{topology}_resnet8")).eval()
-    x = torch.randn(4, 3, 32, 32)
-    outcomes = {}
-    for name in BACKENDS:
+    device = device_of(name)
+    model = enliven(iso.create_model(f"{topology}_resnet8")).eval().to(device)
+    x, outcomes = torch.randn(4, 3, 16, 16, device=device), {}
+    for backend_name in (name, "reference"):
         model.zero_grad()
-        with use_backend(name):
-            loss = torch.nn.functional.cross_entropy(model(x), torch.arange(4))
+        with use_backend(backend_name):
+            loss = torch.nn.functional.cross_entropy(model(x), torch.arange(4, device=device))
             loss.backward()
-        outcomes[name] = loss.detach(), [p.grad.clone() for p in model.parameters()]
-    loss, grads = outcomes.pop("reference")
+        outcomes[backend_name] = loss.detach(), [p.grad.clone() for p in model.parameters()]
+    loss, grads = outcomes["reference"]
     largest = max(g.abs().max().item() for g in grads)
-    for ours, theirs in outcomes.values():
-        assert torch.equal(ours, loss)
-        for a, b in zip(theirs, grads, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * largest)
-
-
-class Step(Surrogate):
-    """One that no compiled code knows."""
-
-    def primitive(self, u):
-        return u
-
-    def derivative(self, u):
-        return torch.ones_like(u)
+    assert torch.equal(outcomes[name][0], loss)
+    for a, b in zip(outcomes[name][1], grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * largest)
 
 
 CALLS = [
@@ -145,6 +132,7 @@ CALLS = [
 ]
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(("x", "rule", "reason"), CALLS)
 def test_what_the_cpu_backend_cannot_is_refused_by_name_and_left_to_the_reference_by_auto(x, rule, reason):
     with use_backend("cpu"), pytest.raises(ConfigError, match=f"backend 'cpu' cannot run this: .*{reason}"):
@@ -155,6 +143,7 @@ def test_what_the_cpu_backend_cannot_is_refused_by_name_and_left_to_the_referenc
     assert x.is_meta or torch.equal(s, expected)
 
 
+@pytest.mark.compiled
 def test_auto_takes_the_compiled_library_where_it_can(monkeypatch):
     assert cpu.library() is not None
     assert backend.pick(torch.randn(2, 3), None, FireRule()).name == "cpu"
@@ -162,6 +151,7 @@ def test_auto_takes_the_compiled_library_where_it_can(monkeypatch):
         assert backend.pick(torch.randn(2, 3), None, FireRule()).name == "reference"
 
 
+@pytest.mark.compiled
 def test_a_missing_library_is_said_once_and_costs_speed_only(monkeypatch):
     monkeypatch.setattr(cpu, "library", lambda: None)
     backend._say_once.cache_clear()
@@ -176,6 +166,7 @@ def test_a_missing_library_is_said_once_and_costs_speed_only(monkeypatch):
         leaky_fire(x, decay=0.5, gain=1.0, rule=FireRule())
 
 
+@pytest.mark.compiled
 def test_a_file_that_is_no_library_counts_as_missing(monkeypatch, tmp_path):
     broken = tmp_path / "_cpu.so"
     broken.write_bytes(b"not a library")
@@ -187,19 +178,17 @@ def test_a_file_that_is_no_library_counts_as_missing(monkeypatch, tmp_path):
     assert cpu.library() is not None
 
 
-def test_a_second_derivative_is_refused_and_the_reference_has_it():
-    x = torch.randn(2, 3, 4).requires_grad_()
-    for name in ("cpu", "reference"):
-        with use_backend(name):
-            s, _ = leaky_fire(x, decay=0.5, gain=1.0, rule=FireRule())
-        if name == "cpu":
-            with pytest.raises(
-                ConfigError, match=r"no second derivative: run this inside iso.use_backend\('reference'\)"
-            ):
-                torch.autograd.grad(s.sum(), x, create_graph=True)
-        else:
-            (d,) = torch.autograd.grad(s.sum(), x, create_graph=True)
-            assert torch.autograd.grad(d.sum(), x)[0].abs().sum() > 0
+@pytest.mark.parametrize("name", FAST)
+def test_a_second_derivative_is_refused_and_the_reference_has_it(name):
+    x = torch.randn(2, 3, 4, device=device_of(name)).requires_grad_()
+    with use_backend(name):
+        s, _ = leaky_fire(x, decay=0.5, gain=1.0, rule=FireRule())
+    with pytest.raises(ConfigError, match=r"no second derivative: run this inside iso.use_backend\('reference'\)"):
+        torch.autograd.grad(s.sum(), x, create_graph=True)
+    with use_backend("reference"):
+        s, _ = leaky_fire(x, decay=0.5, gain=1.0, rule=FireRule())
+    (d,) = torch.autograd.grad(s.sum(), x, create_graph=True)
+    assert torch.autograd.grad(d.sum(), x)[0].abs().sum() > 0
 
 
 def test_an_unknown_backend_is_answered_and_the_one_before_comes_back():

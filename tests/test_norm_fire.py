@@ -13,7 +13,8 @@ from isospike.ops import BACKENDS, Firing, norm_fire, reference, use_backend
 from isospike.surrogates import SURROGATES
 
 pytestmark = pytest.mark.compiled
-FUSED = [name for name in BACKENDS if BACKENDS[name].fused is not None]
+# Those of other devices have tests of a size of their own: test_gpu_norm_fire.py.
+FUSED = [name for name in BACKENDS if BACKENDS[name].fused is not None and BACKENDS[name].device == "cpu"]
 PARTS = [  # skip and added: None, as long as time, or the same at every step; whether u is wanted
     (skip, added, keep) for skip, added, keep in product((None, 1, 3), (None, 1, 3), (False, True)) if skip or not keep
 ]

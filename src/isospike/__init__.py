@@ -7,6 +7,7 @@ logits = model(images)          # [B, C, H, W] -> [B, 10]
 
 from isospike.analysis import ENERGY_TABLES, Edge, check_edges, gradient_norms, measure_energy, measure_isometry, watch
 from isospike.errors import IsospikeError
+from isospike.inference import CompiledNet, EarlyExit
 from isospike.layers import binary_slots
 from isospike.models import (
     ModelCard,
@@ -36,6 +37,8 @@ __all__ = [
     "SURROGATES",
     "TOPOLOGIES",
     "Arctan",
+    "CompiledNet",
+    "EarlyExit",
     "Edge",
     "FireRule",
     "IntegerRule",

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from isospike.errors import ConfigError
 from isospike.models import SpikingResNet
-from isospike.models.domains import Domain, promised_domains
+from isospike.models.domains import promised_domains
+from isospike.residual import Domain
 
 
 @dataclass(frozen=True)

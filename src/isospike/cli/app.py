@@ -19,6 +19,7 @@ from isospike.cli.evaluate import evaluate_command
 from isospike.cli.models import models_command
 from isospike.cli.predict import predict_command
 from isospike.cli.report import report_command
+from isospike.cli.sweep import sweep_command
 from isospike.cli.train import train_command
 from isospike.errors import IsospikeError, IsospikeWarning, RunFailed
 
@@ -34,6 +35,7 @@ app.command("train")(train_command)
 app.command("eval")(evaluate_command)
 app.command("energy")(energy_command)
 app.command("predict")(predict_command)
+app.command("sweep")(sweep_command)
 app.command("analyze")(analyze_command)
 app.command("bench")(bench_command)
 app.command("report")(report_command)

@@ -1,17 +1,20 @@
 """``isospike eval``: a trained network on its test images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from isospike.cli.console import Checkpoint, DataDir, Device, Json, out, print_json
 from isospike.config import with_data_dir, with_data_keys
 from isospike.data import Augment, Loader, load_dataset
-from isospike.run_folder import RunFolder, write_json
+from isospike.errors import ConfigError
+from isospike.run_folder import RunFolder
 from isospike.train import evaluate
 from isospike.train.build import load_trained
 from isospike.train.distributed import open_world
+from isospike.train.evaluate import write_test
+from isospike.train.fast import FastNetwork
 
 
 def evaluate_command(
@@ -23,9 +26,22 @@ def evaluate_command(
     ] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
+    fast: Annotated[bool, typer.Option("--fast", help="Test the network compiled for inference.")] = False,
+    precision: Annotated[
+        str, typer.Option(help="Of the compiled network: float32, or int8 for weights of 8 bits.")
+    ] = "float32",
+    early_exit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Let images leave once they are decided, so that this share of training images keeps its class.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Test a run; the result also goes to analysis/test.json, where the report finds it."""
+    if not fast and (precision != "float32" or early_exit is not None):
+        raise ConfigError("--precision and --early-exit are of the compiled network: add --fast")
     folder = RunFolder(run)
     config = with_data_dir(with_data_keys(folder.read_config(), set_ or []), data_dir)
     dataset = load_dataset(config.data)
@@ -36,18 +52,32 @@ def evaluate_command(
         shares = {"rank": world.rank, "world": world.size}
         loader = Loader(dataset.test, config.train.test_batch_size, shuffle=False, **shares)
         augment = Augment(config.augment, dataset.mean, dataset.std, len(dataset.classes))
-        tested = evaluate(model.to(world.device), loader, augment, world)
+        model.to(world.device)
+        net = FastNetwork(model, precision) if fast else None
+        if net is not None and early_exit is not None:
+            size = config.train.test_batch_size
+            net.calibrate(early_exit, dataset, augment, batch_size=size, device=world.device)
+        tested = evaluate(net or model, loader, augment, world)
+        inference = None if net is None else net.facts(world)
         if tested is None or not world.is_first:
             return
-    result = tested.as_dict(dataset, checkpoint=checkpoint)
-    write_json(folder.analysis("test"), result)
+    write_test(folder, tested, dataset, checkpoint=checkpoint, inference=inference)
     if json:
-        print_json(result)
+        print_json(folder.read_analysis("test"))
     else:
         note = f" ({dataset.note})" if dataset.note else ""
         out.print(
             f"{config.model.name} on {tested.count:,} test images of {dataset.name}{note} at {dataset.tested_at} pixels"
-            f": accuracy {tested.accuracy:.2%}, loss {tested.loss:.4f}",
+            f": accuracy {tested.accuracy:.2%}, loss {tested.loss:.4f}{_in_words(inference)}",
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _in_words(inference: dict[str, Any] | None) -> str:
+    """How a compiled network was run."""
+    if inference is None:
+        return ""
+    words = f"; compiled, {inference['precision']}"
+    early = inference.get("early_exit")
+    return words + (f", {early['average_T']:.2f} of {early['T']} steps on average" if early else "")

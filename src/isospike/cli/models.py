@@ -8,17 +8,26 @@ from rich.table import Table
 
 from isospike.cli.console import Json, out, print_json
 from isospike.errors import UnknownName
-from isospike.models import ModelCard, list_models, model_card
+from isospike.layers import MEMORY
+from isospike.models import ModelCard, create_model, list_models, model_card
+from isospike.train.plan import Plan, plan_training
 
 
 def models_command(
-    pattern: Annotated[str, typer.Argument(help="A name, or a shell pattern such as 'ms_*'.")] = "*", json: Json = False
+    pattern: Annotated[str, typer.Argument(help="A name, or a shell pattern such as 'ms_*'.")] = "*",
+    memory: Annotated[
+        int | None, typer.Option(min=1, metavar="BATCH", help="Predict what training with this batch takes, by mode.")
+    ] = None,
+    json: Json = False,
 ) -> None:
     """List models with their parameters, multiply-accumulates and sources."""
     names = list_models(pattern)
     if not names and any(sign in pattern for sign in "*?["):
         raise UnknownName(f"no model matches '{pattern}'; isospike models lists all")
     cards = [model_card(name) for name in names or [pattern]]
+    if memory is not None:
+        _print_memory([(card, _plans(card, memory)) for card in cards], json)
+        return
     if json:
         print_json([card.as_dict() for card in cards])
         return
@@ -26,6 +35,25 @@ def models_command(
     for label, card in _presets(cards):
         neuron = f"{card.neuron['kind']} neurons at threshold {card.v_threshold:g}"
         out.print(f"{label}: {neuron}; {card.source}", highlight=False, soft_wrap=True)
+
+
+def _plans(card: ModelCard, batch: int) -> list[Plan]:
+    """For SGD with momentum in float32, at the size of the card."""
+    model = create_model(card.name)
+    return [plan_training(model, batch=batch, size=card.input_size, memory=name) for name in MEMORY]
+
+
+def _print_memory(rows: list[tuple[ModelCard, list[Plan]]], json: bool) -> None:
+    if json:
+        print_json([{"model": card.name, **{plan.memory: round(plan.total) for plan in plans}} for card, plans in rows])
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "T", "input", *MEMORY):
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+    for card, plans in rows:
+        sizes = [f"{plan.total / 1e9:.2f} GB" for plan in plans]
+        table.add_row(card.name, str(card.T), f"{card.input_size}x{card.input_size}", *sizes)
+    out.print(table)
 
 
 def _presets(cards: list[ModelCard]) -> Iterator[tuple[str, ModelCard]]:

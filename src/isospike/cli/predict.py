@@ -39,8 +39,8 @@ def predict_command(
         model = load_trained(
             folder, config, num_classes=len(data["classes"]), in_channels=data["channels"], which=checkpoint
         ).to(world.device)
-        with torch.no_grad():
-            shares = model(inputs.to(world.device)).softmax(-1).cpu()
+        net = model.compile_for_inference()
+        shares = net(inputs.to(world.device)).softmax(-1).cpu()
     results = [
         {"image": str(path), "predictions": _top(share, data["classes"])}
         for path, share in zip(images, shares, strict=True)

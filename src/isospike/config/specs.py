@@ -210,7 +210,9 @@ class TrainSpec(Spec):
     """How long, in what batches, in what precision, and how often to write.
 
     ``batch_size`` is what one optimiser step sees in one process; it is cut into ``accumulate`` parts.
-    ``log_every`` and ``checkpoint_every`` are in optimiser steps; a checkpoint is also written after every epoch.
+    ``memory`` is a name of ``MEMORY``: what is kept for the backward pass, and what is computed anew.
+    ``log_every`` and ``checkpoint_every`` are in optimiser steps; a checkpoint is also written after every epoch. Of
+    the first step and every ``watch_every``-th after it, what fires and what flows is recorded; 0: of none.
     """
 
     epochs: PositiveInt
@@ -221,7 +223,9 @@ class TrainSpec(Spec):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     sync_norm: bool = False
+    memory: Literal["fast", "lean", "leanest"] = "fast"
     log_every: PositiveInt = 1
+    watch_every: NonNegativeInt = 50
     checkpoint_every: PositiveInt = 200
     tensorboard: bool = True
 

@@ -4,7 +4,7 @@ from isospike.layers.chain import Chain, run
 from isospike.layers.fold import FoldedNeuron
 from isospike.layers.init import WEIGHT_INITS
 from isospike.layers.lowering import fuse, untouched
-from isospike.layers.norm import BatchNorm, PerStepNorm, one_statistics_update, synchronise_norms
+from isospike.layers.norm import BatchNorm, PerStepNorm, one_statistics_update, statistics_known, synchronise_norms
 from isospike.layers.recompute import MEMORY, recomputed
 from isospike.layers.slots import SlotConv, binary_slots
 from isospike.layers.steps import Steps, fold_time
@@ -24,6 +24,7 @@ __all__ = [
     "one_statistics_update",
     "recomputed",
     "run",
+    "statistics_known",
     "synchronise_norms",
     "untouched",
 ]

@@ -7,7 +7,6 @@ from functools import partial
 from torch import Tensor, nn
 
 from isospike.layers.lowering import fuse, keeps_input_small
-from isospike.layers.norm import PerStepNorm
 from isospike.layers.steps import Steps, fold_time
 from isospike.neurons import Neuron
 from isospike.ops import packed_conv
@@ -47,10 +46,6 @@ def _run_first(layer: nn.Module, following: nn.Module | None, x: Tensor, steps: 
 
 
 def _run_alone(layer: nn.Module, x: Tensor, steps: Steps) -> Tensor:
-    if isinstance(layer, Neuron):
-        return steps.fire(layer, x)
-    if isinstance(layer, PerStepNorm):
-        return layer(steps.unroll(x), steps.start)
-    if isinstance(layer, nn.Conv2d) and keeps_input_small(layer, x):
+    if isinstance(layer, nn.Conv2d) and steps.fuses and keeps_input_small(layer, x):
         return fold_time(partial(packed_conv, layer), x)
-    return fold_time(layer, x)
+    return steps.through(layer, x)

@@ -54,7 +54,7 @@ def fuse(
         added: ``[T or 1, B, C, H, W]``.
         keep: Whether u is wanted besides the spikes.
     """
-    if not isinstance(norm, BatchNorm) or not norm.takes_statistics_of(x) or not untouched(norm):
+    if not steps.fuses or not isinstance(norm, BatchNorm) or not norm.takes_statistics_of(x) or not untouched(norm):
         return None
     firing = None
     if neuron is not None:

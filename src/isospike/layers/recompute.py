@@ -1,11 +1,12 @@
 """Trade time for memory: keep what a stretch of layers reads, and compute the rest anew in the backward pass."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack
 from math import isqrt
 
+import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.graph import saved_tensors_hooks
 
 from isospike.layers.norm import statistics_known
 from isospike.ops import asked_backend, use_backend
@@ -23,19 +24,50 @@ MEMORY.register("leanest", lambda units: max(1, isqrt(units // 3)))
 
 
 def recomputed(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``run(x)``, of which only ``x`` is kept: the backward pass runs it again, on the same backend.
+    """``run(x)``, of which only ``x`` is kept: the backward pass runs it again, as it ran at first.
 
-    Running statistics move once. Gradients are those of ``run(x)`` to the last bit, as both runs give the same bits.
+    Running statistics move once. Gradients are those of ``run(x)`` to the last bit, as both runs give the same bits;
+    ``run`` must not draw random numbers. ``torch.utils.checkpoint`` does the same, and loads 70 MB of compiler for it.
     """
-    backend = asked_backend()
-    return checkpoint(
-        run, x, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), _again(backend))
-    )
+    with saved_tensors_hooks(*_Stretch(run, x).hooks()):
+        return run(x)
 
 
-@contextmanager
-def _again(backend: str) -> Iterator[None]:
-    with ExitStack() as stack:
-        stack.enter_context(use_backend(backend))
-        stack.enter_context(statistics_known())
-        yield
+class _Stretch:
+    """One run whose saved tensors are numbers, until the first of them is asked for."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        self.run, self.x = run, x.detach().requires_grad_(x.requires_grad)
+        self.backend = asked_backend()
+        device = x.device.type
+        self.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        self.saved = 0
+        self.values: dict[int, Tensor] = {}
+
+    def hooks(self) -> tuple[Callable[[Tensor], int], Callable[[int], Tensor]]:
+        """What stands for a saved tensor, and the tensor again."""
+        return self._number, self._value
+
+    def _number(self, tensor: Tensor) -> int:
+        self.saved += 1
+        return self.saved - 1
+
+    def _value(self, number: int) -> Tensor:
+        if number not in self.values:
+            self._run_again()
+        return self.values.pop(number)
+
+    def _run_again(self) -> None:
+        self.values.clear()
+        device, dtype, enabled = self.autocast
+        with ExitStack() as stack:
+            stack.enter_context(use_backend(self.backend))
+            stack.enter_context(statistics_known())
+            stack.enter_context(torch.autocast(device, dtype, enabled=enabled))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(saved_tensors_hooks(self._keep, lambda kept: kept))
+            self.run(self.x)
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        self.values[len(self.values)] = kept = tensor.detach()
+        return kept

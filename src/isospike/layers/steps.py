@@ -7,8 +7,9 @@ before the first neuron) is kept as ``[1, B, ...]``: it is computed once, and co
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from isospike.layers.norm import PerStepNorm
 from isospike.neurons import Neuron
 
 
@@ -24,6 +25,7 @@ class Steps:
         ahead: By neuron a current, and the spikes that it made of it in the pass that made the current; None: neurons
             fire when it is their turn.
         memory: What of a stage is computed anew in the backward pass; name in ``MEMORY``.
+        fuses: Whether layers may run several at a time, where a backend can.
     """
 
     T: int
@@ -31,6 +33,7 @@ class Steps:
     start: int = 0
     ahead: dict[Neuron, tuple[Tensor, Tensor]] | None = field(default_factory=dict)
     memory: str = "fast"
+    fuses: bool = True
 
     def unroll(self, x: Tensor) -> Tensor:
         """A stream ``[T or 1, B, ...]`` as ``[T, B, ...]``, without a copy."""
@@ -46,6 +49,14 @@ class Steps:
         if self.v is not None:
             self.v[neuron] = v
         return s
+
+    def through(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """``x [T or 1, B, ...]`` through any layer: neurons run, norms may know the step, others see a batch."""
+        if isinstance(layer, Neuron):
+            return self.fire(layer, x)
+        if isinstance(layer, PerStepNorm):
+            return layer(self.unroll(x), self.start)
+        return fold_time(layer, x)
 
 
 def fold_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Whole networks: bodies, the model, and the zoo that names them."""
 
 from isospike.models.card import ModelCard, model_card
-from isospike.models.domains import Domain, promised_domains, spike_driven
+from isospike.models.domains import promised_domains, spike_driven
 from isospike.models.resnet import SpikingResNet
 from isospike.models.zoo import create_ann_twin, create_model, list_models
+from isospike.residual import Domain
 
 __all__ = [
     "Domain",

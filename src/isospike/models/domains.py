@@ -1,35 +1,15 @@
 """What every convolution of a model reads, as its row promises it: spikes, counts of them, or real numbers."""
 
 from copy import deepcopy
-from dataclasses import dataclass
 
 from torch import nn
 
 from isospike.layers import Chain, SlotConv
 from isospike.models.resnet import SpikingResNet
 from isospike.neurons import Neuron
-from isospike.residual import Links, ResidualUnit, Stage
+from isospike.residual import BINARY, REAL, Domain, Links, ResidualUnit, Stage
 from isospike.residual.join import Join
 
-
-@dataclass(frozen=True)
-class Domain:
-    """Integers in {0, ..., largest}, or real numbers where ``largest`` is None."""
-
-    largest: int | None
-
-    def __str__(self) -> str:
-        if self.largest is None:
-            return "real"
-        return "binary" if self.largest <= 1 else f"integer up to {self.largest}"
-
-    def __add__(self, other: "Domain") -> "Domain":
-        if self.largest is None or other.largest is None:
-            return REAL
-        return Domain(self.largest + other.largest)
-
-
-REAL, BINARY = Domain(None), Domain(1)
 Promises = dict[nn.Module, Domain]
 
 

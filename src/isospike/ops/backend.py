@@ -9,7 +9,7 @@ from functools import cache
 from torch import Tensor
 
 from isospike.errors import ConfigError, IsospikeWarning
-from isospike.ops import cpu, cpu_norm_fire, reference
+from isospike.ops import cpu, cpu_norm_fire, gpu, reference
 from isospike.ops.firing import Firing, NormFired
 from isospike.ops.rule import Rule
 from isospike.registry import Registry, unknown_name
@@ -36,18 +36,23 @@ class Backend:
         name: As in ``use_backend``.
         run: ``run(x, v, decay=, gain=, rule=)``; shapes are checked, ``v`` None is rest.
         refusal: ``refusal(x, v, rule)``: why it cannot, as the end of a sentence, or None.
+        device: The type of device that it is for, and the only one on which "auto" takes it; None: any.
         fused: Its ``norm_fire``; None where norm, sum and neuron run one after the other.
     """
 
     name: str
     run: Callable[..., tuple[Tensor, Tensor]]
     refusal: Callable[[Tensor, Tensor | None, Rule], str | None]
+    device: str | None = None
     fused: Fused | None = None
 
 
 BACKENDS: Registry[Backend] = Registry("backend")
 BACKENDS.register(
-    "cpu", Backend("cpu", cpu.leaky_fire, cpu.refusal, Fused(cpu_norm_fire.norm_fire, cpu_norm_fire.refusal))
+    "cpu", Backend("cpu", cpu.leaky_fire, cpu.refusal, "cpu", Fused(cpu_norm_fire.norm_fire, cpu_norm_fire.refusal))
+)
+BACKENDS.register(
+    "triton", Backend("triton", gpu.leaky_fire, gpu.refusal, "cuda", Fused(gpu.norm_fire, gpu.refuses_norm_fire))
 )
 BACKENDS.register("reference", Backend("reference", reference.leaky_fire, lambda x, v, rule: None))
 
@@ -56,7 +61,7 @@ _asked = "auto"
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Compute with this backend inside the block: "auto" (the fastest that can), "cpu" or "reference".
+    """Compute with this backend inside the block: "auto" (the fastest that can), "cpu", "triton", "reference".
 
     Raises:
         UnknownName: no such backend.
@@ -98,7 +103,10 @@ def pick(x: Tensor, v: Tensor | None, rule: Rule) -> Backend:
 
 def pick_norm_fire(x: Tensor, skip: Tensor | None, added: Tensor | None, firing: Firing | None) -> Fused | None:
     """The fused pass of the backend that is asked for, with "auto" of the first that can; None where there is none."""
-    asked = _all() if _asked == "auto" else iter([BACKENDS[_asked]])
+    if _asked == "auto":
+        asked = [backend for backend in _all() if backend.device in (None, x.device.type)]
+    else:
+        asked = [BACKENDS[_asked]]
     fused = (backend.fused for backend in asked if backend.fused is not None)
     return next((f for f in fused if f.refusal(x, skip, added, firing) is None), None)
 
@@ -108,9 +116,11 @@ def _all() -> Iterator[Backend]:
 
 
 def _can(backend: Backend, x: Tensor, v: Tensor | None, rule: Rule) -> bool:
+    if backend.device not in (None, x.device.type):
+        return False
     reason = backend.refusal(x, v, rule)
-    if reason is not None and "missing" in reason and x.device.type == "cpu":
-        _say_once(f"isospike runs the eager reference, several times slower on a CPU, because {reason}")
+    if reason is not None and "missing" in reason:
+        _say_once(f"isospike runs the eager reference, several times slower, because {reason}")
     return reason is None
 
 

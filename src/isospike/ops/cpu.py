@@ -52,6 +52,8 @@ def library() -> ctypes.CDLL | None:
     lib.isospike_words.argtypes, lib.isospike_words.restype = [integer], integer
     for pack in (lib.isospike_pack_bits, lib.isospike_unpack_bits, lib.isospike_pack_bytes):
         pack.argtypes = [integer, pointer, pointer, integer]
+    lib.isospike_pass.argtypes = [pointer]
+    lib.isospike_pass_room.restype = integer
     return lib
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from isospike.layers import MEMORY, Chain, Steps, fold_time, recomputed
+from isospike.layers import MEMORY, Chain, Steps, recomputed
 from isospike.neurons import Neuron
 from isospike.residual.reach import COMBINES, REACHES, Combine
 from isospike.residual.topology import Topology
@@ -156,7 +156,7 @@ class Stage(nn.Module):
         x = _through(maps, x, steps)
         if links is not None and links.reach.at_end:
             x = x + links([*outputs, x], steps)
-        return x if self.pool is None else fold_time(self.pool, x)
+        return x if self.pool is None else steps.through(self.pool, x)
 
     def maps(self, steps: Steps) -> Iterator[tuple[ResidualUnit, Callable[[Tensor], Tensor]]]:
         """Every unit, and the map from what it reads to what the next one reads, but for links."""

@@ -1,0 +1,186 @@
+"""For ``gpu.py``: the Triton kernels against the reference, first their numbers and then their times."""
+
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+
+from isospike.neurons import NEURONS, SpikingNeuron
+from isospike.ops import reference
+from isospike.ops.firing import Firing
+from isospike.ops.gpu import fire, leaky_fire, norm, norm_fire
+from isospike.registry import build
+from isospike.surrogates import SURROGATES
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":  # in the interpreter a program takes its time, whatever its size
+    fire.FORWARD_BLOCK = fire.BACKWARD_BLOCK = norm.TILE = 2**14
+OPTIONS = {"lif": {"decay": 0.3}}
+NETWORK = {
+    "kind": "lif",
+    "decay": 0.25,
+    "v_threshold": 0.5,
+    "surrogate": "rectangle",
+    "strict": True,
+    "detach_reset": True,
+}
+BOUNDS = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}  # of gradients, relative
+
+
+def neurons():
+    """Every neuron, and every surrogate and reset of one of them."""
+    for kind in NEURONS:
+        neuron = build(NEURONS, {"kind": kind, **OPTIONS.get(kind, {})})
+        if isinstance(neuron, SpikingNeuron):
+            yield kind, neuron
+    for surrogate in SURROGATES:
+        for name, reset in {"value": {"v_reset": -0.25}, "subtract": {"reset": "subtract", "strict": True}}.items():
+            yield f"plif {surrogate} {name}", build(NEURONS, {"kind": "plif", "surrogate": surrogate, **reset})
+
+
+def in_turn(x, weight, bias, eps, *, skip, firing):
+    """Batch norm, sum and recurrence of the reference: currents and spikes."""
+    u = F.batch_norm(x.flatten(0, 1), None, None, weight, bias, True, 0.0, eps).unflatten(0, x.shape[:2]) + skip
+    return u, reference.leaky_fire(u, None, decay=firing.decay, gain=firing.gain, rule=firing.rule)[0]
+
+
+def distance(ours, truth):
+    """Between gradients: the length of the difference over that of the truth."""
+    difference, length = (ours.float() - truth.float()).norm(), truth.float().norm()
+    return (difference / length.clamp_min(1e-12)).item()
+
+
+def images(shape, dtype):
+    x = torch.randn(shape[0] * shape[1], *shape[2:], device=DEVICE, dtype=dtype)
+    return x.contiguous(memory_format=torch.channels_last).unflatten(0, shape[:2])
+
+
+def check_recurrence(neuron, shape, dtype):
+    """Bits of spikes and potentials, and the largest distance between gradients."""
+    neuron = neuron.to(DEVICE)
+    decay, gain = neuron.coefficients()
+    learned = [c for c in (decay, gain) if isinstance(c, torch.Tensor)]
+    x = images(shape, dtype).requires_grad_()
+    runs = []
+    for run in (leaky_fire, reference.leaky_fire):
+        s, end = run(x, None, decay=decay, gain=gain, rule=neuron.rule)
+        torch.manual_seed(1)
+        grads = torch.autograd.grad(
+            [s, end], [x, *learned], [torch.randn(o.shape, device=DEVICE).to(o) for o in (s, end)], retain_graph=True
+        )
+        runs.append((s, end, grads))
+    (s, end, grads), (s_true, end_true, true) = runs
+    gradient = max(distance(a, b) for a, b in zip(grads, true, strict=True))
+    case = {
+        "spikes_differ": (s != s_true).sum().item(),
+        "potential_error": (end - end_true).abs().max().item(),
+        "gradient_error": gradient,
+    }
+    right = torch.equal(s, s_true) and torch.equal(end, end_true) and gradient < BOUNDS[dtype]
+    return case | {"right": right}
+
+
+def check_norm_fire(neuron, shape, dtype):
+    """Spikes to the bit for the currents that come with them; currents, statistics and gradients by distance."""
+    firing = Firing(*(c.item() if isinstance(c, torch.Tensor) else c for c in neuron.coefficients()), neuron.rule)
+    x, skip = (images(shape, dtype).requires_grad_() for _ in range(2))
+    weight, bias = (torch.rand(shape[2], device=DEVICE).requires_grad_() for _ in range(2))
+    u, s, mean, var = norm_fire(x, weight, bias, 1e-5, skip=skip, firing=firing, added=None, keep=True)
+    u_true, s_true = in_turn(x, weight, bias, 1e-5, skip=skip, firing=firing)
+    expected, _ = reference.leaky_fire(u.float(), None, decay=firing.decay, gain=firing.gain, rule=firing.rule)
+    torch.manual_seed(1)
+    g = torch.randn(s.shape, device=DEVICE).to(s)
+    inputs = [x, weight, bias, skip]
+    pairs = zip(torch.autograd.grad(s, inputs, g), torch.autograd.grad(s_true, inputs, g), strict=True)
+    gradient = max(distance(a, b) for a, b in pairs)
+    current, differ = distance(u, u_true), (s.float() != expected).sum().item()
+    flipped = (s != s_true).float().mean().item()
+    # Where the last bit of a current decides about a spike, gradients differ by as much as such spikes are many.
+    right = differ == 0 and current < BOUNDS[dtype] and gradient < BOUNDS[dtype] + 10 * flipped**0.5
+    return {
+        "spikes_differ": differ,
+        "spikes_flipped_by_rounding": flipped,
+        "current_error": current,
+        "gradient_error": gradient,
+        "right": right,
+    }
+
+
+def check_kernels(tiny):
+    """Every neuron in every dtype; ``right`` only if all of them are."""
+    shape = (3, 2, 5, 4, 3) if tiny else (4, 8, 48, 33, 31)
+    cases = {}
+    for name, neuron in neurons():
+        for dtype in BOUNDS:
+            label = str(dtype).removeprefix("torch.")
+            cases[f"{name} {label}"] = check_recurrence(neuron, shape, dtype)
+            if " " not in name:
+                cases[f"norm {name} {label}"] = check_norm_fire(neuron, shape, dtype)
+    wrong = [name for name, case in cases.items() if not case["right"]]
+    return {"right": not wrong, "wrong": wrong, "cases": cases}
+
+
+def seconds_of(works, repeats=20, warm_up=3):
+    """Median seconds of every work, run in turn, the device waited for after each."""
+    wait = torch.cuda.synchronize if DEVICE == "cuda" else lambda: None
+    times = {name: [] for name in works}
+    for number in range(warm_up + repeats):
+        for name, work in works.items():
+            wait()
+            began = time.perf_counter()
+            work()
+            wait()
+            if number >= warm_up:
+                times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def both_passes(run, x, *parameters):
+    """A closure of forward and backward."""
+    g = torch.randn_like(x)
+
+    def work():
+        torch.autograd.grad(run(x), [x, *parameters], g)
+
+    return work
+
+
+def time_kernels(tiny):
+    """Forward and backward of each operation: kernels, eager reference, and the reference under torch.compile."""
+    shape = (2, 2, 4, 4, 4) if tiny else (4, 64, 64, 56, 56)
+    neuron = build(NEURONS, NETWORK)
+    firing, repeats, rows = Firing(*neuron.coefficients(), neuron.rule), 1 if tiny else 20, []
+    coefficients = {"decay": firing.decay, "gain": firing.gain, "rule": firing.rule}
+    for dtype in (torch.float32, torch.bfloat16):
+        x, skip = images(shape, dtype).requires_grad_(), images(shape, dtype)
+        weight, bias = (torch.rand(shape[2], device=DEVICE).requires_grad_() for _ in range(2))
+
+        def recurrence(x):
+            return reference.leaky_fire(x, None, **coefficients)[0]
+
+        def norm_skip_fire(x, weight=weight, bias=bias, skip=skip):
+            return in_turn(x, weight, bias, 1e-5, skip=skip, firing=firing)[1]
+
+        def fused(x, weight=weight, bias=bias, skip=skip):
+            return norm_fire(x, weight, bias, 1e-5, skip=skip, firing=firing, added=None, keep=False).s
+
+        label = str(dtype).removeprefix("torch.")
+        works = {
+            f"recurrence {label}": {
+                "triton": both_passes(lambda x: leaky_fire(x, None, **coefficients)[0], x),
+                "reference": both_passes(recurrence, x),
+                "compiled": both_passes(torch.compile(recurrence), x),
+            },
+            f"norm skip recurrence {label}": {
+                "triton": both_passes(fused, x, weight, bias),
+                "reference": both_passes(norm_skip_fire, x, weight, bias),
+                "compiled": both_passes(torch.compile(norm_skip_fire), x, weight, bias),
+            },
+        }
+        for name, sides in works.items():
+            sides["copy"] = x.detach().clone
+            seconds = seconds_of(sides, repeats)
+            megabytes = x.numel() * x.element_size() / 1e6
+            rows.append({"work": name, "shape": shape, "mb": megabytes, "seconds": seconds})
+    return {"rows": rows}

@@ -1,0 +1,239 @@
+"""A trained network made ready to be asked, not trained."""
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from isospike.errors import ConfigError, ShapeError
+from isospike.inference.convolution import (
+    LARGEST_INTEGER,
+    float_convolution,
+    has_packed,
+    integer_convolution,
+    packed_convolution,
+)
+from isospike.inference.network import Network
+from isospike.inference.program import Between, Call, Conv, Operation, Value, accumulate, fuse, uses, writes
+from isospike.inference.recorder import record
+from isospike.layers import Steps
+from isospike.neurons import Neuron
+from isospike.ops.backend import pick
+from isospike.ops.cpu_inference import CompiledPass, can_run
+from isospike.ops.pointwise import Affine, Pointwise, Result, Span, run_eager
+from isospike.ops.rule import FireRule
+
+Precision = Literal["float32", "int8"]
+CACHE = 1 << 21  # bytes that a core keeps close; of this size or half of it, ResNet-20 is fastest
+FEWEST = 4  # samples: a large convolution would read all its weights for less
+FLOAT = 4  # bytes
+
+States = dict[Value, Tensor]
+Maps = dict[Value, Tensor]
+Run = Callable[[Maps, Span, States], None]
+
+
+class Bound(NamedTuple):
+    """An operation as a function on the maps, those that nothing reads after it, and whether time has begun there."""
+
+    run: Run
+    done: tuple[Value, ...]
+    in_time: bool
+
+
+class CompiledNet(nn.Module):
+    """What ``compile_for_inference`` returns: it takes and gives what the model does in eval.
+
+    It holds copies: training the model further does not change it, and it stays on the device it was compiled for.
+
+    Args:
+        model: A trained network.
+        precision: "float32" (the model's own dtype) or "int8".
+
+    Raises:
+        ConfigError: there is no such precision, or no int8 for this model on this machine.
+    """
+
+    def __init__(self, model: Network, precision: Precision = "float32") -> None:
+        super().__init__()
+        weight = next(model.parameters())
+        _check_precision(precision, weight)
+        self.precision: Precision = precision
+        self.dtype, self.device = weight.dtype, weight.device
+        self.head = deepcopy(model.head).eval().requires_grad_(False)
+        self._model = [deepcopy(model).to("meta")]  # in a list: it knows shapes, and its weights are none
+        with torch.no_grad():
+            program, self._input, self._result = record(model)
+            self._operations = _bind(fuse(program, self._result), self._result, self)
+        stem = next(op.layer for op in program if isinstance(op, Conv))
+        self._bytes_per_pixel = FLOAT * stem.out_channels / math.prod(stem.stride)
+
+    def forward(self, x: Tensor, *, T: int | None = None, per_step: bool = False) -> Tensor:
+        """Logits ``[B, num_classes]``, or of every step ``[T, B, num_classes]``; as ``SpikingResNet.forward``.
+
+        Raises:
+            ShapeError: the input does not fit; the text says what would.
+        """
+        with torch.inference_mode():
+            x, T = self.check(x, T)
+            logits = torch.cat([self._logits(part, T) for part in x.split(self._samples(x, T), 1)], 1)
+        return logits.clone() if per_step else logits.mean(0)
+
+    def check(self, x: Tensor, T: int | None = None) -> tuple[Tensor, int]:
+        """``x`` as ``[T or 1, B, C, H, W]``, and the number of steps."""
+        if x.dtype != self.dtype or x.device.type != self.device.type:
+            raise ShapeError(
+                f"the network was compiled for {self.dtype} on {self.device.type}, and the input is {x.dtype} on "
+                f"{x.device.type}: move the input, or the model and compile it again"
+            )
+        return self._model[0].as_sequence(x, T)
+
+    def begin(self, x: Tensor) -> Maps:
+        """What is computed before time begins, of inputs ``[B, C, H, W]``."""
+        maps = {self._input: x.contiguous(memory_format=torch.channels_last)}
+        return self._run(maps, Span(1, len(x)), {}, in_time=False)
+
+    def step(self, maps: Maps, states: States, steps: Steps, B: int) -> Tensor:
+        """Logits ``[B, num_classes]`` of one step of ``steps``; ``states`` are read and replaced."""
+        span = Span(1, B, steps.start, stateful=True)
+        features = self._run(dict(maps), span, states, in_time=True)[self._result]
+        return self._classify(features, steps, B)[0]
+
+    def _logits(self, x: Tensor, T: int) -> Tensor:
+        """All steps of ``[T or 1, B, C, H, W]`` at once."""
+        span = Span(T, x.shape[1])
+        maps = {self._input: x.flatten(0, 1).contiguous(memory_format=torch.channels_last)}
+        for in_time in (False, True):
+            maps = self._run(maps, span, {}, in_time=in_time)
+        return self._classify(maps[self._result], Steps(T), span.B)
+
+    def _classify(self, features: Tensor, steps: Steps, B: int) -> Tensor:
+        logits = self.head(features.to(self.dtype).unflatten(0, (-1, B)), steps)
+        return logits.expand(steps.T, *logits.shape[1:])
+
+    def _run(self, maps: Maps, span: Span, states: States, *, in_time: bool) -> Maps:
+        for operation in self._operations:
+            if operation.in_time is in_time:
+                operation.run(maps, span, states)
+                for value in operation.done:
+                    del maps[value]
+        return maps
+
+    def _samples(self, x: Tensor, T: int) -> int:
+        """Samples that go through the network together: as many as the cache holds a map of, if those are worth it."""
+        fit = int(CACHE / (T * x.shape[-1] * x.shape[-2] * self._bytes_per_pixel))
+        return fit if fit >= FEWEST and self.device.type == "cpu" else x.shape[1]
+
+
+def _check_precision(precision: str, weight: Tensor) -> None:
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, got '{precision}'")
+    if precision == "int8" and (weight.dtype != torch.float32 or weight.device.type != "cpu"):
+        raise ConfigError(
+            f"precision 'int8' is for float32 models on the CPU, this one is {weight.dtype} on {weight.device.type}"
+        )
+    if precision == "int8" and not (
+        torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qconv_prepack")
+    ):
+        raise ConfigError("precision 'int8' needs a PyTorch with oneDNN, which this one lacks: use 'float32'")
+
+
+def _bind(program: list[Operation], result: Value, net: CompiledNet) -> list[Bound]:
+    """Functions for the operations in their order, those before time first."""
+    integers: set[Value] = set()
+    time: set[Value] = set()
+    for op in program:
+        if _in_time(op, time):
+            time.update(writes(op))
+    program = sorted(program, key=lambda op: op.out in time)
+    if net.precision == "float32":
+        program = accumulate(program, result, time)
+    left = uses(program, result)
+    compiled = pick(torch.empty(1, 1, dtype=net.dtype, device=net.device), None, FireRule()).name == "cpu"
+    bound = []
+    for op in program:
+        if net.precision == "int8" and _is_integer(op, integers):
+            integers.add(op.out)
+        if isinstance(op, Conv):
+            run = _conv(op, integers)
+        elif isinstance(op, Between):
+            run = _between(op, net, op.out in integers, compiled)
+        else:
+            run = _call(op, net.dtype, op.out in integers)
+        left.subtract(op.reads())
+        unread = {value for value in (*op.reads(), *writes(op)) if not left[value]}
+        bound.append(Bound(run, tuple(unread), op.out in time))
+    return bound
+
+
+def _in_time(op: Operation, time: set[Value]) -> bool:
+    """Whether its output may differ from step to step for a static image."""
+    if any(value in time for value in op.reads()):
+        return True
+    if isinstance(op, Between):
+        affines = (op.x_affine, op.y_affine, op.affine)
+        return op.firing is not None or any(affine is not None and affine.knows_steps for affine in affines)
+    return isinstance(op, Call) and isinstance(op.layer, Neuron)
+
+
+def _is_integer(op: Operation, integers: set[Value]) -> bool:
+    """Whether it puts out uint8."""
+    if op.out.domain.largest is None or op.out.domain.largest > LARGEST_INTEGER:
+        return False
+    return isinstance(op, Between) or (isinstance(op.layer, nn.MaxPool2d) and op.x in integers)
+
+
+def _conv(op: Conv, integers: set[Value]) -> Run:
+    make = packed_convolution if has_packed(op.layer.weight) else float_convolution
+    convolve = integer_convolution(op) if op.x in integers else make(op)
+    x, out, onto = op.x, op.out, op.onto
+
+    def run(maps: Maps, span: Span, states: States) -> None:
+        maps[out] = convolve(maps[x], None if onto is None else maps[onto])
+
+    return run
+
+
+def _between(op: Between, net: CompiledNet, integer: bool, compiled: bool) -> Run:
+    def here(affine: Affine | None) -> Affine | None:
+        return None if affine is None else Affine(*(rows.to(net.device, net.dtype) for rows in affine))
+
+    spec = Pointwise(
+        here(op.x_affine), here(op.y_affine), here(op.affine), op.firing, op.join, op.total is not None, integer
+    )
+    once: Callable[..., Result] = partial(run_eager, spec)
+    if compiled and can_run(spec, op.out.channels):
+        once = CompiledPass(spec, op.out.channels)
+    x, y, z, out, total = op.x, op.y, op.z, op.out, op.total
+
+    def run(maps: Maps, span: Span, states: States) -> None:
+        y_map, z_map = None if y is None else maps[y], None if z is None else maps[z]
+        result = once(span, maps[x], y_map, z_map, states.get(out))
+        maps[out] = result.out
+        if total is not None and result.sum is not None:
+            maps[total] = result.sum
+        if result.v is not None:
+            states[out] = result.v
+
+    return run
+
+
+def _call(op: Call, dtype: torch.dtype, integer: bool) -> Run:
+    """A layer of the model as it is, in the dtype of the model; PyTorch pools no large maps of uint8."""
+    layer = deepcopy(op.layer).eval()
+
+    def run(maps: Maps, span: Span, states: States) -> None:
+        x = maps[op.x].to(dtype)
+        if isinstance(layer, Neuron):
+            steps = Steps(span.T, {layer: states[op.out]} if op.out in states else {})
+            maps[op.out] = steps.fire(layer, x.unflatten(0, (-1, span.B))).flatten(0, 1)
+            if span.stateful and steps.v:
+                states[op.out] = steps.v[layer]
+        else:
+            maps[op.out] = layer(x).to(torch.uint8) if integer else layer(x)
+
+    return run

@@ -1,0 +1,96 @@
+"""Convolutions at inference: norms folded into their weights, in float or with 8-bit integers accumulated exactly."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from isospike.inference.program import Conv
+
+# Machines without an instruction for it add two products of 8 bits in 16: 2 * 129 * 127 is the largest sum that fits.
+LARGEST_INTEGER = 129
+CHANNELS_LAST = torch.channels_last
+
+Convolve = Callable[[Tensor, Tensor | None], Tensor]  # of a map, added to another one in place where there is one
+
+
+def folded(conv: Conv) -> tuple[Tensor, Tensor | None]:
+    """Weights and bias of a convolution and the affine behind it, products taken in float64."""
+    weight, bias = conv.layer.weight.detach(), conv.bias
+    if conv.affine is None:
+        return weight.clone(memory_format=CHANNELS_LAST), None if bias is None else bias.detach().clone()
+    scale, shift = (rows.double()[0].expand(conv.layer.out_channels) for rows in conv.affine)
+    total = shift if bias is None else shift + scale * bias.double()
+    weight = (weight.double() * scale.view(-1, 1, 1, 1)).to(weight.dtype)
+    return weight.contiguous(memory_format=CHANNELS_LAST), total.to(weight.dtype)
+
+
+def float_convolution(conv: Conv) -> Convolve:
+    """The convolution in the model's own dtype."""
+    layer, (weight, bias) = conv.layer, folded(conv)
+
+    def convolve(x: Tensor, onto: Tensor | None) -> Tensor:
+        out = F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        return out if onto is None else onto.add_(out)
+
+    return convolve
+
+
+def has_packed(weight: Tensor) -> bool:
+    """Whether oneDNN takes these weights in an order of its own, as ``torch.compile`` gives them to it."""
+    fits = weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return fits and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
+def packed_convolution(conv: Conv) -> Convolve:
+    """The same on the CPU, the weights reordered once per shape of the input instead of at every call."""
+    layer, (weight, bias) = conv.layer, folded(conv)
+    stride, padding, dilation = _geometry(layer)
+    shape, packed = torch.Size(), weight
+    alone, accumulate = torch.ops.mkldnn._convolution_pointwise.default, torch.ops.mkldnn._convolution_pointwise_.binary
+
+    def convolve(x: Tensor, onto: Tensor | None) -> Tensor:
+        nonlocal shape, packed
+        if x.shape != shape:
+            shape, packed = x.shape, _packed(weight, x, layer)
+        if onto is None:
+            return alone(x, packed, bias, padding, stride, dilation, layer.groups, "none", [], "")
+        return accumulate(onto, x, packed, bias, padding, stride, dilation, layer.groups, "add", 1.0, None, [], None)
+
+    return convolve
+
+
+def _packed(weight: Tensor, x: Tensor, layer: nn.Conv2d) -> Tensor:
+    stride, padding, dilation = _geometry(layer)
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, layer.groups, [*x.shape])
+
+
+def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights ``[O, I, k, k]`` as int8 in [-127, 127], and what they are multiplied by ``[O]``: their largest / 127."""
+    scale = weight.abs().amax((1, 2, 3)) / 127
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return (weight / scale.view(-1, 1, 1, 1)).round().to(torch.int8), scale
+
+
+def integer_convolution(conv: Conv) -> Convolve:
+    """That of uint8 maps up to ``LARGEST_INTEGER``: ``scale * (exact sum of integers) + bias`` in float32."""
+    layer, (weight, bias) = conv.layer, folded(conv)
+    integers, scale = quantised(weight)
+    geometry = _geometry(layer)
+    packed = torch.ops.onednn.qconv_prepack(integers, scale, 1.0, 0, *geometry, layer.groups, None)
+    zero = torch.zeros(layer.out_channels, dtype=torch.int32)
+    run = torch.ops.onednn.qconv2d_pointwise.default
+
+    def convolve(x: Tensor, onto: Tensor | None) -> Tensor:
+        x = x.contiguous(memory_format=CHANNELS_LAST)
+        out = run(x, 1.0, 0, packed, scale, zero, bias, *geometry, layer.groups, 1.0, 0, torch.float32, "none", [], "")
+        return out if onto is None else onto.add_(out)
+
+    return convolve
+
+
+def _geometry(layer: nn.Conv2d) -> tuple[list[int], list[int], list[int]]:
+    """Stride, padding, dilation."""
+    assert not isinstance(layer.padding, str), "the recorder leaves such layers as they are"
+    return list(layer.stride), list(layer.padding), list(layer.dilation)

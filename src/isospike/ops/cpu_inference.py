@@ -1,0 +1,137 @@
+"""``pointwise.py`` compiled: ``csrc/infer.c``, on maps whose memory is channels-last."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from isospike.errors import RunFailed
+from isospike.ops.cpu import MAX_LEVELS, CRule, _laid_out, _like_state, c_rule, compiled, data, library
+from isospike.ops.pointwise import Affine, Pointwise, Result, Span
+from isospike.ops.rule import IntegerRule
+
+BLOCK = 1024  # neurons that stay in the cache together: enough to hide what surrounds a loop
+SMALL = 1 << 14  # fewer elements than this are done before a second thread has woken up
+JOINS = {None: 0, "add": 1, "and": 2, "iand": 3}
+NOTHING, RULE, RECTIFIER = range(3)
+CHANNELS_LAST = torch.channels_last
+FLOAT = 4  # bytes
+
+
+class _CAffine(ctypes.Structure):
+    _fields_ = [("scale", ctypes.c_void_p), ("shift", ctypes.c_void_p), ("step", ctypes.c_int64)]
+
+
+class _CTerm(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("step", ctypes.c_int64),
+        ("bytes", ctypes.c_int64),
+        ("affine", _CAffine),
+    ]
+
+
+class _CPass(ctypes.Structure):
+    """``struct pass`` of the C source."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("T", "N", "block", "threads")),
+        *((name, _CTerm) for name in ("x", "y", "z")),
+        ("affine", _CAffine),
+        ("sum", ctypes.c_void_p),
+        ("sum_step", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("before", "after", "out")),
+        *((name, ctypes.c_int64) for name in ("out_bytes", "fires", "join")),
+        ("rule", CRule),
+    ]
+
+
+def can_run(spec: Pointwise, channels: int) -> bool:
+    """Whether the library is there and has room for this many channels and levels."""
+    lib = library()
+    if lib is None or channels > lib.isospike_pass_room():
+        return False
+    rule = None if spec.firing is None else spec.firing.rule
+    return rule is None or isinstance(rule, IntegerRule) or rule.levels <= MAX_LEVELS
+
+
+class CompiledPass:
+    """One operation, made ready to be called often.
+
+    Args:
+        spec: The operation, for which ``can_run`` says yes; all that it holds is float32.
+        channels: Channels of its maps.
+    """
+
+    def __init__(self, spec: Pointwise, channels: int) -> None:
+        self.spec, self.channels = spec, channels
+        self.rows = max(1, BLOCK // channels)
+        self.kept: list[Tensor] = []  # what the pointers below point at
+        self.template = _CPass(
+            block=self.rows * channels, out_bytes=1 if spec.integer else FLOAT, join=JOINS[spec.join]
+        )
+        for name in ("x", "y"):
+            self._fill(getattr(self.template, name).affine, getattr(spec, name))
+        self._fill(self.template.affine, spec.affine)
+        firing = spec.firing
+        self.sum_knows_steps = any(affine is not None and affine.knows_steps for affine in (spec.x, spec.y))
+        self.always_steps = spec.knows_steps or (firing is not None and firing.rule is not None)
+        self.dtype = torch.uint8 if spec.integer else torch.float32
+        self.run = compiled().isospike_pass
+        if firing is not None:
+            rule, decay, gain = firing
+            self.template.fires = RECTIFIER if rule is None else RULE
+            if rule is not None:
+                self.template.rule = c_rule(rule, decay, gain)
+
+    def _fill(self, c_affine: _CAffine, affine: Affine | None) -> None:
+        if affine is not None:
+            scale, shift = (rows.expand(-1, self.channels).repeat(1, self.rows) for rows in affine)
+            self.kept += [scale, shift]
+            c_affine.scale, c_affine.shift = scale.data_ptr(), shift.data_ptr()
+            c_affine.step = scale.shape[1] if affine.knows_steps else 0
+
+    def __call__(
+        self, span: Span, x: Tensor, y: Tensor | None = None, z: Tensor | None = None, v: Tensor | None = None
+    ) -> Result:
+        """As ``run_eager``."""
+        spec, call, (T, B, start, stateful) = self.spec, _CPass.from_buffer_copy(self.template), span
+        _, C, H, W = x.shape
+        call.N = N = B * C * H * W
+        # The tensors are named until the call is over: two of them may be copies in another memory order.
+        x = _point(call.x, x, N, B)
+        y = None if y is None else _point(call.y, y, N, B)
+        z = None if z is None else _point(call.z, z, N, B)
+        sum_steps = T if self.sum_knows_steps or call.x.step or call.y.step else 1
+        call.T = steps = T if self.always_steps or call.z.step else sum_steps
+        call.threads = torch.get_num_threads() if steps * N > SMALL else 1
+        if start and spec.knows_steps:
+            for c_affine in (call.x.affine, call.y.affine, call.affine):
+                _advance(c_affine, start)
+        out = torch.empty((steps * B, C, H, W), dtype=self.dtype, memory_format=CHANNELS_LAST)
+        call.out = out.data_ptr()
+        total = after = None
+        if spec.keeps_sum:
+            total = torch.empty((sum_steps * B, C, H, W), memory_format=CHANNELS_LAST)
+            call.sum, call.sum_step = total.data_ptr(), N if sum_steps > 1 else 0
+        if stateful and spec.firing is not None and spec.firing.rule is not None:
+            after = _like_state(x[:B].float().unsqueeze(0), spec.firing.rule)
+            v = None if v is None else _laid_out(v, torch.empty_like(after))
+            call.before, call.after = data(v), after.data_ptr()
+        if self.run(ctypes.byref(call)):
+            raise RunFailed("there is no memory left for the potentials of a layer: take a smaller batch")
+        return Result(out, total, after)
+
+
+def _point(term: _CTerm, x: Tensor, N: int, B: int) -> Tensor:
+    """Let a term of the call point at a map; returned is what must stay alive."""
+    if not x.is_contiguous(memory_format=CHANNELS_LAST):
+        x = x.contiguous(memory_format=CHANNELS_LAST)
+    term.data, term.bytes, term.step = x.data_ptr(), x.element_size(), N if len(x) > B else 0
+    return x
+
+
+def _advance(affine: _CAffine, start: int) -> None:
+    if affine.step:
+        affine.scale += start * affine.step * FLOAT
+        affine.shift += start * affine.step * FLOAT

@@ -1,0 +1,137 @@
+"""What stands between two convolutions at inference, as one operation: affines, a sum, neurons, a join.
+
+Here is what it means, in eager PyTorch; ``cpu_inference.py`` does the same in one pass over memory.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from isospike.ops.leaky_fire import leaky_fire
+from isospike.ops.rule import Rule
+
+JoinName = Literal["add", "and", "iand"]
+
+
+class Span(NamedTuple):
+    """The steps of one call: how many, of how many samples, and which of them is the first, counted from 0.
+
+    ``stateful``: neurons take up the potentials that they are given and hand out those behind the last step.
+    """
+
+    T: int
+    B: int
+    start: int = 0
+    stateful: bool = False
+
+
+class Affine(NamedTuple):
+    """``scale * x + shift`` per channel: both ``[1, C]``, or ``[steps, C]`` where every time step has its own."""
+
+    scale: Tensor
+    shift: Tensor
+
+    @property
+    def knows_steps(self) -> bool:
+        """Whether it differs from step to step."""
+        return len(self.scale) > 1
+
+    def __call__(self, x: Tensor, span: Span) -> Tensor:
+        """``x [T or 1, B, C, H, W]`` to the same shape, or to T steps where it knows them."""
+        rows = slice(span.start, span.start + span.T) if self.knows_steps else slice(1)
+        scale, shift = (values[rows, None, :, None, None] for values in self)
+        return scale * x + shift
+
+
+class Activation(NamedTuple):
+    """Neurons with the numbers that inference needs; ``rule`` None is the rectifier."""
+
+    rule: Rule | None
+    decay: float = 0.0
+    gain: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pointwise:
+    """``sum = x + y;  s = fire(sum);  out = join(s, z)``, with an affine behind x, y and the sum.
+
+    Args:
+        x: Affine of the first term.
+        y: Affine of the second.
+        affine: Affine of the sum, before the neurons.
+        firing: The neurons.
+        join: How ``out`` comes from s and z: their sum, ``s * z``, or ``(1 - s) * z``.
+        keeps_sum: Whether the sum, before its affine, is handed out as well.
+        integer: Whether ``out`` is uint8: spikes, or counts of them.
+    """
+
+    x: Affine | None = None
+    y: Affine | None = None
+    affine: Affine | None = None
+    firing: Activation | None = None
+    join: JoinName | None = None
+    keeps_sum: bool = False
+    integer: bool = False
+
+    @property
+    def knows_steps(self) -> bool:
+        """Whether an affine differs from step to step."""
+        return any(affine is not None and affine.knows_steps for affine in (self.x, self.y, self.affine))
+
+
+class Result(NamedTuple):
+    """``out``; the sum where it is kept; the potentials behind the last step where they were asked for."""
+
+    out: Tensor
+    sum: Tensor | None
+    v: Tensor | None
+
+
+def run_eager(
+    spec: Pointwise, span: Span, x: Tensor, y: Tensor | None = None, z: Tensor | None = None, v: Tensor | None = None
+) -> Result:
+    """The operation on maps ``[T*B, C, H, W]``, or ``[B, C, H, W]`` where a map is the same at every step.
+
+    Args:
+        spec: The operation.
+        span: The steps.
+        x: First term, float or uint8.
+        y: Second term.
+        z: What the neurons' output is joined with.
+        v: Potentials before the first step ``[B, ...]``, with levels in front where a rule has several; None: rest.
+    """
+    float_dtype = x.dtype if y is None or x.dtype.is_floating_point else y.dtype
+    if not float_dtype.is_floating_point:
+        float_dtype = torch.float32
+
+    def term(map_: Tensor, affine: Affine | None = None) -> Tensor:
+        steps = map_.to(float_dtype).unflatten(0, (-1, span.B))
+        return steps if affine is None else affine(steps, span)
+
+    total = term(x, spec.x) if y is None else term(x, spec.x) + term(y, spec.y)
+    out = total if spec.affine is None else spec.affine(total, span)
+    after = None
+    if spec.firing is not None:
+        out, after = _fire(spec.firing, out, span, v)
+    if z is not None:
+        out = _join(spec.join, out, term(z))
+    out = out.flatten(0, 1)
+    return Result(
+        out.to(torch.uint8) if spec.integer else out,
+        total.flatten(0, 1) if spec.keeps_sum else None,
+        after if span.stateful else None,
+    )
+
+
+def _fire(firing: Activation, x: Tensor, span: Span, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    if firing.rule is None:
+        return x.relu(), None
+    return leaky_fire(x.expand(span.T, *x.shape[1:]), v, decay=firing.decay, gain=firing.gain, rule=firing.rule)
+
+
+def _join(name: JoinName | None, s: Tensor, z: Tensor) -> Tensor:
+    if name == "add":
+        return s + z
+    return (s if name == "and" else 1 - s) * z

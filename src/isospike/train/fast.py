@@ -1,0 +1,65 @@
+"""A trained network compiled for ``evaluate``, on request with early exit."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from isospike.data import Augment, Dataset
+from isospike.inference import EarlyExit, Precision
+from isospike.models import SpikingResNet
+from isospike.train.distributed import World
+
+CALIBRATION_IMAGES = 1000  # the last ones of the training split
+
+
+class FastNetwork(nn.Module):
+    """Images to logits by the compiled network; with early exit it counts the time steps that were taken.
+
+    Args:
+        model: The trained network, on the device of the test.
+        precision: See ``SpikingResNet.compile_for_inference``.
+    """
+
+    def __init__(self, model: SpikingResNet, precision: str) -> None:
+        super().__init__()
+        self.net, self.T = model.compile_for_inference(cast(Precision, precision)), model.T  # others are refused
+        self.early: EarlyExit | None = None
+        self.agreement, self.calibrated_on = 1.0, 0
+        self.steps = self.images = 0
+
+    def calibrate(
+        self, agreement: float, dataset: Dataset, augment: Augment, *, batch_size: int, device: torch.device
+    ) -> None:
+        """Exit early, with a margin at which this share of training images keeps the class that all steps give it.
+
+        The test images play no part in it. The network has seen the training images, so it may be surer of them.
+        """
+        order = torch.arange(len(dataset.train))[-CALIBRATION_IMAGES:].split(batch_size)
+        batches = (augment.test(images.to(device)) for images in dataset.train.batches(order, 0))
+        self.early = EarlyExit.calibrated(self.net, batches, agreement)
+        self.agreement, self.calibrated_on = agreement, sum(map(len, order))
+
+    def forward(self, x: Tensor, *, per_step: bool = False) -> Tensor:
+        """Images ``[B, C, H, W]`` to logits, per step as the model; of early exit there is one for all steps."""
+        if self.early is None:
+            return self.net(x, per_step=per_step)
+        logits, steps = self.early(x)
+        self.steps, self.images = self.steps + int(steps.sum()), self.images + len(steps)
+        return logits.unsqueeze(0) if per_step else logits
+
+    def facts(self, world: World) -> dict[str, Any]:
+        """For the record of the test: precision, and with early exit its margin and the average number of steps."""
+        facts: dict[str, Any] = {"precision": self.net.precision}
+        if self.early is None:
+            return facts
+        steps, images = world.sum(torch.tensor([self.steps, self.images], device=world.device)).tolist()
+        return facts | {
+            "early_exit": {
+                "agreement": self.agreement,
+                "calibration": f"the last {self.calibrated_on} training images",
+                "margin": self.early.margin,
+                "average_T": steps / images,
+                "T": self.T,
+            }
+        }

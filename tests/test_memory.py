@@ -1,0 +1,152 @@
+"""Modes of memory: the same gradients from less; and the planner, which knows before."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import isospike as iso
+from isospike.errors import ConfigError, UnknownName
+from isospike.layers import MEMORY, recomputed
+from isospike.train.memory import keep_freed_memory, return_freed_memory
+from isospike.train.plan import Plan, available_memory, check_fits, plan_training
+
+PEAK = """
+import json, sys, torch, torch.nn.functional as F
+import isospike as iso
+from isospike.train.memory import keep_freed_memory, peak_memory_mb, return_freed_memory
+name, memory, batch, T = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+torch.set_num_threads(1)
+keep_freed_memory() if memory == "fast" else return_freed_memory()
+cpu = torch.device("cpu")
+F.conv2d(torch.randn(1, 3, 8, 8), torch.randn(3, 3, 3, 3))
+before = peak_memory_mb(cpu)
+model = iso.create_model(name, T=T)
+model.memory = memory
+for _ in range(2):
+    F.cross_entropy(model(torch.randn(batch, 3, 32, 32)), torch.randint(0, 10, (batch,))).backward()
+    model.zero_grad()
+print(json.dumps(peak_memory_mb(cpu) - before))
+"""
+
+
+def gradients(model, x, memory, backend):
+    model.memory = memory
+    model.zero_grad()
+    buffers = {k: v.clone() for k, v in model.named_buffers()}
+    with iso.use_backend(backend):
+        loss = F.cross_entropy(model(x), torch.arange(len(x)))
+    loss.backward()  # outside: what is computed anew runs on the backend of the forward
+    after = {k: v.clone() for k, v in model.named_buffers()}
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    return loss.detach(), [p.grad.clone() for p in model.parameters()], after
+
+
+@pytest.mark.parametrize("topology", iso.TOPOLOGIES)
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_gradients_have_the_same_bits_and_statistics_move_once(topology, backend):
+    torch.manual_seed(0)
+    model = iso.create_model(f"{topology}_resnet20", T=2)
+    x = torch.randn(4, 3, 16, 16)
+    loss, grads, after = gradients(model, x, "lean", backend)
+    for memory in MEMORY:
+        loss_too, grads_too, after_too = gradients(model, x, memory, backend)
+        assert torch.equal(loss, loss_too)
+        assert all(torch.equal(a, b) for a, b in zip(grads, grads_too, strict=True))
+        assert all(torch.equal(after[key], after_too[key]) for key in after)
+    assert any(not torch.equal(after[key], value) for key, value in model.named_buffers())
+
+
+@pytest.mark.parametrize("reach", ["fusion", "global"])
+def test_links_between_stages_are_no_obstacle(reach):
+    torch.manual_seed(0)
+    model = iso.create_model("ms_resnet20", T=2, reach=reach)
+    x = torch.randn(4, 3, 16, 16)
+    _, grads, _ = gradients(model, x, "fast", "auto")
+    for memory in ("lean", "leanest"):
+        _, grads_too, _ = gradients(model, x, memory, "auto")
+        for a, b in zip(grads, grads_too, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_stretch_runs_again_once_per_backward_and_never_in_eval():
+    runs = []
+
+    def stretch(x):
+        runs.append(torch.is_grad_enabled())
+        return x.sin().exp()
+
+    x = torch.randn(5, requires_grad=True)
+    y = recomputed(stretch, x)
+    y.sum().backward(retain_graph=True)
+    assert torch.equal(x.grad, torch.autograd.grad(x.sin().exp().sum(), x)[0])
+    assert len(runs) == 2
+    y.sum().backward()
+    assert len(runs) == 3
+    with torch.autocast("cpu", torch.bfloat16):
+        product = recomputed(lambda x: (x @ x).sin(), torch.randn(4, 4, requires_grad=True))
+    assert product.dtype == torch.bfloat16
+    product.float().sum().backward()
+
+
+def test_an_unknown_mode_is_answered():
+    model = iso.create_model("ms_resnet8")
+    with pytest.raises(UnknownName, match="unknown memory 'leaner'; nearest: lean, leanest"):
+        model.memory = "leaner"
+    assert model.memory == "fast"
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("name", "memory", "batch", "T"),
+    [("ms_resnet20", "fast", 48, 4), ("sew_resnet20", "lean", 64, 4), ("ms_resnet56", "leanest", 24, 4)],
+)
+def test_the_planner_is_within_15_percent_of_a_real_process(name, memory, batch, T):
+    command = [sys.executable, "-c", PEAK, name, memory, str(batch), str(T)]
+    measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) * 1e6
+    plan = plan_training(iso.create_model(name, T=T), batch=batch, size=32, memory=memory, moments=0)
+    assert abs(plan.total / measured - 1) < 0.15
+
+
+def test_planning_leaves_the_model_as_it_is_and_grows_with_the_batch():
+    model = iso.create_model("ms_resnet8", T=2)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    small, large = (plan_training(model, batch=batch, size=32, memory="fast") for batch in (8, 16))
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert model.memory == "fast"
+    assert large.alive > 1.7 * small.alive
+    assert (
+        large.weights
+        == small.weights
+        == 2 * 4 * sum(p.numel() for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
+    )
+
+
+@pytest.mark.compiled
+def test_leaner_modes_take_less():
+    model = iso.create_model("ms_resnet110", T=2)
+    fast, lean, leanest = (
+        plan_training(model, batch=16, size=16, memory=name, keeps_freed=False).alive for name in MEMORY
+    )
+    assert leanest < 0.9 * lean
+    assert lean < 0.3 * fast
+
+
+def test_a_run_that_does_not_fit_is_refused_with_what_would():
+    plans = {name: Plan(name, 0.0, alive, 1.0) for name, alive in zip(MEMORY, (9e9, 4e9, 2e9), strict=True)}
+    check_fits(plans, "fast", 10e9)
+    with pytest.raises(ConfigError, match=r"needs about 9.0 GB .* 5.0 GB are free: with train.memory=lean .* 4.0 GB"):
+        check_fits(plans, "fast", 5e9)
+    with pytest.raises(ConfigError, match=r"2.0 GB are free: take a smaller train.batch_size"):
+        check_fits(plans, "leanest", 2e9)
+    assert 1e8 < available_memory(torch.device("cpu")) < 1e14
+
+
+def test_the_allocator_can_be_told_either_way():
+    assert keep_freed_memory()
+    assert return_freed_memory()

@@ -1,0 +1,103 @@
+"""The compiled pass gives the bits of its eager form, on numbers whose products and sums are exact."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from isospike.ops import FireRule, IntegerRule, cpu
+from isospike.ops.cpu_inference import CompiledPass, can_run
+from isospike.ops.pointwise import Activation, Affine, Pointwise, Span, run_eager
+
+pytestmark = pytest.mark.compiled
+RULES = {
+    "if": FireRule(),
+    "strict": FireRule(strict=True, v_threshold=0.5, reset="subtract"),
+    "reset": FireRule(v_reset=-0.25),
+    "levels": FireRule(v_threshold=0.5, higher=(1.5, 2.5)),
+    "integer": IntegerRule(levels=4),
+    "relu": None,
+}
+
+
+def dyadic_map(samples, channels):
+    x = torch.randint(-64, 129, (samples, channels, 3, 5)) / 64
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def counts(samples, channels, largest=1):
+    x = torch.randint(0, largest + 1, (samples, channels, 3, 5), dtype=torch.uint8)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def affine(steps, channels):
+    return Affine(torch.randint(-64, 65, (steps, channels)) / 64, torch.randint(-64, 65, (steps, channels)) / 64)
+
+
+def assert_same(spec, span, *maps, v=None):
+    assert can_run(spec, maps[0].shape[1])
+    results = CompiledPass(spec, maps[0].shape[1])(span, *maps, v=v), run_eager(spec, span, *maps, v=v)
+    for compiled, eager in zip(*results, strict=True):
+        assert (compiled is None) == (eager is None)
+        if eager is not None:
+            assert compiled.dtype == eager.dtype
+            assert torch.equal(compiled, eager)
+    return results[0]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("channels", [1, 3, 16, 600, 1500])
+@pytest.mark.parametrize(("T", "B"), [(1, 2), (4, 3)])
+def test_neurons_on_sums(rule, channels, T, B):
+    firing = Activation(RULES[rule], 0.25, 0.5)
+    for x_rows, y_rows, keeps in product((B, T * B), (None, B, T * B), (False, True)):
+        y = None if y_rows is None else dyadic_map(y_rows, channels)
+        spec = Pointwise(firing=firing, keeps_sum=keeps, integer=rule != "relu")
+        assert_same(spec, Span(T, B), dyadic_map(x_rows, channels), y)
+
+
+@pytest.mark.parametrize("where", ["x", "y", "affine"])
+@pytest.mark.parametrize("steps", [1, 6])
+@pytest.mark.parametrize("firing", [None, Activation(RULES["if"], 0.25), Activation(None)])
+def test_affines_of_all_steps_or_of_each(where, steps, firing):
+    spec = Pointwise(firing=firing, keeps_sum=True, **{where: affine(steps, 5)})
+    for x_rows, y_rows in product((2, 8), repeat=2):
+        assert_same(spec, Span(4, 2, start=2), dyadic_map(x_rows, 5), dyadic_map(y_rows, 5))
+
+
+@pytest.mark.parametrize("join", ["add", "and", "iand"])
+@pytest.mark.parametrize("rule", ["if", "reset", None])
+@pytest.mark.parametrize("integer", [False, True])
+def test_joins_with_spikes_in_either_type(join, rule, integer):
+    firing = None if rule is None else Activation(RULES[rule], 0.5)
+    spec = Pointwise(firing=firing, join=join, integer=integer)
+    for z_rows in (3, 6):
+        for z in (counts(z_rows, 7), counts(z_rows, 7).float()):
+            x = counts(6, 7) if firing is None else dyadic_map(6, 7)
+            assert_same(spec, Span(2, 3), x, None, z)
+
+
+def test_a_map_in_another_memory_order_is_put_in_order():
+    spec = Pointwise(firing=Activation(RULES["if"], 0.25), join="add")
+    x, z = torch.randint(-64, 129, (4, 6, 3, 5)) / 64, counts(4, 6).contiguous()
+    assert not x.is_contiguous(memory_format=torch.channels_last)
+    assert_same(spec, Span(2, 2), x, None, z)
+
+
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule is not None])
+def test_steps_in_two_halves_are_the_steps_at_once(rule):
+    spec = Pointwise(firing=Activation(RULES[rule], 0.5))
+    x = dyadic_map(8, 5)
+    whole = CompiledPass(spec, 5)(Span(4, 2), x).out
+    first = assert_same(spec, Span(2, 2, stateful=True), x[:4])
+    second = assert_same(spec, Span(2, 2, 2, stateful=True), x[4:], v=first.v)
+    assert torch.equal(torch.cat([first.out, second.out]), whole)
+
+
+def test_what_there_is_no_room_for_is_said(monkeypatch):
+    assert can_run(Pointwise(), 4096)
+    assert not can_run(Pointwise(), 4097)
+    assert not can_run(Pointwise(firing=Activation(FireRule(higher=tuple(range(2, 19))))), 3)
+    monkeypatch.setattr("isospike.ops.cpu_inference.library", lambda: None)
+    assert not can_run(Pointwise(), 3)
+    assert cpu.library() is not None
