@@ -16,7 +16,7 @@ from isospike.bench.cells import EXACT_LIF, Cell
 from isospike.bench.compare import Check, alike, closely, exactly
 from isospike.bench.contestants import Contestant, Setting
 from isospike.bench.describe import describe, fire_tensors, network_tensors
-from isospike.bench.worker import Worker
+from isospike.bench.worker import GIVES_BACK, Worker
 from isospike.errors import RunFailed
 from isospike.models import create_model
 
@@ -60,12 +60,16 @@ def measure_cell(cell: Cell, competing: Sequence[Contestant], plan: Plan) -> Row
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         job = _job(cell, plan.device, folder / "tensors.pt")
+        by_name = {contestant.name: contestant for contestant in competing}
         rows, workers = _start(job, competing, plan, stack)
         seconds = interleaved(workers, plan.repeats, plan.seconds)
         for row in rows:
             row["seconds"] = summary(seconds[row["name"]])
-            row["peak_memory_mb"] = workers[row["name"]].memory()
-        equality = _equality(cell, rows, workers, folder, job, {c.name: c for c in competing}, plan)
+        equality = _equality(cell, rows, workers, folder, job, by_name, plan)
+        for worker in workers.values():
+            worker.close()  # the peaks need the room
+        for row in (row for row in rows if row["role"] != "floor"):
+            row["peak_memory_mb"] = _peak({**job, "setting": row["setting"]}, by_name[row["name"]], plan)
     facts = asdict(cell)
     return {**facts, "device": plan.device, "contestants": rows, "equality": equality}
 
@@ -140,6 +144,15 @@ def _trial(
     if all("error" in one for one in found):
         raise RunFailed(found[0]["error"])
     return found
+
+
+def _peak(job: Mapping[str, Any], contestant: Contestant, plan: Plan) -> float:
+    """Peak megabytes of two runs, in a process in which nothing else was done."""
+    with Worker(contestant.name, contestant.command, plan.threads, GIVES_BACK) as worker:
+        worker.prepare(job)
+        for _ in range(2):
+            worker.run()
+        return worker.memory()
 
 
 def _equality(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isospike.bench.measure import Row, summary
+from isospike.bench.worker import GIVES_BACK, KEEPS
 
 COLUMNS = ("contestant", "time, ms", "quartiles", "images/s", "MB", "of floor", "speed-up")
 WORKS = {
@@ -101,8 +102,8 @@ def header_lines(result: Mapping[str, Any]) -> list[str]:
         f"{header['command']}: {header['started'][:10]}, {where}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
         "medians of interleaved turns, each contestant in a process of its own; speed-up is that over the first peer; "
-        "MB is the peak of memory above that before the network was built; glibc keeps freed memory for all alike "
-        "(MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_=2147483647)",
+        "MB is the peak of memory above that before the network was built, in a process of its own where glibc gives "
+        f"back what is freed ({_variables(GIVES_BACK)}); where times were taken it keeps it ({_variables(KEEPS)})",
     ]
 
 
@@ -127,6 +128,10 @@ def _setting(setting: Mapping[str, Any]) -> str:
     words += ["compiled"] if setting.get("compile") else []
     words += [setting["implementation"]] if setting.get("implementation") else []
     return ", ".join(words)
+
+
+def _variables(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _ms(seconds: float) -> str:

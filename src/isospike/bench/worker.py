@@ -7,13 +7,15 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from isospike.errors import RunFailed
 
-# glibc keeps what is freed, as `isospike train` has it (train/memory.py): for every contestant alike, times and peaks.
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
+# How glibc allocates, for every contestant alike. Times: what is freed is kept, as `isospike train` has it
+# (train/memory.py). Peaks: every tensor is mapped by itself and given back, so that no gap between two is counted.
+KEEPS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 class Worker:
@@ -23,12 +25,15 @@ class Worker:
         name: What messages call it.
         command: Starts it; it answers as ``peers/serve.py`` says.
         threads: Of its processor.
+        allocator: Environment variables of its allocator.
     """
 
-    def __init__(self, name: str, command: Sequence[str], threads: int) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], threads: int, allocator: Mapping[str, str] = MappingProxyType(KEEPS)
+    ) -> None:
         self.name = name
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the process runs
-        environment = {**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": str(threads)}
+        environment = {**os.environ, **allocator, "OMP_NUM_THREADS": str(threads)}
         pipe = subprocess.PIPE
         try:
             self._process = subprocess.Popen(
