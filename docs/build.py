@@ -1,4 +1,4 @@
-"""Writes what the architecture pages take from the code, and the figures: ``python docs/build.py``.
+"""Writes what the pages take from the code and from logs of the bench, and the figures: ``python docs/build.py``.
 
 Only what stands between ``<!-- generated: SECTION WORDS -->`` and ``<!-- end -->`` is rewritten; the rest of a page is
 written by hand. A topology without a page gets a skeleton. Where a preset comes from, the code cannot know:
@@ -16,6 +16,8 @@ import torch
 import yaml
 
 import isospike as iso
+from isospike.bench.saved import read_result
+from isospike.bench.saved import render as bench_tables
 from isospike.drawing import carried, draw_unit
 from isospike.models.bodies import BODIES, NETS, STEMS, Layout
 from isospike.recipes import describe_recipe, list_recipes, load_recipe
@@ -24,6 +26,7 @@ from isospike.residual import NormInit, Topology
 
 PAGES = Path(__file__).parent / "architectures"
 SOURCES = PAGES / "sources.yaml"
+LOGS = Path(__file__).parent.parent / "benchmarks" / "logs"
 INDEX = "README.md"
 TO_WRITE = "(to be written)"
 UNSAID = "(source to be said in sources.yaml)"
@@ -251,12 +254,18 @@ def topologies() -> str:
     return table(heading, rows)
 
 
+def bench(log: str) -> str:
+    """Tables of a result that ``isospike bench`` saved in ``benchmarks/logs``."""
+    return bench_tables(read_result(LOGS / log)).rstrip()
+
+
 SECTIONS: dict[str, Callable[..., str]] = {
     "presets": presets,
     "figures": figures,
     "models": models,
     "recipes": recipes,
     "topologies": topologies,
+    "bench": bench,
 }
 
 
@@ -276,6 +285,9 @@ def generate() -> dict[Path, str]:
     for name in iso.TOPOLOGIES:
         listed = " ".join(iso.list_models(f"{name}_resnet*")[:4])
         texts.setdefault(PAGES / page_of(name), SKELETON.format(name=name, models=listed))
+    performance = PAGES.parent / "performance.md"
+    if performance.exists():
+        texts[performance] = performance.read_text(encoding="utf-8")
     files = {page: render(text) for page, text in texts.items()}
     for name in iso.TOPOLOGIES:
         files[PAGES / "figures" / f"{name}.svg"] = draw_unit(iso.TOPOLOGIES[name]) + "\n"

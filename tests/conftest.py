@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from isospike.ops.cpu import library
 # Triton decides when it is imported whether its kernels are compiled or run in Python.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# Whichever browser is here; its engine is the same.
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 # Two test processes share two cores; one thread each also makes every sum the same from run to run.
 torch.set_num_threads(1)
@@ -29,11 +33,12 @@ def real_data() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this machine cannot run: it has no real images, no Triton, or had no C compiler."""
+    """Leave out what this machine cannot run: it has no real images, browser or Triton, or had no C compiler."""
     absent = {
         "data": not os.environ.get("ISOSPIKE_DATA"),
         "compiled": library() is None,
         "triton": importlib.util.find_spec("triton") is None,
+        "browser": BROWSER is None,
     }
     left_out = [i for i in items if any(missing and i.get_closest_marker(what) for what, missing in absent.items())]
     items[:] = [item for item in items if item not in left_out]

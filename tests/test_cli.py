@@ -44,7 +44,7 @@ def test_the_surface_is_what_the_documentation_says():
     commands = typer.main.get_command(cli.app).commands
     surface = {name: sorted(o for p in c.params for o in p.opts if o.startswith("--")) for name, c in commands.items()}
     assert surface == {
-        "models": ["--json"],
+        "models": ["--json", "--memory"],
         "train": ["--data-dir", "--device", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set"],
         "eval": [
             "--checkpoint",
@@ -59,8 +59,16 @@ def test_the_surface_is_what_the_documentation_says():
         "energy": ["--checkpoint", "--data-dir", "--device", "--images", "--json", "--layers", "--table"],
         "predict": ["--checkpoint", "--device", "--json"],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--json", "--probes", "--seed"],
-        "report": [],
-    }
+        "bench": [
+            *("--T", "--batch", "--compile", "--device", "--json", "--markdown", "--model", "--out", "--peer"),
+            *("--peer-env", "--precision", "--repeats", "--seconds", "--setup", "--suite", "--work"),
+        ],
+        "report": ["--figures", "--out"],
+        "sweep": [
+            "--data-dir", "--depths", "--device", "--figures", "--jobs", "--json", "--out", "--recipe", "--resume",
+            "--seeds", "--set", "--topologies",
+        ],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["models", "--help"], ["--version"]])
@@ -87,7 +95,8 @@ def test_models_as_a_table_and_as_json(capsys):
 def test_a_run_leaves_its_folder(run):
     names = {path.name for path in run.iterdir()}
     assert names == {
-        "config.yaml", "env.json", "metrics.jsonl", "checkpoints", "model.safetensors", "analysis", "report.html",
+        "config.yaml", "env.json", "metrics.jsonl", "flow.jsonl", "checkpoints", "model.safetensors", "analysis",
+        "report.html",
     }  # fmt: skip
     environment = json.loads((run / "env.json").read_text())
     assert environment["command"].startswith("isospike train --recipe digits_ms_resnet20")
@@ -143,6 +152,8 @@ def test_energy_of_a_run(run, capsys):
     assert 0 < found["spikes_per_neuron"] < 2
     flow = RunFolder(run).read_analysis("flow")
     assert (flow["samples"], flow["T"], len(flow["units"])) == (100, 2, 3)
+    raster = RunFolder(run).read_analysis("raster")
+    assert (raster["T"], raster["of"], raster["guess"] in "0123456789") == (2, len(flow["neurons"]), True)
     call("energy", run, "--images", 50, "--layers", "--table", "45nm_int8")
     said = capsys.readouterr().out
     for part in ("per image of 50 test images of digits", "projections", "stages.1.0.branch.conv1", "binary",
@@ -189,7 +200,7 @@ def test_analyze_a_run_and_show_it_in_the_report(run, capsys):
     call("analyze", run, "--batch", 6, "--probes", 2)
     said = capsys.readouterr().out
     assert said.startswith("ms_resnet8, last checkpoint, T=2, 6 test images of digits, 2 probes per unit, seed 0\n")
-    assert "log10 of the product of phi: " in said
+    assert "log10 of the product of all phi: " in said
     result = RunFolder(run).read_analysis("isometry")
     assert result["verdict"]["text"] in said
     assert [unit["stage"] for unit in result["units"]] == [1, 2, 3]
@@ -339,6 +350,7 @@ MISTAKES = {
     ("analyze", "."): ". is not a run folder: it holds no config.yaml",
     ("analyze", "ms_resnet8", "--probes", "0"): "probes must be at least 1, got 0",
     ("analyze", "ms_resnet8", "--batch", "0"): "--batch is a number of images, at least 1, got 0",
+    ("report", "nowhere", "elsewhere"): "nowhere is not a run folder",
     ("report", "nowhere"): "nowhere is not a run folder",
     ("energy", "runs/nowhere"): "runs/nowhere is not a run folder",
     ("energy", "ms_resnt20"): "unknown model 'ms_resnt20'; nearest: ms_resnet20",

@@ -57,7 +57,13 @@ def test_two_processes_train_as_one_at_the_same_joint_batch(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert numbers(one, "step") == numbers(two, "step")
     assert numbers(one, "epoch") == numbers(two, "epoch")
-    assert RunFolder(two).read_analysis("test")["images"] == 27
+    tests = [RunFolder(run).read_analysis("test") for run in (one, two)]
+    assert tests[0]["images"] == tests[1]["images"] == 27
+    assert tests[0]["accuracy_after"] == tests[1]["accuracy_after"]
+    wrong = [RunFolder(run).read_analysis("confused")["images"] for run in (one, two)]
+    assert {image["index"] for image in wrong[0]} == {image["index"] for image in wrong[1]}
+    assert len(wrong[0]) == min(24, 27 - round(27 * tests[0]["accuracy"]))
+    assert [json.loads(line)["step"] for line in (two / "flow.jsonl").read_text().splitlines()] == [1]
 
 
 @pytest.mark.dist

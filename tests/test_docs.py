@@ -48,9 +48,11 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path, monkeypatch):
             words += ["--set", "data={kind: synthetic, train: 200, test: 10}", "--max-steps", "1"]
         if "--recipe" in words:
             words += ["--set", "model.name=ms_resnet8", "--set", "model.T=2", "--set", "train.epochs=3"]
+        if words[0] == "sweep":
+            words += ["--depths", "8,14", "--seeds", "0", "--set", "train.epochs=1", "--set", "model.T=2"]
         call(*words)
         seen.append(words[0])
-    assert set(seen) == {"models", "train", "eval", "energy", "predict", "analyze", "report"}
+    assert set(seen) == {"models", "train", "eval", "energy", "predict", "analyze", "report", "sweep"}
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
 
 

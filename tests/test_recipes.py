@@ -17,7 +17,7 @@ from isospike.train.distributed import World
 PREFIXES = {"digits": "digits", "cifar10": "cifar10", "cifar100": "cifar100", "folder": "imagenet"}
 # Recipes to be compared with each other.
 COMPARED = (
-    r"digits_\w+",
+    r"digits_\w+_resnet\d+",
     r"cifar10_(?!ds_)\w+_resnet(20|56)",
     r"cifar10_ds_\w+",
     r"imagenet_vanilla_resnet\d+_if|imagenet_sew_\w+",
@@ -47,9 +47,13 @@ def test_every_recipe_says_source_command_time_and_result(recipe):
     text = describe_recipe(recipe)
     for word in ("source", "command", "time", "result"):
         assert f"\n{word} " in text, word
-    assert f"isospike train --recipe {recipe}" in text
     config = load_recipe(recipe)
     assert config.recipe == recipe
+    if recipe.endswith("_sweep"):  # of networks that the command names
+        assert f"isospike sweep --recipe {recipe}" in text
+        assert recipe == f"{PREFIXES[config.data.kind]}_sweep"
+        return
+    assert f"isospike train --recipe {recipe}" in text
     assert re.fullmatch(rf"{PREFIXES[config.data.kind]}_{config.model.name}(_[a-z0-9]+)?", recipe)
 
 

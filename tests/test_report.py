@@ -1,120 +1,28 @@
+"""The report of one run: what it shows, that nothing foreign gets out of its quotes, and what it says of damage."""
+
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
-import torch
 import vl_convert
 
-import isospike as iso
 from isospike.config import parse_yaml, read_config
-from isospike.errors import ConfigError, MissingExtra
+from isospike.errors import MissingExtra
 from isospike.report import page, write_report
 from isospike.report.charts import MAX_POINTS, heat_map, line_chart, thin
 from isospike.report.sections import SECTIONS
 from isospike.run_folder import RunFolder, write_json
-
-HOSTILE = "</script><script>alert(1)</script><b>&\"'"
-CONFIG = """
-recipe: trial
-model: {name: ms_resnet8}
-data: {kind: digits}
-optim: {kind: sgd, lr: 0.1}
-schedule: {kind: constant}
-train: {epochs: 2, batch_size: 32}
-"""
-
-
-def isometry_result(phis=(1.0, 1.25, 0.875), error=0.25):
-    """As ``isospike analyze`` writes it."""
-
-    def interval(value):
-        return {"value": value, "low": value - error, "high": value + error}
-
-    units = [
-        {"name": HOSTILE, "index": n, "phi": interval(phi), "varphi": interval(0.5), "expected": None}
-        for n, phi in enumerate(phis, start=1)
-    ]
-    units[-1]["expected"] = {"phi": 0.8, "varphi": 0.4}
-    said = {"rule": "trains", "text": f"trains {HOSTILE}", "reason": HOSTILE}
-    return {
-        "model": HOSTILE, "checkpoint": HOSTILE, "images": HOSTILE, "T": 4, "batch": 8, "probes": 4, "seed": 0,
-        "verdict": {**said, "notes": [{**said, "text": "a note"}]}, "log10_product": interval(0.1), "units": units,
-        "gradients": {"loss": 2.0, "inputs": {"a": 0.1, HOSTILE: 0.2}, "weights": {"w": 0.3, "v": 0.0}},
-    }  # fmt: skip
-
-
-def make_run(folder, *, steps=40, classes=("a", "b", HOSTILE), torn=False, tested=True, analyzed=False):
-    run = RunFolder(folder)
-    config = read_config({**parse_yaml(CONFIG, "x"), "recipe": HOSTILE}, "x")
-    run.create(config, {"cpu": HOSTILE, "packages": {"torch": "2"}, "gpu": None})
-    lines = []
-    for step in range(1, steps + 1):
-        record = {"kind": "step", "split": "train", "epoch": 1, "step": step, "loss": 2 / step, "accuracy": 0.5}
-        record |= {
-            "lr": 0.1,
-            "grad_norm": 1 / step,
-            "images_per_s": 100.0,
-            "peak_memory_mb": 50.0,
-            "seconds": step * 90.0,
-        }
-        lines.append(record)
-    for split in ("train", "test"):
-        if steps:
-            lines.append({"kind": "epoch", "split": split, "epoch": 1, "step": steps, "loss": 0.5, "accuracy": 0.75})
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    run.metrics.write_text(text + ('{"kind": "st' if torn else ""))
-    write_json(run.analysis("data"), {"name": HOSTILE, "classes": list(classes), "note": "JPEG copy"})
-    if tested:
-        K = len(classes)
-        matrix = [[8 if row == column else int(column == 0) for column in range(K)] for row in range(K)]
-        result = {"images": 26, "checkpoint": "last", "accuracy": 0.9, "classes": list(classes), "confusion": matrix}
-        write_json(run.analysis("test"), result)
-    if analyzed:
-        write_json(run.analysis("isometry"), isometry_result())
-    return run
-
-
-class Page(HTMLParser):
-    """Headings, charts, and all that a browser would fetch or run."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.headings, self.specs, self.fetched, self.scripts, self.text = [], [], [], 0, ""
-        self._inside = None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self._inside = tag
-        if tag == "script":
-            self.scripts += "type" not in attributes
-            self._inside = attributes.get("type", "script")
-        self.fetched += [v for k, v in attributes.items() if k in ("src", "href") and not v.startswith(("#", "data:"))]
-
-    def handle_endtag(self, tag):
-        self._inside = None
-
-    def handle_data(self, data):
-        if self._inside == "h2":
-            self.headings.append(data)
-        elif self._inside == "application/json":
-            self.specs.append(json.loads(data))
-        elif self._inside != "script":
-            self.text += data
-
-
-def read(run):
-    return Page(run.report.read_text())
+from report_runs import CONFIG, HOSTILE, PIXEL, isometry_result, make_run, measure, read
 
 
 def test_every_section_renders_and_nothing_is_fetched(tmp_path):
     run = make_run(tmp_path / "run")
     write_report(run)
     found = read(run)
-    assert found.headings == ["Summary", "Curves", "Confusion", "Configuration", "Environment"]
+    assert found.headings[:4] == ["Summary", "Curves", "Confusion", "Accuracy against T"]
+    assert found.headings[4:] == ["Architecture", "Configuration", "Environment"]
     assert found.fetched == []
-    assert len(found.specs) == 6
+    assert len(found.specs) == 7
     for figure in ("75.00%", "JPEG copy", "1 h 00 min", "50 MB", "26 test images"):
         assert figure in found.text
     assert run.report.stat().st_size < 1_500_000
@@ -143,15 +51,18 @@ def test_isometry_has_a_verdict_and_charts_along_depth(tmp_path):
     run = make_run(tmp_path / "run", analyzed=True)
     write_report(run)
     found = read(run)
-    assert found.headings == ["Summary", "Curves", "Confusion", "Isometry", "Configuration", "Environment"]
+    assert found.headings[2:5] == ["Confusion", "Accuracy against T", "Isometry"]
     for part in (f"trains {HOSTILE}.", "a note.", "T=4, 8 ", "4 probes per unit"):
         assert part in found.text
-    phi, varphi, product, inputs, weights = [spec["data"]["values"] for spec in found.specs[6:]]
+    phi, varphi, product, inputs, weights = [spec["data"]["values"] for spec in found.specs[7:]]
     assert phi[1] == {"x": 2, "value": 1.25, "low": 1.0, "high": 1.5, "series": "measured"}
-    assert found.specs[6]["layer"][0]["mark"]["type"] == "area"
+    assert found.specs[7]["layer"][0]["mark"]["type"] == "area"
     assert phi[3] == {"x": 3, "value": 0.8, "series": "theory"}
     assert varphi[3] == {"x": 3, "value": 0.4, "series": "theory"}
-    assert [(p["x"], round(p["value"], 6)) for p in product] == [(1, 0.038918), (2, 0.038918), (3, -0.057992)]
+    assert [(p["x"], round(p["value"], 6)) for p in product] == [
+        *[(1, 0.038918), (2, 0.038918), (3, -0.057992)],
+        *[(1, -0.057992), (3, -0.057992)],  # without the unit that changes the shape
+    ]
     assert [p["value"] for p in inputs] == [0.1, 0.2]
     assert [(p["x"], p["value"]) for p in weights] == [(1, 0.3)]  # 0 has no place on a logarithmic axis
 
@@ -164,7 +75,7 @@ def test_isometry_without_intervals_or_behind_a_dead_unit(tmp_path):
     run = make_run(tmp_path / "run")
     write_json(run.analysis("isometry"), {**result, "log10_product": None})
     write_report(run)
-    specs = read(run).specs[6:]
+    specs = read(run).specs[7:]
     assert [len(spec["data"]["values"]) for spec in specs] == [4, 4, 1, 1]
     assert all(vl_convert.vegalite_to_svg(spec).startswith("<svg") for spec in specs)
 
@@ -182,22 +93,10 @@ def test_firing_and_energy_where_they_were_measured(tmp_path):
     """Real results under hostile names; every chart draws, and nothing but a number is put in unescaped."""
     run = make_run(tmp_path / "run")
     for name, steps in (("ms_resnet8", 2), ("ds_resnet8", 2), ("ms_resnet8", 9)):
-        images = torch.randn(2, 3, 32, 32)
-        network = iso.create_model(name, T=steps)
-        with iso.watch(network) as seen:
-            network(images)
-        facts = {"data": HOSTILE, "note": HOSTILE, "checkpoint": HOSTILE}
-        energy = iso.measure_energy(network, images).as_dict()
-        energy["table"] |= {"name": HOSTILE, "source": HOSTILE}
-        energy["groups"][HOSTILE] = energy["groups"]["stem"]
-        energy["layers"][0]["layer"] = HOSTILE
-        flow = seen.flow().as_dict()
-        flow["neurons"][0]["name"] = flow["units"][0]["name"] = HOSTILE
-        write_json(run.analysis("energy"), {**facts, **energy})
-        write_json(run.analysis("flow"), {**facts, **flow})
+        energy, flow = measure(run, name, steps)
         write_report(run)
         found = read(run)
-        assert found.headings[3:5] == ["Firing", "Energy"]
+        assert found.headings[4:7] == ["Firing during training", "Firing", "Energy"]
         assert found.scripts == 2
         assert "<script>alert" not in run.report.read_text()
         titles = [spec["description"] for spec in found.specs]
@@ -212,6 +111,67 @@ def test_firing_and_energy_where_they_were_measured(tmp_path):
         ratio = f"{energy['mj']['ann'] / energy['mj']['stem_once']:.2f}"
         for part in (ratio, "stem at every step", "dormant neuron", f"{flow['spikes_per_neuron']:.3f} spikes"):
             assert part in found.text
+
+
+def test_what_is_not_there_yet_is_said_with_the_command_that_makes_it(tmp_path):
+    run = make_run(tmp_path / "run", tested=False)
+    write_report(run)
+    text = read(run).text
+    assert f"1 of 2 epochs are done. Go on: isospike train --resume {run.path}" in text
+    for command in ("the test: isospike eval", "isometry: isospike analyze", "firing and energy: isospike energy"):
+        assert f"{command} {run.path}" in text
+
+
+def test_confused_images_are_pictures_inside_the_page(tmp_path):
+    run = make_run(tmp_path / "run")
+    write_report(run)
+    found = read(run)
+    assert f"data:image/png;base64,{PIXEL}" in run.report.read_text()
+    assert f"{HOSTILE}, taken for a (75.0%)" in found.text
+    assert found.fetched == []
+
+
+def test_the_architecture_is_drawn_from_the_options_of_the_run(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.config.write_text(run.config.read_text().replace("ms_resnet8", "ms_resnet50"))  # a bottleneck, three convs
+    write_report(run)
+    page_text = run.report.read_text()
+    assert page_text.count('<svg xmlns="http://www.w3.org/2000/svg" class="isospike-unit"') == 1
+    panel = page_text[page_text.index('<g class="panel stays"') : page_text.index('<g class="panel changes"')]
+    assert panel.count('<g class="word conv"') == 3
+    assert "stage 4" in read(run).text
+    assert "2048" in read(run).text
+
+
+def test_firing_during_training_is_shown_along_depth(tmp_path):
+    run = make_run(tmp_path / "run")
+    measure(run)
+    write_report(run)
+    specs = {spec["description"]: spec for spec in read(run).specs}
+    lines = specs["Firing during training"]
+    cells = specs["Firing during training along depth"]
+    streams = specs["Variance of the stream behind units"]
+    assert {p["series"] for p in lines["data"]["values"]} >= {"firing rate", "silent", "saturated", "dormant per step"}
+    assert {(c["x"], c["x2"]) for c in cells["data"]["values"]} == {(1, 51), (51, 101), (101, 151)}
+    assert {(c["y"], c["y2"]) for c in cells["data"]["values"]} >= {(0.5, 1.5), (1.5, 2.5)}
+    assert all({"rate", "silent", "saturated", "open", "dormant"} <= c.keys() for c in cells["data"]["values"])
+    assert len({p["series"] for p in streams["data"]["values"]}) == 3
+
+
+def test_maps_and_rasters_of_deep_and_long_networks_stay_small(tmp_path):
+    run = make_run(tmp_path / "run", analyzed=True)
+    measure(run, "ms_resnet56", 20)
+    flow, raster = run.read_analysis("flow"), run.read_analysis("raster")
+    flow["neurons"] *= 9  # as many as 500 layers
+    flow["units"] *= 9
+    write_json(run.analysis("flow"), flow)
+    assert (len(raster["populations"]), raster["steps"], raster["T"]) == (40, 8, 20)
+    write_report(run)
+    assert run.report.stat().st_size < 2_500_000
+    (cells,) = [s["data"]["values"] for s in read(run).specs if s["description"] == "Firing over depth and time"]
+    assert len(cells) <= 120 * 16
+    corner = [sum(n["rate"][:2]) / 2 for n in flow["neurons"][:5]]  # 495 populations by 5, 20 steps by 2
+    assert cells[0]["rate"] == pytest.approx(sum(corner) / 5, rel=1e-3)
 
 
 def test_the_library_cannot_end_its_own_script():
@@ -232,16 +192,24 @@ def test_a_half_written_run_shows_what_there_is(tmp_path, steps, tested):
     assert "none" in read(run).text
 
 
-def test_damaged_files_are_named(tmp_path):
-    run = make_run(tmp_path / "run")
+def test_what_is_damaged_is_named_and_the_rest_is_shown(tmp_path):
+    run = make_run(tmp_path / "run", analyzed=True)
     lines = run.metrics.read_text().splitlines(keepends=True)
     run.metrics.write_text("".join([*lines[:3], "{broken\n", *lines[3:]]))
-    with pytest.raises(ConfigError, match=r"metrics.jsonl, line 4 is damaged"):
-        write_report(run)
-    run.metrics.write_text("".join(lines))
-    run.analysis("test").write_text("{")
-    with pytest.raises(ConfigError, match=r"test.json cannot be read as JSON"):
-        write_report(run)
+    run.analysis("isometry").write_text("{")
+    tested = run.read_analysis("test")
+    write_json(run.analysis("test"), {key: value for key, value in tested.items() if key != "classes"})
+    problems = write_report(run)
+    found = read(run)
+    assert len(problems) == 3
+    said = ("metrics.jsonl, line 4 is damaged", "lacks 'classes'", "cannot be read as JSON")
+    for problem, words in zip(problems, said, strict=True):
+        assert words in problem
+        assert words in found.text
+    assert found.headings[:4] == ["Summary", "Curves", "Confusion", "Accuracy against T"]
+    assert len(found.specs) == 6  # curves and accuracy against T
+    assert [r["x"] for r in found.specs[0]["data"]["values"]][:4] == [1, 2, 3, 4]
+    assert write_report(make_run(tmp_path / "sound", analyzed=True)) == []
 
 
 def test_a_missing_plotting_library_is_said_with_its_extra(tmp_path, monkeypatch):
@@ -258,7 +226,7 @@ def test_long_runs_and_many_classes_stay_small(tmp_path):
     assert run.report.stat().st_size < 2_000_000
     many = make_run(tmp_path / "many", classes=[f"class {n}" for n in range(1000)])
     write_report(many)
-    assert len(read(many).specs) == 5  # no heat map of a million cells
+    assert len(read(many).specs) == 6  # no heat map of a million cells
 
 
 def test_thinning_keeps_means_and_the_end():

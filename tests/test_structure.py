@@ -33,11 +33,13 @@ LEVELS = {
     "data": 3,
     "run_folder": 3,
     "recipes": 3,
-    "report": 4,
+    "report": 9,
     "weights": 9,
     "train": 10,
-    "cli": 11,
-    "__main__": 12,
+    "sweep": 11,
+    "bench": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 
 

@@ -12,13 +12,15 @@ from isospike.analysis.probes import Estimate
 from isospike.analysis.verdict import NOTES, VERDICTS
 
 
-def units(*phis, adds=True, tail=0.5, varphi=0.0, error=0.0):
+def units(*phis, adds=True, tail=0.5, varphi=0.0, error=0.0, projects=()):
+    """Units of these phi; ``projects``: which of them, counted from 0, change the shape."""
     return [
         UnitIsometry(
-            f"stages.0.{n}", 1, n + 1, 64, False, adds, tail, Estimate(phi, error), Estimate(varphi, error), None
+            f"stages.0.{n}", 1, n + 1, 64, n in projects, adds, tail, Estimate(phi, error), Estimate(varphi, error),
+            None,
         )
         for n, phi in enumerate(phis)
-    ]
+    ]  # fmt: skip
 
 
 def rules(verdict):
@@ -46,6 +48,11 @@ CASES = {
     "not scattered": (units(1, 1, 1, varphi=0.99), "trains", set()),
     "unsure": (units(2, 2, 2.4, error=0.4), "trains", {"uncertain"}),
     "sure": (units(2, 2, 2.4, error=0.02), "trains", set()),
+    "projections apart": (units(1, 0.3, 1, 0.3, 1, projects=(1, 3)), "trains", {"projections"}),
+    "projections near 1": (units(1, 0.4, 1, 0.4, 1, projects=(1, 3)), "trains", set()),
+    "projections hide nothing": (units(2, 0.1, 2, 0.1, 3, projects=(1, 3)), "explodes", {"large_tail", "projections"}),
+    "nothing but projections": (units(0.3, 0.3, projects=(0, 1)), "vanishes", set()),
+    "dead projection": (units(1, 0, 1, projects=(1,)), "dead", set()),
 }
 
 
@@ -53,6 +60,40 @@ CASES = {
 def test_every_rule_at_its_threshold(name):
     measured, verdict, notes = CASES[name]
     assert rules(judge(measured)) == (verdict, notes)
+
+
+# units; norms of the gradient of the loss at both ends; verdict
+TRAINED = {
+    "even": (units(1, 1), (1.0, 1.0), "trains"),
+    "falls, but the loss's arrives": (units(0.1, 0.1), (0.11, 1.0), "arrives"),
+    "falls, and so does the loss's": (units(0.1, 0.1), (0.09, 1.0), "vanishes"),
+    "falls, and nothing else is known": (units(0.1, 0.1), None, "vanishes"),
+    "rises, but the loss's does not": (units(10, 10), (9.0, 1.0), "arrives"),
+    "rises, and so does the loss's": (units(10, 10), (11.0, 1.0), "explodes"),
+    "dead": (units(0, 1), (0.0, 1.0), "dead"),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_of_a_trained_network_the_gradient_of_the_loss_decides(name):
+    measured, ends, verdict = TRAINED[name]
+    found = judge(measured, gradients(*ends) if ends else None, trained=True)
+    assert found.main.rule == verdict
+    assert "large_tail" not in rules(found)[1]  # how a last norm starts is no advice to a trained network
+    if verdict == "arrives":
+        assert judge(measured, gradients(*ends)).main.rule in ("explodes", "vanishes")
+        assert f"{ends[0]:.2g} times as long" in found.main.text
+        assert "theory speaks of the start" in found.main.reason
+
+
+def test_units_that_change_the_shape_are_counted_apart():
+    verdict = judge(units(1, 0.1, 10**0.5, 0.1, 10**0.7, projects=(1, 3)))
+    assert verdict.main.text.startswith(
+        "gradient explodes: on its way back its square has grown tenfold at unit 3 of 5"
+    )
+    assert "the units that change the shape (2) multiply a gradient's square by 10^-2.00" in str(verdict)
+    even = judge(units(1, 0.1, 1, projects=(1,)))
+    assert "over the 2 units that keep their shape is 0.00" in even.main.text
 
 
 def test_the_gradient_of_the_loss_has_its_own_rule():
@@ -65,7 +106,8 @@ def test_the_gradient_of_the_loss_has_its_own_rule():
 def test_all_rules_are_tested_and_none_is_named_twice():
     named = [rule.name for rule in (*VERDICTS, *NOTES)]
     assert len(set(named)) == len(named)
-    tested = {rule for _, verdict, notes in CASES.values() for rule in {verdict, *notes}} | {"loss_gradient"}
+    tested = {rule for _, verdict, notes in CASES.values() for rule in {verdict, *notes}}
+    tested |= {"loss_gradient"} | {verdict for _, _, verdict in TRAINED.values()}
     assert tested == set(named)
 
 

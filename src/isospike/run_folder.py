@@ -1,6 +1,6 @@
 """The run folder: the only thing that training, analysis and report share.
 
-config.yaml env.json metrics.jsonl checkpoints/ model.safetensors analysis/*.json report.html
+config.yaml env.json metrics.jsonl flow.jsonl checkpoints/ model.safetensors analysis/*.json report.html
 """
 
 import json
@@ -29,6 +29,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """A JSON object per line."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def flow(self) -> Path:
+        """What fired and what flowed during training, a JSON object per line; none where nothing was watched."""
+        return self.path / "flow.jsonl"
 
     @property
     def weights(self) -> Path:
@@ -102,15 +107,9 @@ class RunFolder:
         Raises:
             ConfigError: a line before the last one is damaged.
         """
-        if not self.metrics.is_file():
-            return []
-        lines = self.metrics.read_text(encoding="utf-8", errors="replace").split("\n")
-        records = []
-        for number, line in enumerate(lines[:-1], start=1):
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ConfigError(f"{self.metrics}, line {number} is damaged: {error.msg}") from error
+        records, damaged = read_records(self.metrics)
+        if damaged:
+            raise ConfigError(damaged)
         return records
 
     def read_analysis(self, name: str) -> dict[str, Any] | None:
@@ -119,7 +118,7 @@ class RunFolder:
 
 
 class MetricsWriter:
-    """Appends records to ``metrics.jsonl``, from ``size`` bytes on: what a killed run wrote after that is dropped."""
+    """Appends records to a file, a line each, from ``size`` bytes on: what a killed run wrote after that is dropped."""
 
     def __init__(self, path: Path, size: int) -> None:
         try:
@@ -170,6 +169,26 @@ def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_records(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The records of a file with one per line, none where there is no file.
+
+    A last line that was torn when the run was killed is left out, and so are damaged ones before it.
+
+    Returns:
+        What could be read, and a sentence about the first line before the last that could not; "" for none.
+    """
+    if not path.is_file():
+        return [], ""
+    records, damaged = [], ""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            damaged = damaged or f"{path}, line {number} is damaged: {error.msg}"
+    return records, damaged
 
 
 def read_json(path: Path) -> Any:

@@ -8,6 +8,7 @@ from isospike.analysis.gradients import GradientNorms, gradient_norms
 from isospike.analysis.isometry import UnitIsometry, log10_product, measure_isometry, measure_isometry_of
 from isospike.analysis.operations import OperationCounter
 from isospike.analysis.probes import Estimate
+from isospike.analysis.raster import Raster, record_raster
 from isospike.analysis.theory import Moments
 from isospike.analysis.verdict import Verdict, judge
 
@@ -21,6 +22,7 @@ __all__ = [
     "GradientNorms",
     "Moments",
     "OperationCounter",
+    "Raster",
     "UnitIsometry",
     "Verdict",
     "Watch",
@@ -32,5 +34,6 @@ __all__ = [
     "measure_isometry",
     "measure_isometry_of",
     "nominal_counts",
+    "record_raster",
     "watch",
 ]

@@ -16,6 +16,14 @@ DECADE = 1.0  # of log10 of the product of phi; chosen: gradients a factor of 3.
 TAIL = 0.1  # the largest start of a last norm that its authors used
 SPREAD = 1.0  # of varphi over phi^2: the eigenvalues scatter as widely as those of a random square matrix
 RATIO = 10.0  # between the ends of the network, of the norm of the gradient of the loss
+APART = (
+    "counted apart: there are as many as stages whatever the depth, and shrinking a map alone costs them that much, "
+    "an average over k x k pixels phi = 1/k^2 (theory.average_pool)"
+)
+LEARNED = (
+    "chosen: the theory speaks of the start, and phi weighs all directions alike. Learning opens the few that the loss "
+    f"takes, so of a trained network its gradient decides; limit a factor of {RATIO:g}, as for the note on it"
+)
 
 
 @dataclass(frozen=True)
@@ -25,29 +33,49 @@ class Depth:
     Args:
         units: From the stem to the head.
         gradients: Of the loss, where they were taken.
+        trained: Whether the weights have been trained.
     """
 
     units: Sequence[UnitIsometry]
     gradients: GradientNorms | None = None
+    trained: bool = False
+
+    @property
+    def kept(self) -> list[UnitIsometry]:
+        """The units that keep their shape, which are what depth repeats; all of them where none does."""
+        return [unit for unit in self.units if not unit.projects] or list(self.units)
+
+    @property
+    def projections(self) -> list[UnitIsometry]:
+        """The others."""
+        return [unit for unit in self.units if unit.projects and len(self.kept) < len(self.units)]
 
     @property
     def product(self) -> Estimate:
-        """log10 of the product of phi over all units."""
-        return log10_product(self.units)
+        """log10 of the product of phi over the units that keep their shape."""
+        return log10_product(self.kept)
 
     @property
     def back(self) -> list[float]:
-        """log10 of the product from each unit to the last: how much a gradient's square has grown when it comes out."""
+        """log10 of that product from each to the last: how much a gradient's square has grown when it comes out."""
         sums, total = [], 0.0
-        for unit in reversed(self.units):
+        for unit in reversed(self.kept):
             total += unit.log10_phi
             sums.append(total)
         return sums[::-1]
 
+    @property
+    def over(self) -> str:
+        """Over how many units the product is."""
+        n = len(self.kept)
+        if not self.projections:
+            return f"{n} units"
+        return f"the {n} units that keep their shape" if n > 1 else "the unit that keeps its shape"
+
     def first_beyond(self, limit: float) -> int:
         """The unit, counted from 1, at which a gradient on its way back leaves the limit; above it, or below."""
-        back = self.back
-        return max(n for n, value in enumerate(back, start=1) if (value > limit if limit > 0 else value < limit))
+        beyond = [u.index for u, b in zip(self.kept, self.back, strict=True) if (b > limit if limit > 0 else b < limit)]
+        return max(beyond)
 
     @property
     def tail(self) -> float | None:
@@ -105,21 +133,44 @@ def _vanishes(depth: Depth) -> str:
 
 def _trains(depth: Depth) -> str:
     return (
-        f"trains at this depth: log10 of the product of phi over {len(depth.units)} units is "
+        f"trains at this depth: log10 of the product of phi over {depth.over} is "
         f"{depth.product.value:.2f}, and never beyond -{DECADE:g} and {DECADE:g} on the way"
     )
 
 
-def _grows_more(depth: Depth) -> bool:
+def _arrives(depth: Depth) -> str:
+    return (
+        f"has learned at this depth, and gradients arrive: that of the loss is {depth.gradient_ratio:.2g} times as "
+        f"long before the first unit as before the last, whatever the mean over all directions says (log10 of the "
+        f"product of phi over {depth.over} is {depth.product.value:.2f})"
+    )
+
+
+def _beyond(depth: Depth) -> bool:
+    return max(depth.back) > DECADE or min(depth.back) < -DECADE
+
+
+def _explode(depth: Depth) -> bool:
     back = depth.back
-    return max(back) > DECADE and max(back) >= -min(back)
+    grown = max(back) > DECADE and max(back) >= -min(back)
+    return grown and (not depth.trained or depth.gradient_ratio is None or depth.gradient_ratio > RATIO)
+
+
+def _vanish(depth: Depth) -> bool:
+    fallen = min(depth.back) < -DECADE and max(depth.back) < -min(depth.back)
+    return fallen and (not depth.trained or depth.gradient_ratio is None or depth.gradient_ratio < 1 / RATIO)
+
+
+def _log10_of_projections(depth: Depth) -> float:
+    return log10_product(depth.projections).value
 
 
 # The first that holds is the verdict.
 VERDICTS = (
     Rule("dead", lambda d: any(not unit.phi.value for unit in d.units), _dead, CHEN),
-    Rule("explodes", _grows_more, _explodes, CHEN),
-    Rule("vanishes", lambda d: min(d.back) < -DECADE, _vanishes, CHEN),
+    Rule("explodes", _explode, _explodes, CHEN),
+    Rule("vanishes", _vanish, _vanishes, CHEN),
+    Rule("arrives", _beyond, _arrives, LEARNED),
     Rule("trains", lambda d: True, _trains, CHEN),
 )
 
@@ -127,18 +178,27 @@ VERDICTS = (
 NOTES = (
     Rule(
         "large_tail",
-        lambda d: _grows_more(d) and d.tail is not None and d.tail > TAIL,
+        lambda d: _explode(d) and not d.trained and d.tail is not None and d.tail > TAIL,
         lambda d: f"the last norms of the units stand at {d.tail:.2g}; starting them at 0 or {TAIL:g} would keep it",
         HU,
     ),
     Rule(
         "gated_stream",
-        lambda d: min(d.back) < -DECADE and not _grows_more(d) and not any(unit.adds for unit in d.units),
+        lambda d: _vanish(d) and not any(unit.adds for unit in d.units),
         lambda d: (
             "every unit ends the stream in a neuron, which multiplies the gradient by its open share; units that "
             "add to an untouched stream keep it"
         ),
         "derived in theory.gated_unit: phi = p (1 + phi(branch))",
+    ),
+    Rule(
+        "projections",
+        lambda d: abs(_log10_of_projections(d)) > DECADE,
+        lambda d: (
+            f"the units that change the shape ({len(d.projections)}) multiply a gradient's square by "
+            f"10^{_log10_of_projections(d):.2f} besides"
+        ),
+        APART,
     ),
     Rule(
         "uncertain",
@@ -193,15 +253,17 @@ class Verdict:
         return {**asdict(self.main), "notes": [asdict(note) for note in self.notes]}
 
 
-def judge(units: Sequence[UnitIsometry], gradients: GradientNorms | None = None) -> Verdict:
+def judge(units: Sequence[UnitIsometry], gradients: GradientNorms | None = None, *, trained: bool = False) -> Verdict:
     """The verdict on a network from what was measured of it.
 
     Args:
         units: Of ``measure_isometry``.
         gradients: Of ``gradient_norms``.
+        trained: Whether its weights have been trained: then the gradient of the loss has the last word, if it was
+            measured.
     """
-    depth = Depth(units, gradients)
+    depth = Depth(units, gradients, trained)
     main = next(rule for rule in VERDICTS if rule.holds(depth))
-    notes = [rule for rule in NOTES if rule.holds(depth)] if math.isfinite(depth.product.value) else []
+    notes = [rule for rule in NOTES if rule.holds(depth)] if math.isfinite(log10_product(units).value) else []
     said = [Said(rule.name, rule.says(depth), rule.reason) for rule in (main, *notes)]
     return Verdict(said[0], tuple(said[1:]))

@@ -12,6 +12,7 @@ from torch import Tensor
 from isospike.analysis import (
     GradientNorms,
     UnitIsometry,
+    Verdict,
     gradient_norms,
     judge,
     log10_product,
@@ -65,13 +66,15 @@ def analyze_command(
         gradients = gradient_norms(model, images, labels, seed=seed)
         if not world.is_first:
             return
-    result = _result(units, gradients, {**facts, "T": model.T, "probes": probes, "batch": len(images), "seed": seed})
+    verdict = judge(units, gradients, trained=folder is not None)
+    facts = {**facts, "T": model.T, "probes": probes, "batch": len(images), "seed": seed}
+    result = _result(units, gradients, verdict, facts)
     if folder is not None:
         write_json(folder.analysis("isometry"), result)
     if json:
         print_json(result)
     else:
-        _show(units, gradients, result)
+        _show(units, gradients, verdict, result)
 
 
 def _trained(folder: RunFolder, checkpoint: str, data_dir: str | None, batch: int) -> Subject:
@@ -100,20 +103,22 @@ def _untrained(name: str, batch: int, seed: int) -> Subject:
     return Subject(model, images, labels, {"model": name, "checkpoint": None, "images": "random images"})
 
 
-def _result(units: list[UnitIsometry], gradients: GradientNorms, facts: dict[str, Any]) -> dict[str, Any]:
+def _result(
+    units: list[UnitIsometry], gradients: GradientNorms, verdict: Verdict, facts: dict[str, Any]
+) -> dict[str, Any]:
     """For JSON, which knows no infinity: a product of 0 has no logarithm there."""
     product = log10_product(units)
     finite = all(unit.phi.value for unit in units)
     return {
         **facts,
-        "verdict": judge(units, gradients).as_dict(),
+        "verdict": verdict.as_dict(),
         "log10_product": product.as_dict() if finite else None,
         "units": [unit.as_dict() for unit in units],
         "gradients": gradients.as_dict(),
     }
 
 
-def _show(units: list[UnitIsometry], gradients: GradientNorms, result: dict[str, Any]) -> None:
+def _show(units: list[UnitIsometry], gradients: GradientNorms, verdict: Verdict, result: dict[str, Any]) -> None:
     state = f"{result['checkpoint']} checkpoint" if result["checkpoint"] else "untrained"
     out.print(
         f"{result['model']}, {state}, T={result['T']}, {result['batch']} {result['images']}, "
@@ -125,8 +130,7 @@ def _show(units: list[UnitIsometry], gradients: GradientNorms, result: dict[str,
     out.print(_table(units, gradients))
     product = log10_product(units)
     interval = "" if product.error is None else f" +- {product.error:.3f}"
-    out.print(f"log10 of the product of phi: {product.value:.3f}{interval}", highlight=False, soft_wrap=True)
-    verdict = judge(units, gradients)
+    out.print(f"log10 of the product of all phi: {product.value:.3f}{interval}", highlight=False, soft_wrap=True)
     for said in (verdict.main, *verdict.notes):
         out.print(f"{said.text} ({said.reason})", highlight=False, soft_wrap=True, markup=False)
 

@@ -12,12 +12,14 @@ from typing import Any
 import typer
 
 from isospike.cli.analyze import analyze_command
+from isospike.cli.bench import bench_command
 from isospike.cli.console import err
 from isospike.cli.energy import energy_command
 from isospike.cli.evaluate import evaluate_command
 from isospike.cli.models import models_command
 from isospike.cli.predict import predict_command
 from isospike.cli.report import report_command
+from isospike.cli.sweep import sweep_command
 from isospike.cli.train import train_command
 from isospike.errors import IsospikeError, IsospikeWarning, RunFailed
 
@@ -33,7 +35,9 @@ app.command("train")(train_command)
 app.command("eval")(evaluate_command)
 app.command("energy")(energy_command)
 app.command("predict")(predict_command)
+app.command("sweep")(sweep_command)
 app.command("analyze")(analyze_command)
+app.command("bench")(bench_command)
 app.command("report")(report_command)
 
 

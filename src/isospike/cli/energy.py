@@ -8,7 +8,15 @@ import typer
 from rich.table import Table
 from torch import Tensor
 
-from isospike.analysis import ENERGY_TABLES, Energy, Flow, OperationCounter, nominal_counts, watch
+from isospike.analysis import (
+    ENERGY_TABLES,
+    Energy,
+    Flow,
+    OperationCounter,
+    nominal_counts,
+    record_raster,
+    watch,
+)
 from isospike.analysis.energy import WAYS
 from isospike.cli.console import Checkpoint, DataDir, Device, Json, out, print_json
 from isospike.config import RunConfig, with_data_dir
@@ -41,35 +49,49 @@ def energy_command(
         _nominal(target, table, json)
         return
     config = with_data_dir(folder.read_config(), data_dir)
-    result, flow = _measure(folder, config, checkpoint, images, table, device)
-    write_json(folder.analysis("energy"), result)
-    write_json(folder.analysis("flow"), flow)
+    results = _measure(folder, config, checkpoint, images, table, device)
+    for name, result in results.items():
+        write_json(folder.analysis(name), result)
     if json:
-        print_json(result)
+        print_json(results["energy"])
     else:
-        _print(config, result, layers)
+        _print(config, results["energy"], layers)
 
 
 def _measure(
     folder: RunFolder, config: RunConfig, checkpoint: str, images: int, table: str, device: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What goes to ``analysis/energy.json`` and to ``analysis/flow.json``."""
+) -> dict[str, dict[str, Any]]:
+    """What goes to ``analysis/``: energy, flow and raster."""
     dataset = load_dataset(config.data)
     with open_world(device) as world:
         model = load_trained(
             folder, config, num_classes=len(dataset.classes), in_channels=dataset.channels, which=checkpoint
         ).to(world.device)
         augment = Augment(config.augment, dataset.mean, dataset.std, len(dataset.classes))
+        order = torch.randperm(len(dataset.test), generator=torch.Generator().manual_seed(0))[:images]
         batches = (
-            augment.test(batch.to(world.device)) for batch in _draw(dataset, images, config.train.test_batch_size)
+            augment.test(batch.to(world.device)) for batch in _draw(dataset, order, config.train.test_batch_size)
         )
         energy, flow = _run(model, batches, table)
+        image = augment.test(next(dataset.test.batches([order[:1]], 0)).to(world.device))
+        raster = record_raster(model, image)
+        guess = _best(model, image)
     facts = {"model": config.model.name, "data": dataset.name, "note": dataset.note, "checkpoint": checkpoint}
-    return {**facts, **energy.as_dict()}, {**facts, **flow.as_dict()}
+    classes, first = dataset.classes, int(order[0])
+    shown = {"image": first, "true": classes[int(dataset.test.labels[first])], "guess": classes[guess]}
+    return {
+        "energy": {**facts, **energy.as_dict()},
+        "flow": {**facts, **flow.as_dict()},
+        "raster": {**facts, **shown, **raster.as_dict()},
+    }
 
 
-def _draw(dataset: Dataset, images: int, batch_size: int) -> Iterator[Tensor]:
-    order = torch.randperm(len(dataset.test), generator=torch.Generator().manual_seed(0))[:images]
+@torch.no_grad()
+def _best(model: SpikingResNet, image: Tensor) -> int:
+    return int(model(image).argmax())
+
+
+def _draw(dataset: Dataset, order: Tensor, batch_size: int) -> Iterator[Tensor]:
     first, rest = order[:FLOW_IMAGES], order[FLOW_IMAGES:]
     return dataset.test.batches([first, *(rest.split(batch_size) if len(rest) else [])], 0)
 

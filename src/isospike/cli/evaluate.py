@@ -9,10 +9,11 @@ from isospike.cli.console import Checkpoint, DataDir, Device, Json, out, print_j
 from isospike.config import with_data_dir, with_data_keys
 from isospike.data import Augment, Loader, load_dataset
 from isospike.errors import ConfigError
-from isospike.run_folder import RunFolder, write_json
+from isospike.run_folder import RunFolder
 from isospike.train import evaluate
 from isospike.train.build import load_trained
 from isospike.train.distributed import open_world
+from isospike.train.evaluate import write_test
 from isospike.train.fast import FastNetwork
 
 
@@ -60,10 +61,9 @@ def evaluate_command(
         inference = None if net is None else net.facts(world)
         if tested is None or not world.is_first:
             return
-    result = tested.as_dict(dataset, checkpoint=checkpoint) | ({"inference": inference} if inference else {})
-    write_json(folder.analysis("test"), result)
+    write_test(folder, tested, dataset, checkpoint=checkpoint, inference=inference)
     if json:
-        print_json(result)
+        print_json(folder.read_analysis("test"))
     else:
         note = f" ({dataset.note})" if dataset.note else ""
         out.print(

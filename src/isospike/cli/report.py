@@ -1,21 +1,48 @@
-"""``isospike report``: the page of a run."""
+"""``isospike report``: the page of a run, or of several."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from isospike.cli.console import out
-from isospike.errors import MissingExtra
-from isospike.report import write_report
+from isospike.cli.console import err, out
+from isospike.cli.sweep import show_sweep
+from isospike.errors import ConfigError, MissingExtra
+from isospike.report import comparison_sections, run_sections, write_comparison, write_figures, write_report
 from isospike.run_folder import RunFolder
+from isospike.sweep import PLAN, open_sweep
 
 
-def report_command(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
-    """Write report.html from what the run folder holds: one file that needs no network."""
-    folder = RunFolder(run)
-    write_report(folder)
-    out.print(f"report: {folder.report}", highlight=False, soft_wrap=True)
+def report_command(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folder, of which several are compared; or sweep folder.")
+    ],
+    page: Annotated[
+        Path | None,
+        typer.Option("--out", help="The page; by default report.html in the run folder, or comparison.html here."),
+    ] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for every figure as SVG and PNG.")] = None,
+) -> None:
+    """Write what the run folders hold as one page that needs no network; of a sweep its own page."""
+    if len(runs) == 1 and (runs[0] / PLAN).is_file():
+        if page is not None:
+            raise ConfigError("the page of a sweep is sweep.html in its folder: leave --out away")
+        show_sweep(open_sweep(runs[0]), figures=figures)
+        return
+    folders = [RunFolder(run) for run in runs]
+    if len(folders) == 1:
+        path = page or folders[0].report
+        problems = write_report(folders[0], path)
+    else:
+        path = page or Path("comparison.html")
+        problems = write_comparison(folders, path)
+    for problem in problems:
+        err.print(f"note: {problem}", highlight=False, markup=False, soft_wrap=True)
+    out.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
+    if figures is not None:
+        sections, _ = run_sections(folders[0]) if len(folders) == 1 else comparison_sections(folders)
+        written = write_figures(sections, figures)
+        out.print(f"figures: {len(written)} in {figures}", highlight=False, markup=False, soft_wrap=True)
 
 
 def try_report(folder: RunFolder) -> None:
@@ -23,6 +50,6 @@ def try_report(folder: RunFolder) -> None:
     try:
         write_report(folder)
     except MissingExtra as missing:
-        out.print(f"no report: {missing}", highlight=False, soft_wrap=True)
+        out.print(f"no report: {missing}", highlight=False, markup=False, soft_wrap=True)
     else:
-        out.print(f"report: {folder.report}", highlight=False, soft_wrap=True)
+        out.print(f"report: {folder.report}", highlight=False, markup=False, soft_wrap=True)

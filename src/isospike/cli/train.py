@@ -10,13 +10,12 @@ from isospike.cli.report import try_report
 from isospike.config import RunConfig, with_data_dir
 from isospike.data import Dataset, load_dataset
 from isospike.errors import ConfigError
-from isospike.models import ModelCard, model_card
 from isospike.recipes import load_recipe
-from isospike.run_folder import RunFolder, next_free, write_json
+from isospike.run_folder import RunFolder, next_free
 from isospike.train import Outcome, Trainer
 from isospike.train.display import Display, build_display
 from isospike.train.distributed import World, open_world
-from isospike.train.environment import environment
+from isospike.train.start import create_run
 
 
 def train_command(
@@ -58,9 +57,7 @@ def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, m
     if world.is_first:
         run.check_space(trainer.checkpoint_bytes())
         if not resuming:
-            run.create(config, environment(world.device))
-            write_json(run.analysis("data"), dataset.facts())
-            write_json(run.analysis("model"), _card(config, dataset).as_dict())
+            create_run(run, config, dataset, world.device)
     world.wait()
     _announce(config, dataset, run, trainer, display)
     display.say(f"a training step will take about {plan.total / 1e9:.2f} GB of memory (train.memory={plan.memory})")
@@ -73,15 +70,6 @@ def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, m
         try_report(run)
     if outcome == "interrupted":
         raise typer.Exit(1)
-
-
-def _card(config: RunConfig, dataset: Dataset) -> ModelCard:
-    return model_card(
-        **config.model.model_dump(),
-        input_size=dataset.size,
-        num_classes=len(dataset.classes),
-        in_channels=dataset.channels,
-    )
 
 
 def _announce(config: RunConfig, dataset: Dataset, run: RunFolder, trainer: Trainer, display: Display) -> None:

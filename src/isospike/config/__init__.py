@@ -5,6 +5,7 @@ from isospike.config.reading import (
     parse_yaml,
     read_config,
     read_yaml,
+    tuples,
     with_data_dir,
     with_data_keys,
 )
@@ -26,6 +27,7 @@ from isospike.config.specs import (
     RunConfig,
     ScheduleSpec,
     SGDSpec,
+    Spec,
     StepSchedule,
     SyntheticData,
     TETSpec,
@@ -50,6 +52,7 @@ __all__ = [
     "RunConfig",
     "SGDSpec",
     "ScheduleSpec",
+    "Spec",
     "StepSchedule",
     "SyntheticData",
     "TETSpec",
@@ -58,6 +61,7 @@ __all__ = [
     "parse_yaml",
     "read_config",
     "read_yaml",
+    "tuples",
     "with_data_dir",
     "with_data_keys",
 ]

@@ -90,7 +90,7 @@ def read_config(values: Mapping[str, Any], origin: str) -> RunConfig:
         ConfigError: what is wrong with the first wrong key, where, and what would be right.
     """
     try:
-        return RunConfig.model_validate(_tuples(values))
+        return RunConfig.model_validate(tuples(values))
     except ValidationError as error:
         errors = error.errors()
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -128,11 +128,11 @@ def with_data_keys(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     return read_config(apply_overrides(config.model_dump(mode="json"), overrides), "--set") if overrides else config
 
 
-def _tuples(value: Any) -> Any:
+def tuples(value: Any) -> Any:
     """YAML has lists only; strict models take tuples."""
     if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+        return {key: tuples(item) for key, item in value.items()}
+    return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _sentence(error: ErrorDetails, values: Mapping[str, Any]) -> str:

@@ -211,7 +211,8 @@ class TrainSpec(Spec):
 
     ``batch_size`` is what one optimiser step sees in one process; it is cut into ``accumulate`` parts.
     ``memory`` is a name of ``MEMORY``: what is kept for the backward pass, and what is computed anew.
-    ``log_every`` and ``checkpoint_every`` are in optimiser steps; a checkpoint is also written after every epoch.
+    ``log_every`` and ``checkpoint_every`` are in optimiser steps; a checkpoint is also written after every epoch. Of
+    the first step and every ``watch_every``-th after it, what fires and what flows is recorded; 0: of none.
     """
 
     epochs: PositiveInt
@@ -224,6 +225,7 @@ class TrainSpec(Spec):
     sync_norm: bool = False
     memory: Literal["fast", "lean", "leanest"] = "fast"
     log_every: PositiveInt = 1
+    watch_every: NonNegativeInt = 50
     checkpoint_every: PositiveInt = 200
     tensorboard: bool = True
 

@@ -13,11 +13,19 @@ from isospike.seeding import derive_seed
 
 @dataclass(frozen=True)
 class Batch:
-    """uint8 ``images [B, C, H, W]``, int64 ``labels [B]``, and the seed for what is drawn for this batch."""
+    """A part of a split.
+
+    Args:
+        images: uint8 ``[B, C, H, W]``.
+        labels: int64 ``[B]``.
+        seed: For what is drawn for this batch.
+        indices: Places of the images in the split, int64 ``[B]``.
+    """
 
     images: Tensor
     labels: Tensor
     seed: int
+    indices: Tensor
 
 
 class Loader:
@@ -59,8 +67,9 @@ class Loader:
         order = self._order(epoch)[start:]
         reading = derive_seed(self.seed, epoch, 0)
         for number, images in enumerate(self.images.batches(order, reading), start):
-            labels = self.images.labels[order[number - start]]
-            yield Batch(images, labels, derive_seed(self.seed, epoch, 1, number, self.rank))
+            indices = order[number - start]
+            seed = derive_seed(self.seed, epoch, 1, number, self.rank)
+            yield Batch(images, self.images.labels[indices], seed, indices)
 
     def _order(self, epoch: int) -> list[Tensor]:
         """Indices of every batch of this process."""

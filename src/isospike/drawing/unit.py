@@ -48,9 +48,14 @@ STYLE = """
 """
 
 
-def draw_unit(topology: Topology) -> str:
-    """A basic unit of this row as SVG: once where the shape stays, once where it changes; a row without a skip once."""
-    panels = [_Panel(topology, projects) for projects in ((False, True) if topology.join else (False,))]
+def draw_unit(topology: Topology, convs: int = 2) -> str:
+    """A unit of this row as SVG: once where the shape stays, once where it changes; a row without a skip once.
+
+    Args:
+        topology: The row.
+        convs: Convolutions in the branch: 2 in a basic unit, 3 in a bottleneck.
+    """
+    panels = [_Panel(topology, convs, projects) for projects in ((False, True) if topology.join else (False,))]
     height = sum(panel.height for panel in panels) + MARGIN
     width = max(panel.width for panel in panels)
     parts, top = [], 0
@@ -68,16 +73,16 @@ def draw_unit(topology: Topology) -> str:
             "viewBox": f"0 0 {width} {height}",
         },
         element("title", None, text(f"Residual unit of {topology.name}")),
-        element("desc", None, text(describe_unit(topology))),
+        element("desc", None, text(describe_unit(topology, convs))),
         element("style", None, text(STYLE)),
         element("rect", {"class": "ground", "width": width, "height": height, "rx": 6}),
         *parts,
     )
 
 
-def describe_unit(topology: Topology) -> str:
+def describe_unit(topology: Topology, convs: int = 2) -> str:
     """The picture in words."""
-    sentences = [f"The branch is {', '.join(topology.branch(2))}."]
+    sentences = [f"The branch is {', '.join(topology.branch(convs))}."]
     if topology.join is None:
         sentences.append("There is no skip.")
     else:
@@ -94,12 +99,13 @@ class _Panel:
 
     Args:
         topology: The row.
+        convs: Convolutions in the branch.
         projects: Whether the skip is the projection.
     """
 
-    def __init__(self, topology: Topology, projects: bool) -> None:
+    def __init__(self, topology: Topology, convs: int, projects: bool) -> None:
         self.topology = topology
-        self.branch = topology.branch(2)
+        self.branch = topology.branch(convs)
         self.skip = (topology.project if projects else topology.identity).split()
         self.projects = projects
         lead = self.branch.index("conv") if "shared" in self.skip else 0

@@ -1,5 +1,16 @@
-"""One HTML file from a run folder, for people to look at; it needs no network."""
+"""One HTML file from a run folder, or from several, for people to look at; it needs no network."""
 
-from isospike.report.page import write_report
+from isospike.report.comparison import comparison_sections, write_comparison
+from isospike.report.figures import write_figures
+from isospike.report.page import run_sections, write_report
+from isospike.report.sweep import write_sweep_figures, write_sweep_report
 
-__all__ = ["write_report"]
+__all__ = [
+    "comparison_sections",
+    "run_sections",
+    "write_comparison",
+    "write_figures",
+    "write_report",
+    "write_sweep_figures",
+    "write_sweep_report",
+]

@@ -1,12 +1,17 @@
 """Charts as Vega-Lite specifications: plain data, drawn in the browser, or to SVG by vl-convert."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Spec = dict[str, Any]
 Point = dict[str, Any]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+# Steps, epochs and units are whole numbers: a tick between two of them has no label.
+WHOLE = {"tickMinStep": 1, "format": ",d", "labelExpr": "datum.value % 1 ? '' : datum.label"}
+COLOUR_BAR = {"gradientLength": 180, "tickCount": 5, "format": ".2~g"}
+DENSE = 200  # points per series from which on lines are thin
 MAX_POINTS = 600  # per series; more would not be seen and make the page heavy
 
 
@@ -19,22 +24,28 @@ def line_chart(
     percent: bool = False,
     log: bool = False,
     band: bool = False,
+    from_zero: bool | None = None,
 ) -> Spec:
     """Lines over ``x``, one for every value of ``series``.
 
     Hover shows the values, the legend picks series, shift and the wheel zoom along ``x``, a double click goes back.
 
     Args:
-        points: Each with ``x``, ``value`` and ``series``; a ``name`` is shown on hover.
+        points: Each with ``x``, ``value`` and ``series``; a ``name`` is shown on hover. A value that is not finite is
+            left out.
         x: Title of the horizontal axis.
         y: Title of the vertical axis.
         title: What a screen reader says.
         percent: Values are shares in [0, 1].
         log: Logarithmic vertical axis.
         band: Shade what lies between ``low`` and ``high`` of the points that have them.
+        from_zero: Whether the vertical axis begins at 0; None: where values are shares.
     """
+    points = [point for point in points if math.isfinite(point["value"])]
     series = list(dict.fromkeys(point["series"] for point in points))
-    scale = {"type": "log"} if log else {"zero": percent}
+    zero = percent if from_zero is None else from_zero
+    scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 8} if log else {"zero": zero}
+    dense = len(points) > DENSE * len(series)
     named: dict[str, Any] = {"field": "series", "type": "nominal", "title": None, "scale": {"domain": series}}
     # In two columns: a phone is narrow, and what does not fit would be cut off.
     named["legend"] = {"columns": 2} if len(series) > 1 else None
@@ -64,7 +75,7 @@ def line_chart(
         "height": 240,
         "data": {"values": list(points)},
         "encoding": {
-            "x": {"field": "x", "type": "quantitative", "title": x, "axis": {"tickMinStep": 1}},
+            "x": {"field": "x", "type": "quantitative", "title": x, "axis": WHOLE},
             "y": {
                 "field": "value",
                 "type": "quantitative",
@@ -78,7 +89,7 @@ def line_chart(
             *([shade] if band else []),
             {
                 "params": [picked, zoom],
-                "mark": {"type": "line", "clip": True, "strokeWidth": 2},
+                "mark": {"type": "line", "clip": True, "strokeWidth": 1 if dense else 2},
                 "encoding": {
                     "strokeDash": named,
                     "opacity": {"condition": {"param": "picked", "value": 1}, "value": 0.1},
@@ -120,7 +131,7 @@ def heat_map(matrix: Sequence[Sequence[int]], labels: Sequence[str], *, title: s
                 "field": "share",
                 "type": "quantitative",
                 "title": "share of the true class",
-                "scale": {"scheme": "blues", "domain": [0, 1]},
+                "scale": {"range": "ramp", "domain": [0, 1]},
                 "legend": {"format": ".0%"},
             },
             "tooltip": [
@@ -133,6 +144,97 @@ def heat_map(matrix: Sequence[Sequence[int]], labels: Sequence[str], *, title: s
     }
 
 
+def map_chart(
+    cells: Sequence[Point], quantities: Mapping[str, str], *, x: str, y: str, title: str, downwards: bool = False
+) -> Spec:
+    """Colours over two axes; where there are several quantities, a list below the chart picks one.
+
+    Args:
+        cells: Each from ``x`` to ``x2`` and from ``y`` to ``y2``, with a ``name`` and a number for every quantity.
+        quantities: Titles by the key of the cell; the first is shown first.
+        x: Title of the horizontal axis.
+        y: Title of the vertical axis.
+        title: What a screen reader says.
+        downwards: The vertical axis begins at the top.
+    """
+    first, names = next(iter(quantities)), list(quantities.values())
+    picked: dict[str, Any] = {"name": "shown", "value": first}
+    if len(names) > 1:
+        picked["bind"] = {"input": "select", "options": list(quantities), "labels": names, "name": "Colour: "}
+    axis: dict[str, Any] = {"type": "quantitative", "scale": {"nice": False, "zero": False}}
+    ticks = {**WHOLE, "grid": False}
+    colour = {"field": "value", "type": "quantitative", "title": None, "scale": {"scheme": "viridis"}}
+    place = [{"field": "name", "title": "name"}, {"field": "label", "title": "at"}]
+    numbers = [
+        {"field": key, "title": name, "type": "quantitative", "format": ".4~g"} for key, name in quantities.items()
+    ]
+    return {
+        "$schema": SCHEMA,
+        "description": title,
+        "width": "container",
+        "height": 240,
+        "params": [picked],
+        "data": {"values": list(cells)},
+        "transform": [{"calculate": "datum[shown]", "as": "value"}],
+        "mark": {"type": "rect", "clip": True},
+        "encoding": {
+            "x": {**axis, "field": "x", "title": x, "axis": ticks},
+            "x2": {"field": "x2"},
+            "y": {**axis, "field": "y", "title": y, "axis": ticks, "scale": {**axis["scale"], "reverse": downwards}},
+            "y2": {"field": "y2"},
+            "color": {**colour, "legend": {**COLOUR_BAR, "orient": "right"}},
+            "tooltip": [*place, *numbers],
+        },
+    }
+
+
+def raster_chart(
+    spikes: Sequence[Point], *, width: float, x: str, y: str, title: str, largest: int, ends: tuple[int, int]
+) -> Spec:
+    """A mark for every spike, the stronger the more of them there are.
+
+    Args:
+        spikes: Each at ``x`` and ``y``, with ``name``, ``step``, ``neuron`` and ``count``.
+        width: Of a mark; its height is that of a row.
+        x: Title of the horizontal axis.
+        y: Title of the vertical axis.
+        title: What a screen reader says.
+        largest: The largest count there can be.
+        ends: Where both axes end; they begin at 1 and 0.
+    """
+    axis: dict[str, Any] = {"type": "quantitative", "axis": {**WHOLE, "grid": False}}
+    tooltip = [{"field": key, "title": key} for key in ("name", "step", "neuron", "count")]
+    opacity = {"field": "count", "type": "quantitative", "scale": {"domain": [0, largest]}, "legend": None}
+    return {
+        "$schema": SCHEMA,
+        "description": title,
+        "width": "container",
+        "height": 260,
+        "data": {"values": list(spikes)},
+        "transform": [
+            {"calculate": f"datum.x + {width}", "as": "x2"},
+            {"calculate": "datum.y + 0.9", "as": "y2"},
+        ],
+        "mark": {"type": "rect", "clip": True},
+        "encoding": {
+            "x": {**axis, "field": "x", "title": x, "scale": {"domain": [1, ends[0]], "nice": False}},
+            "x2": {"field": "x2"},
+            "y": {**axis, "field": "y", "title": y, "scale": {"domain": [0, ends[1]], "nice": False}},
+            "y2": {"field": "y2"},
+            "color": {"datum": "spikes", "type": "nominal", "legend": None},
+            "opacity": opacity if largest > 1 else {"value": 1},
+            "tooltip": tooltip,
+        },
+    }
+
+
+def still(spec: Spec) -> Spec:
+    """The chart without what answers a pointer, for a file that nobody hovers over."""
+    if "layer" not in spec:
+        return spec
+    return {**spec, "layer": [layer for layer in spec["layer"] if "tooltip" not in layer["encoding"]]}
+
+
 def thin(points: Sequence[Point]) -> list[Point]:
     """At most ``MAX_POINTS`` points of one series: means of equal runs of points, each at its last ``x``."""
     size = -(-len(points) // MAX_POINTS)
@@ -140,3 +242,15 @@ def thin(points: Sequence[Point]) -> list[Point]:
         return list(points)
     runs = [points[start : start + size] for start in range(0, len(points), size)]
     return [{**run[-1], "value": sum(point["value"] for point in run) / len(run)} for run in runs]
+
+
+def bins(count: int, most: int) -> list[range]:
+    """``range(count)`` cut into at most ``most`` runs, all but the last of one length."""
+    size = max(1, -(-count // most))
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def block_mean(rows: Sequence[Sequence[float]], of_rows: range, of_columns: range) -> float:
+    """The mean of a block of a matrix, to four digits: a colour shows no more."""
+    total = sum(rows[row][column] for row in of_rows for column in of_columns)
+    return float(f"{total / (len(of_rows) * len(of_columns)):.4g}")

@@ -1,54 +1,108 @@
 """The page itself: sections put into one HTML file, with the plotting library inside."""
 
 import json
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from html import escape
 from importlib import resources
+from pathlib import Path
 
+from isospike.errors import ConfigError, IsospikeError
 from isospike.optional import import_optional
 from isospike.report.sections import SECTIONS, Chart, Section
-from isospike.run_folder import RunFolder, write_text
+from isospike.report.theme import vega_config
+from isospike.run_folder import RunFolder, read_records, write_text
 
 
-def write_report(run: RunFolder) -> None:
-    """Write ``report.html`` into a run folder.
+def write_report(run: RunFolder, path: Path | None = None) -> list[str]:
+    """Write the report of a run.
+
+    Args:
+        run: Its folder.
+        path: Where to; None: ``report.html`` in it.
+
+    Returns:
+        A sentence for every section that could not be shown.
 
     Raises:
-        ConfigError: the folder holds no run, or a file in it is damaged.
+        ConfigError: the folder holds no run, or the page cannot be written.
         MissingExtra: the plotting library is not installed.
     """
-    sections = [section for make in SECTIONS if (section := make(run)) is not None]
-    write_text(run.report, render(run.path.name, sections))
+    sections, problems = run_sections(run)
+    write_page(path or run.report, render(run.path.resolve().name, sections))
+    return problems
 
 
-def render(title: str, sections: list[Section]) -> str:
+def write_page(path: Path, text: str) -> None:
+    """Write a page whole or not at all.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+
+
+def run_sections(run: RunFolder) -> tuple[list[Section], list[str]]:
+    """All that can be said of a run, and a sentence for each section that a damaged file keeps from being shown."""
+    run.read_config()
+    sections, problems = make_all({make.__name__: partial(make, run) for make in SECTIONS})
+    damaged = [sentence for path in (run.metrics, run.flow) if (sentence := read_records(path)[1])]
+    return sections, [*damaged, *problems]
+
+
+def make_all(makers: Mapping[str, Callable[[], Section | None]]) -> tuple[list[Section], list[str]]:
+    """Sections by their makers' names; one that cannot read its file becomes a sentence, and the others are shown."""
+    sections, problems = [], []
+    for name, make in makers.items():
+        title = name.replace("_", " ").capitalize()
+        try:
+            section = make()
+        except IsospikeError as error:
+            problem = str(error)
+        except KeyError as error:
+            problem = f"a file of this run lacks {error}: another version wrote it; make it anew"
+        else:
+            sections += [section] if section is not None else []
+            continue
+        problems.append(f"{title}: {problem}")
+        sections.append(Section(title, f"<p class='problem'>This cannot be shown: {escape(problem)}.</p>"))
+    return sections, problems
+
+
+def render(title: str, sections: Sequence[Section]) -> str:
     """The page as text."""
     links = "".join(f'<a href="#s{n}">{escape(section.title)}</a>' for n, section in enumerate(sections))
     body = "".join(_section(n, section) for n, section in enumerate(sections))
+    themes = json.dumps({"light": vega_config(), "dark": vega_config(dark=True)})
     return _asset("page.html").format(
         title=escape(title),
         style=_asset("page.css"),
         links=links,
         body=body,
         library=_library(),
-        script=_asset("page.js"),
+        script=f"const themes = {themes};\n{_asset('page.js')}",
     )
 
 
 def _section(number: int, section: Section) -> str:
+    pictures = "".join(f'<div class="wide" tabindex="0">{picture}</div>' for picture in section.pictures.values())
     charts = "".join(_chart(chart) for chart in section.charts)
     return (
-        f'<section id="s{number}"><h2>{escape(section.title)}</h2>{section.html}'
+        f'<section id="s{number}"><h2>{escape(section.title)}</h2>{section.html}{pictures}'
         f'<div class="charts">{charts}</div></section>'
     )
 
 
 def _chart(chart: Chart) -> str:
     """The specification travels as data, so nothing in it can end the script it stands in."""
-    data = json.dumps(chart.spec).replace("<", "\\u003c")
+    data = json.dumps(chart.spec, separators=(",", ":")).replace("<", "\\u003c")
     return (
         f'<figure><div class="chart" tabindex="0"></div><script type="application/json">{data}</script>'
-        f"<figcaption>{chart.caption}</figcaption></figure>"
+        f"<figcaption>{chart.caption}</figcaption>"
+        f'<details class="data"><summary>Numbers</summary></details></figure>'
     )
 
 

@@ -50,6 +50,13 @@ class World:
             dist.broadcast_object_list(values, src=0)
         return values[0]
 
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
     def wait(self) -> None:
         """Until all processes have come here."""
         if self.size > 1:

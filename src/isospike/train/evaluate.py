@@ -1,6 +1,6 @@
 """A pass over a test split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +9,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isospike.data import Augment, Dataset, Loader
+from isospike.run_folder import RunFolder, write_json
+from isospike.train.confused import Confused, WrongImage, confused_as_dict, merge
 from isospike.train.distributed import World
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss, accuracy and the confusion matrix ``[true class, predicted class]`` of a split."""
+    """What came out of a split.
+
+    Args:
+        loss: Of the mean logits.
+        confusion: Images by ``[true class, predicted class]``.
+        correct_after: Images put into their class by the mean logits of the first t steps, for t from 1 to T.
+        confused: Images put into a wrong class with the highest probability.
+    """
 
     loss: float
     confusion: Tensor
+    correct_after: tuple[int, ...]
+    confused: tuple[WrongImage, ...]
 
     @property
     def count(self) -> int:
@@ -39,16 +50,40 @@ class Evaluation:
             "size": dataset.tested_at,
             "loss": self.loss,
             "accuracy": self.accuracy,
+            "accuracy_after": [correct / self.count for correct in self.correct_after],
             "classes": list(dataset.classes),
             "confusion": self.confusion.tolist(),
         }
+
+
+def write_test(
+    run: RunFolder,
+    tested: Evaluation,
+    dataset: Dataset,
+    *,
+    checkpoint: str,
+    inference: Mapping[str, Any] | None = None,
+) -> None:
+    """``analysis/test.json``, and beside it the images put into a wrong class.
+
+    ``inference`` says how a compiled network ran, where it was one.
+    """
+    result = tested.as_dict(dataset, checkpoint=checkpoint)
+    if inference is not None:
+        result["inference"] = inference
+        if "early_exit" in inference:
+            del result["accuracy_after"]  # samples left at steps of their own
+    write_json(run.analysis("test"), result)
+    write_json(run.analysis("confused"), confused_as_dict(tested.confused, dataset, checkpoint=checkpoint))
 
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module, loader: Loader, augment: Augment, world: World, *, stop: Callable[[], bool] = lambda: False
 ) -> Evaluation | None:
-    """Cross-entropy of the mean logits and the confusion matrix, in float32, over all processes.
+    """Cross-entropy of the mean logits and what is right and wrong, in float32, over all processes.
+
+    The accuracy after fewer steps costs nothing more: in eval mode no step knows of those behind it.
 
     Args:
         model: The network; its mode is put back afterwards.
@@ -65,16 +100,30 @@ def evaluate(
     loss = torch.zeros((), dtype=torch.float64, device=world.device)
     classes = augment.num_classes
     confusion = torch.zeros(classes * classes, dtype=torch.int64, device=world.device)
+    correct: list[Tensor] = []
+    confused = Confused()
     try:
         for batch in loader.epoch(0):
             if len(batch.labels):  # the last batch may leave nothing for this process
                 labels = batch.labels.to(world.device)
-                logits = model(augment.test(batch.images.to(world.device)))
+                per_step = model(augment.test(batch.images.to(world.device)), per_step=True)
+                logits = per_step.mean(0)
                 loss += F.cross_entropy(logits, labels, reduction="sum")
                 confusion += torch.bincount(labels * classes + logits.argmax(-1), minlength=classes * classes)
+                correct.append(_correct_after(per_step, labels))
+                confused.add(batch.images, batch.labels, logits.cpu(), batch.indices)
             if stop():
                 return None
     finally:
         model.train(was_training)
     confusion = world.sum(confusion).view(classes, classes).cpu()
-    return Evaluation(float(world.sum(loss)) / int(confusion.sum()), confusion)
+    parts = world.gather((torch.stack(correct).sum(0).tolist() if correct else [], confused.images()))
+    after = tuple(map(sum, zip(*(hits for hits, _ in parts if hits), strict=True)))
+    images = merge([part for _, part in parts])
+    return Evaluation(float(world.sum(loss)) / int(confusion.sum()), confusion, after, images)
+
+
+def _correct_after(per_step: Tensor, labels: Tensor) -> Tensor:
+    """Hits of the mean of the first t logits, int64 ``[T]``; the last by the very mean that the result is taken of."""
+    sums = torch.cat([per_step[:-1].cumsum(0), per_step.mean(0, keepdim=True)])
+    return (sums.argmax(-1) == labels).sum(-1)

@@ -40,13 +40,13 @@ class FastNetwork(nn.Module):
         self.early = EarlyExit.calibrated(self.net, batches, agreement)
         self.agreement, self.calibrated_on = agreement, sum(map(len, order))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images ``[B, C, H, W]`` to logits."""
+    def forward(self, x: Tensor, *, per_step: bool = False) -> Tensor:
+        """Images ``[B, C, H, W]`` to logits, per step as the model; of early exit there is one for all steps."""
         if self.early is None:
-            return self.net(x)
+            return self.net(x, per_step=per_step)
         logits, steps = self.early(x)
         self.steps, self.images = self.steps + int(steps.sum()), self.images + len(steps)
-        return logits
+        return logits.unsqueeze(0) if per_step else logits
 
     def facts(self, world: World) -> dict[str, Any]:
         """For the record of the test: precision, and with early exit its margin and the average number of steps."""

@@ -45,6 +45,7 @@ class RunState:
         best: Best test so far.
         last_accuracy: Test accuracy after the last whole epoch; None before the first.
         metrics_size: Bytes of ``metrics.jsonl`` that belong to this state.
+        flow_size: Likewise of ``flow.jsonl``.
         scaler: State of the fp16 gradient scaler.
     """
 
@@ -57,6 +58,7 @@ class RunState:
     best: Best = field(default_factory=Best)
     last_accuracy: float | None = None
     metrics_size: int = 0
+    flow_size: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:

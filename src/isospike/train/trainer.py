@@ -14,13 +14,13 @@ from isospike.config import RunConfig
 from isospike.data import Augment, Batch, Dataset, Loader
 from isospike.errors import RunFailed
 from isospike.layers import MEMORY, one_statistics_update
-from isospike.run_folder import MetricsWriter, RunFolder, write_json
+from isospike.run_folder import MetricsWriter, RunFolder
 from isospike.seeding import derive_seed
 from isospike.train import checkpoint
 from isospike.train.build import build_model
 from isospike.train.display import Display
 from isospike.train.distributed import World
-from isospike.train.evaluate import Evaluation, evaluate
+from isospike.train.evaluate import Evaluation, evaluate, write_test
 from isospike.train.guard import first_bad_place
 from isospike.train.memory import peak_memory_mb, return_freed_memory
 from isospike.train.objective import build_objective
@@ -29,6 +29,7 @@ from isospike.train.plan import Plan, available_memory, check_fits, plan_trainin
 from isospike.train.state import Best, RunState, Sums
 from isospike.train.stopping import StopRequest, listen_for_signals
 from isospike.train.tensorboard import Board, open_board
+from isospike.train.watching import Watching
 from isospike.weights import load_tensors, load_weights, save_tensors
 
 Outcome = Literal["done", "max_steps", "interrupted"]
@@ -67,6 +68,7 @@ class Trainer:
         self.train_loader = Loader(dataset.train, train.batch_size, shuffle=True, seed=seed, **shares)
         self.test_loader = Loader(dataset.test, train.test_batch_size, shuffle=False, **shares)
         self.augment = Augment(config.augment, dataset.mean, dataset.std, len(dataset.classes))
+        self.watching = Watching(self.model, train.watch_every, display, records=world.is_first)
         self.state = RunState()
         self.recent: deque[tuple[float, float]] = deque(maxlen=20)  # images and seconds of the last steps
         self.steps = train.epochs * len(self.train_loader)
@@ -162,6 +164,7 @@ class Trainer:
         torch.manual_seed(derive_seed(self.config.seed, 4, self.state.step, self.world.rank))
         labels = batch.labels.to(self.world.device)
         images, targets = self.augment.train(batch.images.to(self.world.device), labels, batch.seed)
+        self.watching.see(self.state.step, images[: len(images) // self.config.train.accumulate])
         loss, correct = self._forward_backward(images, targets, labels)
         sums = self.world.sum(torch.stack([loss * len(labels), correct, correct.new_tensor(len(labels))])).tolist()
         if not math.isfinite(sums[0]):
@@ -173,6 +176,7 @@ class Trainer:
         self.state.this_epoch.add(*sums)
         self._take_time(images=sums[2])
         self._report_step(lr, grad_norm)
+        self._report_flow()
 
     def _take_time(self, images: float) -> None:
         """From the end of the step before, so that waiting for data counts."""
@@ -263,6 +267,7 @@ class Trainer:
         if not self.world.is_first:
             return
         self.state.metrics_size = self.log.size
+        self.state.flow_size = self.flow_log.size if self.watching.every else 0
         self.state.scaler = self.scaler.state_dict()
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         if self.average:
@@ -280,7 +285,7 @@ class Trainer:
             return
         model = self.average.module if self.average else self.model
         save_tensors(self.run.weights, model.state_dict(), {"model": self.config.model.model_dump()})
-        write_json(self.run.analysis("test"), tested.as_dict(self.dataset, checkpoint="last"))
+        write_test(self.run, tested, self.dataset, checkpoint="last")
 
     # What is told -------------------------------------------------------------------------------------------------
 
@@ -290,6 +295,9 @@ class Trainer:
             return
         self.log = MetricsWriter(self.run.metrics, self.state.metrics_size)
         stack.callback(self.log.close)
+        if self.watching.every:
+            self.flow_log = MetricsWriter(self.run.flow, self.state.flow_size)
+            stack.callback(self.flow_log.close)
         if self.config.train.tensorboard:
             self.board = open_board(self.run.path, self.state.step, self.display)
             if self.board:
@@ -321,6 +329,15 @@ class Trainer:
         if state.step % self.config.train.log_every == 0:
             self._log(record)
             state.window = Sums()
+
+    def _report_flow(self) -> None:
+        seen = self.watching.record()
+        if seen is None:
+            return
+        record = {"epoch": self.state.epoch + 1, "step": self.state.step, **seen}
+        self.flow_log.write(record)
+        if self.board:
+            self.board.write({"kind": "step", "split": "train", **record})
 
     def _asked_to_stop(self) -> bool:
         """Whether any process got a signal: all must stop at the same step."""

@@ -1,0 +1,129 @@
+"""What a bench measures: cells, and suites of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from isospike.registry import Registry
+
+Work = Literal["train", "infer", "fire_train", "fire"]
+
+# A decay and a threshold of 1/2, so that every contestant's formula is exact (see describe.fire_tensors).
+EXACT_LIF: dict[str, Any] = {
+    "decay": 0.5,
+    "gain": 1.0,
+    "v_threshold": 0.5,
+    "reset": "to_value",
+    "v_reset": 0.0,
+    "detach_reset": True,
+    "surrogate": "rectangle",
+    "surrogate_parameter": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table.
+
+    Args:
+        work: "train" (forward, loss, backward; no optimiser) or "infer" of a model, "fire_train" or "fire" (no
+            gradient) of LIF neurons alone.
+        model: Name of the model; of neurons, how many channels: "64 channels".
+        batch: Images.
+        T: Time steps.
+        peer: Name in ``PEERS``; None: ours and its floor alone.
+        options: Of ``create_model``.
+        size: Height and width.
+        precision: "float32", or "bf16" (autocast).
+        every_mode: Whether ours is measured in all its modes, not in its default alone.
+    """
+
+    work: Work
+    model: str
+    batch: int = 32
+    T: int = 4
+    peer: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 32
+    precision: str = "float32"
+    every_mode: bool = True
+
+    @property
+    def fires(self) -> bool:
+        """Whether it is of neurons alone."""
+        return self.work.startswith("fire")
+
+    @property
+    def channels(self) -> int:
+        """Of neurons alone."""
+        return int(self.model.split()[0])
+
+
+CIFAR_18 = {"stem": "cifar", "num_classes": 10}
+NEURONS_64 = "64 channels"
+
+
+def _quick() -> list[Cell]:
+    """A minute: the training step that everyone compares."""
+    return [
+        Cell("fire_train", NEURONS_64, batch=8, peer="spikingjelly"),
+        Cell("train", "ms_resnet20", batch=8, peer="spikingjelly"),
+        Cell("infer", "ms_resnet20", batch=8, peer="spikingjelly"),
+    ]
+
+
+def _cpu() -> list[Cell]:
+    """What docs/performance.md promises: neurons, training steps and inference beside both peers."""
+    return [
+        *(
+            Cell(work, NEURONS_64, peer=peer)
+            for peer in ("spikingjelly", "snntorch")
+            for work in ("fire_train", "fire")
+        ),
+        Cell("train", "ms_resnet20", peer="spikingjelly"),
+        Cell("train", "ms_resnet20", peer="snntorch", every_mode=False),
+        Cell("train", "sew_resnet20", peer="spikingjelly"),
+        Cell("train", "ms_resnet18", peer="spikingjelly", options=CIFAR_18),
+        Cell("infer", "ms_resnet20", peer="spikingjelly"),
+        Cell("infer", "ms_resnet18", peer="spikingjelly", options=CIFAR_18),
+    ]
+
+
+def _gpu() -> list[Cell]:
+    """Batches that fill a GPU, in float32 and bf16, and a deep thin network that is bound by launches."""
+    cells = [Cell(work, NEURONS_64, batch=128, peer="spikingjelly") for work in ("fire_train", "fire")]
+    for precision in ("float32", "bf16"):
+        for model, options in (("ms_resnet20", {}), ("sew_resnet20", {}), ("ms_resnet18", CIFAR_18)):
+            for work in ("train", "infer"):
+                cells.append(Cell(work, model, 128, peer="spikingjelly", options=options, precision=precision))
+    cells.append(Cell("train", "ms_resnet110", batch=128, peer="spikingjelly"))
+    cells.append(Cell("train", "ms_resnet20", batch=128, peer="snntorch"))
+    return cells
+
+
+GROWTH = {
+    "depth": [20, 56, 110, 218, 482],
+    "T": [1, 2, 4, 8, 16],
+    "batch": [2, 8, 32, 128],
+    "width": [8, 16, 32, 64],
+}
+
+
+def _growth() -> list[Cell]:
+    """Training steps along depth, T, batch and width, everything else of ms_resnet20 at T=4 and batch 8 held."""
+    cells = [growth_cell(axis, value) for axis, values in GROWTH.items() for value in values]
+    return [cell for index, cell in enumerate(cells) if cell not in cells[:index]]
+
+
+def growth_cell(axis: str, value: int) -> Cell:
+    """The point of a growth curve."""
+    if axis == "depth":
+        return Cell("train", f"ms_resnet{value}", batch=4, every_mode=False)
+    if axis == "width":
+        return Cell("train", "ms_resnet20", batch=8, options={"width": value}, every_mode=False)
+    return Cell("train", "ms_resnet20", every_mode=False, **{"batch": 8, axis: value})  # type: ignore[arg-type]
+
+
+SUITES: Registry[Callable[[], list[Cell]]] = Registry("suite")
+for _suite in (_quick, _cpu, _gpu, _growth):
+    SUITES.register(_suite.__name__.removeprefix("_"), _suite)

@@ -1,0 +1,107 @@
+"""Who competes in a cell: processes, and the settings among which each is given its best."""
+
+import itertools
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from isospike.bench.cells import Cell
+from isospike.errors import ConfigError
+from isospike.layers import MEMORY
+from isospike.models import SpikingResNet
+from isospike.registry import Registry
+
+Setting = dict[str, Any]
+SCRIPTS = Path(__file__).parent / "peers"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One column of the table.
+
+    Args:
+        name: As printed.
+        role: "ours", "peer" or "floor".
+        command: Starts its process.
+        settings: Tried in turn where there are several; the fastest competes.
+        like: Name of another contestant whose best setting it takes over, under its own.
+    """
+
+    name: str
+    role: Literal["ours", "peer", "floor"]
+    command: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    like: str | None = None
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A library that runs in an environment of its own.
+
+    Args:
+        script: In ``peers/``.
+        cuda: Its implementations on a GPU, among which a trial chooses; none to choose from where empty.
+        saves_memory: Whether it has a mode that saves memory in training.
+    """
+
+    script: str
+    cuda: tuple[str, ...] = ()
+    saves_memory: bool = False
+
+
+PEERS: Registry[Peer] = Registry("peer")
+PEERS.register("spikingjelly", Peer("on_spikingjelly.py", cuda=("triton", "cuda", "torch"), saves_memory=True))
+PEERS.register("snntorch", Peer("on_snntorch.py"))
+
+
+def line_up(cell: Cell, peer_python: Path, device: str, compiled: bool) -> list[Contestant]:
+    """Ours in every mode, the floor, and the peer with and without its memory optimisation.
+
+    Args:
+        cell: What is measured.
+        peer_python: Interpreter of the environment that holds the peers.
+        device: As in PyTorch.
+        compiled: Whether peers are tried under ``torch.compile`` as well.
+
+    Raises:
+        ConfigError: there is no such environment; the text names the command that makes it.
+    """
+    own = (sys.executable, "-m", "isospike.bench.ours")
+    work, floor = ("fire", "copies") if cell.fires else ("network", "convolutions")
+    found = [
+        Contestant(" ".join(["isospike", *mode.values()]), "ours", own, ({"contestant": work, **mode},))
+        for mode in own_modes(cell)
+    ]
+    found.append(Contestant(floor, "floor", own, ({"contestant": floor},)))
+    if cell.peer is None:
+        return found
+    peer = PEERS[cell.peer]
+    if not peer_python.is_file():
+        raise ConfigError(
+            f"the peers' environment has no {peer_python}: make it with isospike bench --setup, or measure without "
+            "peers: --peer none"
+        )
+    command = (str(peer_python), str(SCRIPTS / peer.script))
+    axes: dict[str, tuple[Any, ...]] = {"channels_last": (False, True)}
+    if compiled:
+        axes["compile"] = (False, True)
+    if device.startswith("cuda") and peer.cuda:
+        axes["implementation"] = peer.cuda
+    settings = tuple(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+    found.append(Contestant(cell.peer, "peer", command, settings))
+    if peer.saves_memory and cell.work == "train":
+        found.append(Contestant(f"{cell.peer} memopt", "peer", command, ({"memory": True},), like=cell.peer))
+    return found
+
+
+def own_modes(cell: Cell) -> list[Mapping[str, str]]:
+    """The ways in which our network does this work; the first is that of a model as it is created."""
+    if not cell.every_mode or cell.fires:
+        return [{}]
+    if cell.work == "train":
+        return [{"memory": name} for name in MEMORY]
+    if cell.work == "infer" and cell.precision == "float32" and hasattr(SpikingResNet, "compile_for_inference"):
+        return [{}, {"inference": "float32"}, {"inference": "int8"}]
+    return [{}]

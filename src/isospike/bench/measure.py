@@ -1,0 +1,216 @@
+"""One cell measured: trial of settings, equality, interleaved repeats, peak memory."""
+
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from isospike.bench.cells import EXACT_LIF, Cell
+from isospike.bench.compare import Check, alike, closely, exactly
+from isospike.bench.contestants import Contestant, Setting
+from isospike.bench.describe import describe, fire_tensors, network_tensors
+from isospike.bench.worker import GIVES_BACK, Worker
+from isospike.errors import RunFailed
+from isospike.models import create_model
+
+LEAST_SECONDS = 0.1  # of one turn of a contestant: short work is repeated and its median taken
+FEWEST = 3  # repeats, however long they take
+CHECKED_IMAGES = 2  # in float64
+
+Row = dict[str, Any]
+
+
+class Runs(Protocol):
+    """What can be timed."""
+
+    def run(self, least: float = 0.0) -> float:
+        """Seconds of the work, run for at least so long."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a cell is measured.
+
+    Args:
+        device: As in PyTorch.
+        threads: Of every contestant's processor.
+        repeats: Turns of every contestant, at least 2.
+        seconds: No further repeats are begun after so many seconds.
+    """
+
+    device: str
+    threads: int
+    repeats: int = 9
+    seconds: float = 30.0
+
+
+def measure_cell(cell: Cell, competing: Sequence[Contestant], plan: Plan) -> Row:
+    """A row of the table.
+
+    Raises:
+        RunFailed: a contestant cannot do the work in any of its settings.
+    """
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        job = _job(cell, plan.device, folder / "tensors.pt")
+        by_name = {contestant.name: contestant for contestant in competing}
+        rows, workers = _start(job, competing, plan, stack)
+        seconds = interleaved(workers, plan.repeats, plan.seconds)
+        for row in rows:
+            row["seconds"] = summary(seconds[row["name"]])
+        equality = _equality(cell, rows, workers, folder, job, by_name, plan)
+        for worker in workers.values():
+            worker.close()  # the peaks need the room
+        for row in (row for row in rows if row["role"] != "floor"):
+            row["peak_memory_mb"] = _peak({**job, "setting": row["setting"]}, by_name[row["name"]], plan)
+    facts = asdict(cell)
+    return {**facts, "device": plan.device, "contestants": rows, "equality": equality}
+
+
+def interleaved(workers: Mapping[str, Runs], repeats: int, seconds: float) -> dict[str, list[float]]:
+    """Seconds of every contestant, all of them in turn, so that what slows the machine slows all of them."""
+    found: dict[str, list[float]] = {name: [] for name in workers}
+    began = time.perf_counter()
+    for number in range(repeats):
+        if number >= FEWEST and time.perf_counter() - began > seconds:
+            break
+        for name, worker in workers.items():
+            found[name].append(worker.run(LEAST_SECONDS))
+    return found
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Median, quartiles and the values themselves."""
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": statistics.median(values), "quartiles": [low, high], "all": list(values)}
+
+
+def _job(cell: Cell, device: str, tensors: Path) -> dict[str, Any]:
+    """What every contestant is told, with its tensors written."""
+    job = {**asdict(cell), "device": device, "tensors": str(tensors)}
+    if cell.fires:
+        torch.save(fire_tensors(cell.T, cell.batch, cell.channels, cell.size), tensors)
+        return {**job, "neuron": EXACT_LIF}
+    torch.manual_seed(0)
+    model = create_model(cell.model, T=cell.T, **cell.options)
+    net = describe(model) if cell.peer is not None else None
+    torch.save(network_tensors(model, cell.batch, cell.size), tensors)
+    return {**job, "net": net}
+
+
+def _start(
+    job: Mapping[str, Any], competing: Sequence[Contestant], plan: Plan, stack: ExitStack
+) -> tuple[list[Row], dict[str, Worker]]:
+    """Every contestant warmed up in its best setting."""
+    rows: list[Row] = []
+    workers: dict[str, Worker] = {}
+    best: dict[str, Setting] = {}
+    for contestant in competing:
+        inherited = best.get(contestant.like or "", {})
+        settings = [{**inherited, **setting} for setting in contestant.settings]
+        trial = _trial(contestant, settings, job, plan) if len(settings) > 1 else []
+        setting = min(trial, key=lambda one: one["seconds"])["setting"] if trial else settings[0]
+        tried = [{k: v for k, v in one.items() if v != float("inf")} for one in trial]
+        worker = stack.enter_context(Worker(contestant.name, contestant.command, plan.threads))
+        versions = worker.prepare({**job, "setting": setting})
+        worker.run()
+        best[contestant.name], workers[contestant.name] = setting, worker
+        facts = {"name": contestant.name, "role": contestant.role, "versions": versions}
+        rows.append({**facts, "setting": setting, "trial": tried})
+    return rows, workers
+
+
+def _trial(
+    contestant: Contestant, settings: Sequence[Setting], job: Mapping[str, Any], plan: Plan
+) -> list[dict[str, Any]]:
+    """Seconds of every setting after one run to warm up, in a process each; infinite where it cannot."""
+    found: list[dict[str, Any]] = []
+    for setting in settings:
+        with Worker(contestant.name, contestant.command, plan.threads) as worker:
+            try:
+                worker.prepare({**job, "setting": setting})
+                worker.run()
+                seconds = statistics.median(worker.run(LEAST_SECONDS) for _ in range(2))
+                found.append({"setting": setting, "seconds": seconds})
+            except RunFailed as error:
+                found.append({"setting": setting, "seconds": float("inf"), "error": str(error)})
+    if all("error" in one for one in found):
+        raise RunFailed(found[0]["error"])
+    return found
+
+
+def _peak(job: Mapping[str, Any], contestant: Contestant, plan: Plan) -> float:
+    """Peak megabytes of two runs, in a process in which nothing else was done."""
+    with Worker(contestant.name, contestant.command, plan.threads, GIVES_BACK) as worker:
+        worker.prepare(job)
+        for _ in range(2):
+            worker.run()
+        return worker.memory()
+
+
+def _equality(
+    cell: Cell,
+    rows: Sequence[Row],
+    workers: Mapping[str, Worker],
+    folder: Path,
+    job: Mapping[str, Any],
+    competing: Mapping[str, Contestant],
+    plan: Plan,
+) -> list[dict[str, Any]]:
+    """Every mode of ours, and every peer, against our first mode."""
+    first, *others = (row for row in rows if row["role"] != "floor")
+    if not others:
+        return []
+    timed = {row["name"]: _outputs(workers[row["name"]], folder) for row in (first, *others)}
+    for worker in workers.values():
+        worker.close()  # float64 needs the room
+    peers = [row for row in others if row["role"] == "peer" and not cell.fires]
+    double = _in_float64([first, *peers], folder, job, competing, plan) if peers else {}
+    found = []
+    for row in others:
+        theirs = timed[row["name"]]
+        checks: list[Check] = exactly(timed[first["name"]], theirs) if cell.fires else []
+        if not cell.fires:
+            checks = alike(timed[first["name"]], theirs)
+        if row["name"] in double:
+            checks += closely(double[first["name"]], double[row["name"]])
+        agree = all(check.holds for check in checks)
+        found.append({"of": row["name"], "agree": agree, "checks": [check.as_dict() for check in checks]})
+    return found
+
+
+def _in_float64(
+    rows: Sequence[Row],
+    folder: Path,
+    job: Mapping[str, Any],
+    competing: Mapping[str, Contestant],
+    plan: Plan,
+) -> dict[str, Any]:
+    """Outputs on a few images."""
+    tensors = torch.load(job["tensors"], weights_only=True)
+    few = folder / "few.pt"
+    torch.save({**tensors, "x": tensors["x"][:CHECKED_IMAGES], "y": tensors["y"][:CHECKED_IMAGES]}, few)
+    found = {}
+    for row in rows:
+        with Worker(row["name"], competing[row["name"]].command, plan.threads) as worker:
+            setting = {**row["setting"], "compile": False}
+            worker.prepare({**job, "precision": "float64", "tensors": str(few), "setting": setting})
+            found[row["name"]] = _outputs(worker, folder)
+    return found
+
+
+_numbers = itertools.count()
+
+
+def _outputs(worker: Worker, folder: Path) -> dict[str, torch.Tensor]:
+    file = folder / f"outputs{next(_numbers)}.pt"
+    worker.outputs(file)
+    found: dict[str, torch.Tensor] = torch.load(file, weights_only=True)
+    return found

@@ -1,0 +1,98 @@
+"""Networks and neurons of SpikingJelly 2.0.0, made of its own multi-step layers."""
+
+import os
+from typing import Any
+
+import torch
+from nets import Cell, Net, convolution, mean_pool
+from serve import Fire, Job, Network, Task, Tensors, dtype_of, serve
+from torch import Tensor, nn
+
+
+def neuron_of(spec: dict[str, Any]) -> nn.Module:
+    """A multi-step neuron that computes what ``spec`` says; it fires where the potential reaches its threshold."""
+    from spikingjelly.activation_based import neuron, surrogate
+
+    value = spec["surrogate_parameter"]
+    surrogates = {
+        "rectangle": lambda: surrogate.Rect(alpha=1 / value),
+        "arctan": lambda: surrogate.ATan(alpha=value),
+        "sigmoid": lambda: surrogate.Sigmoid(alpha=value),
+        "triangle": lambda: surrogate.PiecewiseQuadratic(alpha=1 / value),
+    }
+    options = {
+        "v_threshold": spec["v_threshold"],
+        "v_reset": None if spec["reset"] == "subtract" else spec["v_reset"],
+        "surrogate_function": surrogates[spec["surrogate"]](),
+        "detach_reset": spec["detach_reset"],
+        "step_mode": "m",
+    }
+    decay, gain = spec["decay"], spec["gain"]
+    if decay == 1 and gain == 1:
+        return neuron.IFNode(**options)
+    if spec["v_reset"] != 0 or gain not in (1, 1 - decay):
+        raise ValueError("SpikingJelly's LIFNode leaks to its reset, and takes the current whole or by 1/tau")
+    return neuron.LIFNode(tau=1 / (1 - decay), decay_input=gain != 1, **options)
+
+
+def network(job: Job, tensors: Tensors) -> Task:
+    """The described network, with what the setting asks for."""
+    from spikingjelly.activation_based import functional, layer, memopt
+
+    setting = job["setting"]
+    makers = {
+        "conv": lambda spec: convolution(lambda *a, **k: layer.Conv2d(*a, **k, step_mode="m"), spec),
+        "norm": lambda spec: layer.BatchNorm2d(spec["channels"], eps=spec["eps"], step_mode="m"),
+        "pool": lambda spec: mean_pool(lambda *a, **k: layer.AvgPool2d(*a, **k, step_mode="m"), spec),
+        "linear": lambda spec: layer.Linear(spec["in"], spec["out"], bias=spec["bias"], step_mode="m"),
+        "spike": lambda spec: neuron_of(spec["neuron"]),
+    }
+    net = Net(job["net"], makers, job["T"])
+    net = net.to(job["device"], dtype_of(job))
+    net.load(tensors)
+    if setting.get("channels_last"):
+        net = net.to(memory_format=torch.channels_last)
+    if setting.get("memory"):
+        example = tensors["x"].to(job["device"], dtype_of(job))
+
+        def forward_once(current: nn.Module) -> Tensor:
+            functional.reset_net(current)
+            return current(example)
+
+        memopt.optimize_memory(net, Cell, forward_once, level=1)
+    called = torch.compile(net) if setting.get("compile") else net
+
+    def forward(x: Tensor) -> Tensor:
+        functional.reset_net(net)
+        return called(x)
+
+    return Network(job, net, forward, net.layers, tensors)
+
+
+def fire(job: Job, tensors: Tensors) -> Task:
+    """The neuron alone."""
+    from spikingjelly.activation_based import functional
+
+    node = neuron_of(job["neuron"]).to(job["device"])
+    called = torch.compile(node) if job["setting"].get("compile") else node
+
+    def forward(x: Tensor) -> Tensor:
+        functional.reset_net(node)
+        return called(x)
+
+    return Fire(job, forward, tensors, job["setting"].get("channels_last", False))
+
+
+def build(job: Job, tensors: Tensors) -> Task:
+    """A task of this library; which CUDA implementation it takes is read from the environment when it is imported."""
+    implementation = job["setting"].get("implementation")
+    if implementation:
+        for kind in ("IF", "LIF"):
+            os.environ[f"SJ_{kind}_CUDA_IMPLEMENTATION"] = implementation
+    return fire(job, tensors) if job["work"].startswith("fire") else network(job, tensors)
+
+
+if __name__ == "__main__":
+    from importlib.metadata import version
+
+    serve(build, {"spikingjelly": version("spikingjelly")})

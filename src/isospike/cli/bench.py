@@ -1,0 +1,151 @@
+"""``isospike bench``: how fast it is and how much memory it takes, beside its peers and its floor."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+
+from isospike.bench import PEERS, SUITES, Cell, Plan, line_up, measure_cell
+from isospike.bench.growth import covers, draw, growth_markdown
+from isospike.bench.saved import read_result, render
+from isospike.bench.setup import python_of, set_up
+from isospike.bench.table import COLUMNS, header_lines, lines, notes, refusals, title
+from isospike.cli.console import Device, Json, out, print_json
+from isospike.errors import ConfigError, RunFailed
+from isospike.registry import unknown_name
+from isospike.run_folder import write_json
+from isospike.train.distributed import open_world
+from isospike.train.environment import environment
+
+WORKS = ("train", "infer")
+PRECISIONS = ("float32", "bf16")
+
+
+def bench_command(
+    suite: Annotated[str | None, typer.Option(help="Rows to measure: quick, cpu, gpu or growth.")] = None,
+    model: Annotated[str | None, typer.Option(help="Measure this model instead of a suite.")] = None,
+    work: Annotated[str | None, typer.Option(help="Of a model: train or infer; both where it is left out.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Of a model: images (32).")] = None,
+    steps: Annotated[int | None, typer.Option("--T", min=1, help="Of a model: time steps (4).")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of a model: float32 or bf16.")] = None,
+    peer: Annotated[
+        str | None, typer.Option(help="spikingjelly, snntorch or none; a suite keeps its rows against this one.")
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Try peers under torch.compile as well (slow).")] = False,
+    repeats: Annotated[int, typer.Option(min=3, help="Turns of every contestant.")] = 9,
+    seconds: Annotated[float, typer.Option(min=0, help="Begin no further turn of a row after so long.")] = 25.0,
+    peer_env: Annotated[Path, typer.Option(help="Environment of the peers.")] = Path(".bench"),
+    setup: Annotated[bool, typer.Option("--setup", help="Make that environment, and measure nothing.")] = False,
+    saved: Annotated[Path | None, typer.Option("--markdown", help="Print a saved result, and measure nothing.")] = None,
+    target: Annotated[Path, typer.Option("--out", help="Where the result goes.")] = Path("bench.json"),
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Images/s, time and peak memory beside a peer and beside the convolutions alone, all measured in this run.
+
+    Exit code 1 where a peer does not compute the same: it then gets no ratio.
+    """
+    if setup:
+        set_up(peer_env)
+        return
+    if saved is not None:
+        typer.echo(render(read_result(saved)))
+        return
+    cells = choose(suite, model, work=work, batch=batch, T=steps, precision=precision, peer=peer)
+    with open_world(device) as world:
+        header = {**environment(world.device), "threads": torch.get_num_threads()}
+        place = str(world.device)
+    plan = Plan(place, header["threads"], repeats, seconds)
+    competing = [line_up(cell, python_of(peer_env), place, compiled) for cell in cells]
+    result: dict[str, Any] = {"header": header, "rows": []}
+    for cell, group in zip(cells, competing, strict=True):
+        row = measure_cell(cell, group, plan)
+        result["rows"].append(row)
+        write_json(target, result)
+        if not json:
+            show(row)
+    finish(result, cells, target, json)
+
+
+def choose(
+    suite: str | None,
+    model: str | None,
+    *,
+    work: str | None,
+    batch: int | None,
+    T: int | None,
+    precision: str | None,
+    peer: str | None,
+) -> list[Cell]:
+    """The rows that the options ask for.
+
+    Raises:
+        ConfigError: a suite and a model, neither, or options of a model beside a suite.
+        UnknownName: no such suite, work, precision or peer.
+    """
+    for what, value, names in (
+        ("peer", peer, [*PEERS, "none"]),
+        ("work", work, WORKS),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value is not None and value not in names:
+            raise unknown_name(what, value, names)
+    if (suite is None) == (model is None):
+        raise ConfigError(f"isospike bench measures either --suite ({', '.join(SUITES)}) or --model NAME")
+    if suite is not None:
+        for option, given in (("--work", work), ("--batch", batch), ("--T", T), ("--precision", precision)):
+            if given is not None:
+                raise ConfigError(f"{option} goes with --model; a suite has its own")
+        return _against(SUITES[suite](), suite, peer)
+    assert model is not None
+    opponent = None if peer in (None, "none") else peer
+    asked = {"batch": batch, "T": T, "precision": precision}
+    options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    return [Cell(one, model, peer=opponent, **options) for one in ((work,) if work else WORKS)]  # type: ignore[arg-type]
+
+
+def _against(cells: Sequence[Cell], suite: str, peer: str | None) -> list[Cell]:
+    if peer is None:
+        return list(cells)
+    if peer == "none":
+        alone = [replace(cell, peer=None) for cell in cells]
+        return [cell for index, cell in enumerate(alone) if cell not in alone[:index]]
+    kept = [cell for cell in cells if cell.peer == peer]
+    if not kept:
+        raise ConfigError(f"the suite '{suite}' has no row against {peer}")
+    return kept
+
+
+def show(row: dict[str, Any]) -> None:
+    """One row on the terminal."""
+    out.print(title(row), style="bold", highlight=False, markup=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    for index, heading in enumerate(COLUMNS):
+        table.add_column(
+            heading, justify="right" if index else "left", no_wrap=bool(index), min_width=0 if index else 12
+        )
+    for line in lines(row):
+        table.add_row(*line)
+    out.print(table)
+    for note in notes(row):
+        out.print(note, highlight=False, markup=False, soft_wrap=True)
+
+
+def finish(result: dict[str, Any], cells: Sequence[Cell], target: Path, json: bool) -> None:
+    """What follows from all rows: charts of growth, where it was saved, refusals."""
+    if json:
+        print_json(result)
+    else:
+        for line in header_lines(result):
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
+        if covers(cells):
+            out.print(growth_markdown(result), highlight=False, markup=False, soft_wrap=True)
+            draw(result, target.parent / target.stem)
+        out.print(f"saved in {target}", highlight=False, markup=False, soft_wrap=True)
+    refused = [sentence for row in result["rows"] for sentence in refusals(row)]
+    if refused:
+        raise RunFailed("; ".join(refused))

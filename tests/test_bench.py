@@ -1,0 +1,378 @@
+"""The bench: arithmetic by hand, turns in turn, no ratio without equality, and a fake peer that speaks the protocol."""
+
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import isospike as iso
+from isospike.bench import PEERS, SUITES, Cell, Plan, compare, contestants, line_up, measure_cell
+from isospike.bench.cells import GROWTH, growth_cell
+from isospike.bench.describe import describe, describe_neuron, fire_tensors, network_tensors
+from isospike.bench.growth import charts, curves, exponents
+from isospike.bench.measure import interleaved, summary
+from isospike.bench.ours import build
+from isospike.bench.peers.nets import Net, convolution, mean_pool
+from isospike.bench.saved import read_result, render
+from isospike.bench.setup import REQUIREMENTS
+from isospike.bench.table import lines, markdown, ratio, refusals
+from isospike.bench.worker import Worker
+from isospike.errors import ConfigError, RunFailed
+from isospike.layers import MEMORY
+from isospike.neurons import SpikingNeuron
+from test_architectures import build as documents
+from test_cli import call
+
+PLAN = Plan("cpu", threads=1, repeats=3, seconds=0)
+
+
+def contestant(name, role, seconds, memory=100.0):
+    facts = {"name": name, "role": role, "versions": {}, "setting": {}, "trial": []}
+    return {**facts, "seconds": summary(seconds), "peak_memory_mb": memory}
+
+
+def row(cell, agree=True, ours=(0.1, 0.2, 0.3)):
+    check = {"what": "difference of loss", "value": 0.5, "limit": 0.05, "at_least": False, "holds": agree}
+    return {
+        **vars(cell),
+        "device": "cpu",
+        "contestants": [
+            contestant("isospike", "ours", list(ours)),
+            contestant("convolutions", "floor", [0.05, 0.1, 0.2]),
+            contestant("spikingjelly", "peer", [0.4, 0.4, 0.9], memory=250.0),
+        ],
+        "equality": [{"of": "spikingjelly", "agree": agree, "checks": [check]}],
+    }
+
+
+def result(rows):
+    header = {"command": "isospike bench", "started": "2026-01-02T03:04:05", "gpu": None, "cpu": "a", "threads": 2}
+    return {"header": header, "rows": rows}
+
+
+def test_ratios_are_of_turns_not_of_medians():
+    found = ratio([1.0, 8.0, 9.0], [1.0, 2.0, 9.0])  # turn by turn 1, 4, 1
+    assert found["median"] == 1.0
+    assert found["quartiles"] == [1.0, 2.5]
+
+
+def test_the_table_by_hand():
+    ours, floor, peer = lines(row(Cell("train", "ms_resnet20", batch=32)))
+    assert ours == ["isospike", "200", "150-250", "160", "100", "2.00x", "3.00x (2.50-3.50)"]
+    assert floor == ["convolutions", "100", "75.0-150", "-", "-", "-", "-"]
+    # Turns: 4x, 2x, 3x ours; 8x, 4x, 4.5x the floor.
+    assert peer == ["spikingjelly", "400", "400-650", "80", "250", "4.50x", "-"]
+
+
+def test_no_speed_up_without_equality():
+    unequal = row(Cell("train", "ms_resnet20"), agree=False)
+    assert lines(unequal)[2][-1] == "not comparable"
+    (sentence,) = refusals(unequal)
+    assert sentence.startswith("not comparable: spikingjelly, ms_resnet20, training step")
+    assert sentence.endswith("difference of loss is 0.5, at most 0.05 is allowed")
+    assert "3.00x (" not in markdown(result([unequal]))
+    assert "3.00x (" in markdown(result([row(Cell("train", "ms_resnet20"))]))
+    assert refusals(row(Cell("train", "ms_resnet20"))) == []
+
+
+def test_everyone_has_a_turn_before_anyone_has_another():
+    order = []
+
+    class Fake:
+        def __init__(self, name):
+            self.name = name
+
+        def run(self, least):
+            order.append(self.name)
+            return float(len(order))
+
+    found = interleaved({"a": Fake("a"), "b": Fake("b")}, repeats=4, seconds=60)
+    assert "".join(order) == "abababab"
+    assert found == {"a": [1, 3, 5, 7], "b": [2, 4, 6, 8]}
+    assert len(interleaved({"a": Fake("a")}, repeats=9, seconds=0)["a"]) == 3, "no further turn once time is up"
+
+
+def test_comparisons():
+    a = {"logits": torch.tensor([1.0, 2.0]), "loss": torch.tensor(1.0), "grad conv": torch.ones(1, 1, 2, 2)}
+    assert all(check.holds for check in (*compare.exactly(a, a), *compare.closely(a, a), *compare.alike(a, a)))
+    for name, value in (
+        ("logits", torch.tensor([2.0, -1.0])),
+        ("loss", torch.tensor(1.2)),
+        ("loss", torch.tensor(math.nan)),
+        ("grad conv", torch.full((1, 1, 2, 2), 1.6)),
+        ("grad conv", torch.zeros(1, 1, 2, 2)),
+    ):
+        b = {**a, name: value}
+        for compared in (compare.exactly(a, b), compare.closely(a, b), compare.alike(a, b)):
+            assert not all(check.holds for check in compared), name
+    (worst,) = compare.closely(a, {**a, "loss": torch.tensor(1.0001)})
+    assert (worst.what, worst.holds) == ("float64: difference of loss", False)
+    missing = {name: value for name, value in a.items() if name != "loss"}
+    assert not all(check.holds for check in compare.closely(a, missing))
+
+
+def test_no_potential_of_the_compared_neurons_meets_its_threshold():
+    """Strict or not, the spikes are the same, and so for the edges of the rectangle."""
+    x = fire_tensors(T=4, batch=2, channels=3, size=8)["x"]
+    spikes = []
+    for strict in (True, False):
+        neuron = iso.LIF(decay=0.5, v_threshold=0.5, strict=strict, surrogate="rectangle")
+        spikes.append(neuron(x)[0])
+    assert torch.equal(*spikes)
+    assert 0.2 < spikes[0].mean() < 0.8
+
+
+class Spikes(nn.Module):
+    """Any neuron of ours in a network of a peer."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.spec = spec
+        surrogate = iso.surrogates.SURROGATES[spec["surrogate"]](spec["surrogate_parameter"])
+        rule = {key: spec[key] for key in ("v_threshold", "reset", "v_reset", "detach_reset")}
+        leak = {"decay": spec["decay"]} if spec["gain"] == 1 else {"tau": 1 / spec["gain"]}
+        self.neuron = iso.LIF(surrogate=surrogate, **leak, **rule)
+
+    def forward(self, x):
+        return self.neuron(x)[0]
+
+
+class Folded(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+@pytest.mark.parametrize("topology", iso.TOPOLOGIES)
+def test_a_described_network_is_the_same_function(topology):
+    """Built anew from the description, as peers build it, in float64: logits, loss and every gradient."""
+    model = iso.create_model(f"{topology}_resnet8", T=2)
+    neuron = next(module for module in model.modules() if isinstance(module, SpikingNeuron))
+    if neuron.levels > 1:
+        with pytest.raises(ConfigError, match="no peer computes"):
+            describe(model)
+        return
+    net_of = describe(model)
+    tensors = network_tensors(model, batch=2, size=16)
+    makers = {
+        "conv": lambda spec: Folded(convolution(nn.Conv2d, spec)),
+        "norm": lambda spec: Folded(nn.BatchNorm2d(spec["channels"], eps=spec["eps"])),
+        "pool": lambda spec: Folded(mean_pool(nn.AvgPool2d, spec)),
+        "linear": lambda spec: Folded(nn.Linear(spec["in"], spec["out"], bias=spec["bias"])),
+        "spike": lambda spec: Spikes(spec["neuron"]),
+    }
+    net = Net(net_of, makers, 2)
+    net.layers = {name: m.layer if isinstance(m, Folded) else nn.Identity() for name, m in net.layers.items()}
+    net.double().train()
+    net.load(tensors)
+    job = {"model": f"{topology}_resnet8", "T": 2, "options": {}, "work": "train", "device": "cpu"}
+    job |= {"precision": "float64", "setting": {"contestant": "network"}}
+    ours = build(job, tensors).outputs()
+    x, y = tensors["x"].double(), tensors["y"]
+    loss = nn.functional.cross_entropy(net(x), y)
+    loss.backward()
+    theirs = {"logits": net(x).detach(), "loss": loss.detach()}
+    for name, layer in net.layers.items():
+        theirs |= {f"grad {name}.{key}": p.grad for key, p in layer.named_parameters()}
+    checks = compare.closely(ours, theirs)
+    assert all(check.holds for check in checks), checks
+    assert max(check.value for check in checks) < 1e-9
+
+
+@pytest.mark.parametrize("neuron", [iso.MLF(), iso.ILIF(), iso.PLIF()])
+def test_neurons_that_no_peer_has_are_refused(neuron):
+    with pytest.raises(ConfigError, match="no peer computes"):
+        describe_neuron(neuron)
+
+
+FAKE = """
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    answer = {}
+    if request["do"] == "prepare":
+        job, answer = request["job"], {"versions": {"fake": "1"}}
+    elif request["do"] == "run":
+        answer = {"seconds": 0.5 if job["setting"]["channels_last"] else 0.25}
+    elif request["do"] == "memory":
+        answer = {"peak_mb": 7.0}
+    else:
+        import torch
+        v, spikes = 0.0, []
+        for x in torch.load(job["tensors"])["x"]:
+            h = 0.5 * v + x
+            s = (h >= 0.5).float()
+            v = h * (1 - s)
+            spikes.append(s)
+        spikes = torch.stack(spikes)
+        WRONG
+        torch.save({"spikes": spikes}, request["file"])
+    print(json.dumps(answer), flush=True)
+"""
+
+
+@pytest.fixture
+def fake_peer(tmp_path, monkeypatch):
+    """Puts a script in the place of SpikingJelly's."""
+
+    def put(script):
+        (tmp_path / "on_spikingjelly.py").write_text(script)
+        monkeypatch.setattr(contestants, "SCRIPTS", tmp_path)
+        return Path(sys.executable)
+
+    return put
+
+
+TINY_FIRE = Cell("fire", "2 channels", batch=1, T=3, size=4, peer="spikingjelly")
+
+
+def test_a_peer_gets_its_best_setting_and_its_ratio(fake_peer):
+    python = fake_peer(FAKE.replace("WRONG", ""))
+    found = measure_cell(TINY_FIRE, line_up(TINY_FIRE, python, "cpu", False), PLAN)
+    ours, floor, peer = found["contestants"]
+    assert [one["role"] for one in (ours, floor, peer)] == ["ours", "floor", "peer"]
+    assert peer["setting"] == {"channels_last": False}
+    assert [one["seconds"] for one in peer["trial"]] == [0.25, 0.5]
+    assert peer["seconds"]["all"] == [0.25] * 3
+    assert (peer["peak_memory_mb"], peer["versions"]) == (7.0, {"fake": "1"})
+    assert [one["agree"] for one in found["equality"]] == [True]
+    speed_up = ratio([0.25] * 3, ours["seconds"]["all"])["median"]
+    assert lines(found)[0][-1].startswith(f"{speed_up:.2f}x (")
+
+
+def test_one_wrong_spike_refuses_the_ratio_and_exits_1(fake_peer, monkeypatch, tmp_path, capsys):
+    fake_peer(FAKE.replace("WRONG", "spikes[0, 0, 0, 0, 0] = 1 - spikes[0, 0, 0, 0, 0]"))
+    monkeypatch.setitem(SUITES._items, "tiny", lambda: [TINY_FIRE])
+    saved = tmp_path / "saved.json"
+    arguments = ["--suite", "tiny", "--device", "cpu", "--repeats", 3, "--seconds", 0, "--peer-env", sys.prefix]
+    call("bench", *arguments, "--out", saved, expect=1)
+    said = capsys.readouterr()
+    assert "not comparable" in said.out
+    assert "differing values of spikes is 1, at most 0 is allowed" in said.err.replace("\n", " ")
+    assert json.loads(saved.read_text())["rows"][0]["equality"][0]["agree"] is False
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("raise SystemExit('no library')", "no library"),
+        (FAKE.replace("import torch", "1/0"), "division by zero"),
+    ],
+)
+def test_a_contestant_that_ends_says_its_last_words(script, said, tmp_path):
+    file = tmp_path / "script.py"
+    file.write_text(script)
+
+    def ask():
+        with Worker("them", [sys.executable, str(file)], threads=1) as worker:
+            worker.prepare({"setting": {"channels_last": True}})
+            worker.outputs(tmp_path / "outputs.pt")
+
+    with pytest.raises(RunFailed, match=f"the contestant 'them' ended: .*{said}"):
+        ask()
+
+
+def test_training_is_measured_in_every_memory_mode(tmp_path):
+    cell = Cell("train", "ms_resnet8")
+    names = [one.name for one in line_up(cell, tmp_path, "cpu", False)]
+    assert names == [*(f"isospike {name}" for name in MEMORY), "convolutions"]
+    names = [one.name for one in line_up(replace(cell, every_mode=False), tmp_path, "cpu", False)]
+    assert names == ["isospike", "convolutions"]
+
+
+def test_a_tiny_bench_from_end_to_end(tmp_path, capsys):
+    saved = tmp_path / "saved.json"
+    arguments = ["--work", "infer", "--batch", 2, "--T", 2, "--repeats", 3, "--seconds", 0, "--device", "cpu"]
+    call("bench", "--model", "ms_resnet8", *arguments, "--out", saved, "--json")
+    (found,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (found["work"], found["batch"], found["T"], found["peer"]) == ("infer", 2, 2, None)
+    *ours, floor = found["contestants"]
+    assert ours[0]["name"] == "isospike"
+    assert floor["name"] == "convolutions"
+    assert all(len(one["seconds"]["all"]) == 3 and min(one["seconds"]["all"]) > 0 for one in found["contestants"])
+    assert [equality["agree"] for equality in found["equality"]] == [True] * (len(ours) - 1)
+    assert all(0 < one["peak_memory_mb"] < 500 for one in ours)
+    assert ours[0]["versions"]["isospike"] == iso.__version__
+    call("bench", "--markdown", saved)
+    printed = capsys.readouterr().out
+    assert printed.strip() == render(read_result(saved)).strip()
+    assert "| isospike | " in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "either --suite"),
+        (["--suite", "quick", "--model", "ms_resnet8"], "either --suite"),
+        (["--suite", "qick"], "unknown suite 'qick'; nearest: quick"),
+        (["--suite", "quick", "--batch", 4], "--batch goes with --model"),
+        (["--suite", "growth", "--peer", "snntorch"], "the suite 'growth' has no row against snntorch"),
+        (["--model", "ms_resnet8", "--peer", "spikingjely"], "unknown peer 'spikingjely'; nearest: spikingjelly"),
+        (["--model", "ms_resnet8", "--work", "trian"], "unknown work 'trian'; nearest: train"),
+        (["--model", "ms_resnet8", "--precision", "fp16"], "unknown precision 'fp16'"),
+        (["--model", "ms_resnet9", "--peer", "none"], "ms_resnet9"),
+        (["--model", "ms_resnet8", "--peer", "snntorch", "--peer-env", "nowhere"], "isospike bench --setup"),
+        (["--markdown", "nowhere.json"], "no bench can be read from nowhere.json"),
+        (["--markdown", "other.json"], "other.json is not a result of isospike bench"),
+    ],
+)
+def test_mistakes_get_a_sentence(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("other.json").write_text("[]")
+    call("bench", *arguments, "--device", "cpu", expect=2)
+    assert said in capsys.readouterr().err
+    assert not Path("bench.json").exists()
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_suites_name_models_and_peers_that_exist(suite):
+    cells = SUITES[suite]()
+    assert cells
+    for cell in cells:
+        assert cell.peer is None or cell.peer in PEERS
+        if not cell.fires:
+            with torch.device("meta"):
+                describe(iso.create_model(cell.model, T=cell.T, **cell.options))
+
+
+def test_growth_by_hand():
+    assert exponents([(1, 10), (2, 20), (4, 80), (8, 80)]) == pytest.approx([1, 2, 0])
+    rows = []
+    for axis, values in GROWTH.items():
+        for value in values:
+            rows.append(row(growth_cell(axis, value), ours=[0.01 * value**2] * 3))
+    found = result(rows)
+    assert [value for _, value in curves(found)["T"]["training step, milliseconds"][:2]] == pytest.approx([10, 40])
+    text = render(found)
+    assert "**width**, at T 4, batch 8, depth 20" in text
+    assert "| 64 | 40,960 | 2.00 | 100 | 0.00 | 100 | 0.00 |" in text
+    drawn = charts(found)
+    assert len(drawn) == 2 * len(GROWTH)
+    assert {point["series"] for point in drawn["T_milliseconds"]["data"]["values"]} == {
+        "training step",
+        "convolutions alone",
+    }
+
+
+def test_documents_take_their_tables_from_a_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "LOGS", tmp_path)
+    found = result([row(Cell("train", "ms_resnet20"))])
+    (tmp_path / "some.json").write_text(json.dumps(found))
+    page = documents.render("a\n<!-- generated: bench some.json -->\nold\n<!-- end -->\nb\n")
+    assert page.startswith("a\n<!-- generated: bench some.json -->\n\nisospike bench: 2026-01-02, a, 2 threads.")
+    assert "| isospike | 200 | 150-250 | 160 | 100 | 2.00x | 3.00x (2.50-3.50) |" in page
+    assert "old" not in page
+
+
+def test_the_peers_are_pinned():
+    wanted = [line for line in REQUIREMENTS.read_text().splitlines() if line and not line.startswith("#")]
+    assert all(line.count("==") == 1 for line in wanted)
+    assert {"spikingjelly==2.0.0", "snntorch==1.0.0", "torch==2.13.0"} <= set(wanted)
