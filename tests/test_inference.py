@@ -7,17 +7,17 @@ from torch import nn
 import isospike as iso
 from helpers import REQUIRED, enliven
 from isospike.errors import ConfigError, ShapeError
-from isospike.inference.program import Call, Conv
+from isospike.inference.program import Between, Call, Conv, Value, accumulate
 from isospike.inference.recorder import record
 from isospike.layers.fold import FoldedNeuron
 from isospike.models import promised_domains
 from isospike.neurons import NEURONS
-from isospike.residual import COMBINES, JOINS, REACHES, Join
+from isospike.residual import COMBINES, JOINS, REACHES, REAL, Join
 
 ROWS = [(f"{topology}_resnet8", {}) for topology in iso.TOPOLOGIES]
 NEURON_KINDS = [("ms_resnet8", {"neuron": {"kind": kind, **REQUIRED.get(kind, {})}}) for kind in NEURONS]
 JOINED = [("sew_resnet14", {"join": join}) for join in JOINS]
-REACHING = [("da_cns_resnet8", {"reach": reach}) for reach in REACHES]
+REACHING = [(f"da_{order}_resnet8", {"reach": reach}) for order in ("cns", "scn") for reach in REACHES]
 COMBINING = [("da_nsc_resnet14", {"combine": combine}) for combine in COMBINES]
 OTHERS = [
     ("ms_resnet8", {"per_step_norm": True}),
@@ -177,3 +177,13 @@ def test_a_join_with_other_arithmetic_is_not_guessed(monkeypatch):
     unit.join = Join("max", torch.maximum, neutral=0.0, binary=False)
     with pytest.raises(ConfigError, match="join 'max' is not made of"):
         model.compile_for_inference()
+
+
+@pytest.mark.parametrize("read_again", [False, True])
+def test_a_sum_takes_the_memory_of_a_map_only_where_nothing_reads_it_after(read_again):
+    layer = nn.Conv2d(4, 4, 1)
+    x, stream, branch, total, out = (Value(number, 4, REAL) for number in range(5))
+    program = [Between(x, stream), Conv(stream, branch, layer, None), Between(branch, total, y=stream)]
+    program.append(Conv(stream if read_again else total, out, layer, None))
+    convs = [op for op in accumulate(program, out, {stream, branch, total, out}) if isinstance(op, Conv)]
+    assert [conv.onto for conv in convs] == [None if read_again else stream, None]

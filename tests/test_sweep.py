@@ -21,7 +21,7 @@ from isospike.sweep.cell import is_finished
 from isospike.sweep.plan import split_values
 from isospike.sweep.pool import LOG, Pool, Task
 from isospike.sweep.results import find, mean_and_spread
-from isospike.sweep.run import _jobs, _locked
+from isospike.sweep.run import IMPORTED, _cards, _jobs, _key, _locked, _memory
 from isospike.train.display import SilentDisplay
 from isospike.train.stopping import StopRequest
 from isospike.weights import load_tensors
@@ -303,11 +303,22 @@ def test_seeds_come_one_after_the_other_and_the_deepest_first(tmp_path):
 
 
 def test_as_many_at_once_as_cores_and_memory_allow(monkeypatch):
-    monkeypatch.setattr("isospike.sweep.run._free_memory", lambda: 3_500)
-    assert _jobs("cpu", 8, 1_000) == 3
-    assert _jobs("cpu", 2, 1_000) == 2
-    assert _jobs("cpu", 2, 10_000) == 1
-    assert _jobs("cuda:0", 8, 1) == 1
+    monkeypatch.setattr("isospike.sweep.run.available_memory", lambda device: 3_500)
+    assert _jobs("cpu", 8, lambda: 1_000) == 3
+    assert _jobs("cpu", 2, lambda: 1_000) == 2
+    assert _jobs("cpu", 2, lambda: 10_000) == 1
+    assert _jobs("cuda:0", 8, lambda: 1) == 1
+
+
+def test_memory_is_that_of_the_largest_cell(tmp_path):
+    sweep = tiny(tmp_path / "s", "train.batch_size=16,64", depths=(8, 20))
+    datasets = {_key(cell): load_dataset(cell.config.data) for cell in sweep.cells}
+    cards = _cards(sweep.cells, datasets)
+    each = [_memory([cell], cards, datasets) for cell in sweep.cells]
+    assert [cell.config.train.batch_size for cell in sweep.cells] == [16, 64, 16, 64]
+    assert IMPORTED < each[0] < each[1] < each[3]
+    assert each[2] < each[3]
+    assert _memory(sweep.cells[::-1], cards, datasets) == each[3]
 
 
 # Numbers -----------------------------------------------------------------------------------------------------------

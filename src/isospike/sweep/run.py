@@ -18,13 +18,13 @@ from isospike.models import ModelCard, model_card
 from isospike.sweep.cell import EXPECTED, is_finished, note_failure, run_cell
 from isospike.sweep.plan import Cell, Sweep
 from isospike.sweep.pool import Pool, Task
+from isospike.train.build import build_model
 from isospike.train.display import Display
 from isospike.train.distributed import open_world
+from isospike.train.plan import available_memory, plan_training
 from isospike.train.stopping import StopRequest, listen_for_signals
 
-# Measured: what a training step of ms_resnet20 holds at its peak per neuron, step and sample, and a process before it.
-NEURON_BYTES = 24
-PROCESS_BYTES = 500_000_000
+IMPORTED = 300e6  # bytes of a process with PyTorch and this package in it (measured: 260 MB)
 SHARED = Path("/dev/shm")
 
 
@@ -65,8 +65,7 @@ def run_sweep(
         costs = {cell.name: cards[_network(cell)].macs * cell.config.train.epochs for cell in left}
         left.sort(key=lambda cell: (sweep.plan.seeds.index(cell.seed), -costs[cell.name]))
         cores = min(len(os.sched_getaffinity(0)), torch.get_num_threads())
-        most = max(_memory(cell, cards[_network(cell)]) for cell in left)
-        count = min(len(left), jobs or _jobs(device, cores, most))
+        count = min(len(left), jobs or _jobs(device, cores, lambda: _memory(left, cards, datasets)))
         threads = max(1, cores // count)
         say(f"{len(left)} of {len(sweep.cells)} cells to train, {count} at once, threads of each: {threads}")
         if count == 1:
@@ -120,25 +119,27 @@ def _at_once(
 # What fits ---------------------------------------------------------------------------------------------------------
 
 
-def _jobs(device: str, cores: int, cell_bytes: int) -> int:
+def _jobs(device: str, cores: int, cell_bytes: Callable[[], float]) -> int:
     """As many cells as there are cores and memory for; a GPU is shared by nobody unless asked to."""
     if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
         return 1
-    return max(1, min(cores, int(_free_memory() // cell_bytes)))
+    if cores == 1:
+        return 1
+    return max(1, min(cores, int(available_memory(torch.device("cpu")) // cell_bytes())))
 
 
-def _memory(cell: Cell, card: ModelCard) -> int:
-    """What training a cell holds at its peak, about."""
-    train = cell.config.train
-    return PROCESS_BYTES + NEURON_BYTES * card.neurons * card.T * train.batch_size // train.accumulate
+def _memory(cells: Sequence[Cell], cards: Mapping[str, ModelCard], datasets: Mapping[str, Dataset]) -> float:
+    """Bytes that a process takes for the largest cell, PyTorch itself included."""
 
+    def activations(cell: Cell) -> int:
+        card, train = cards[_network(cell)], cell.config.train
+        return card.neurons * card.T * train.batch_size // train.accumulate
 
-def _free_memory() -> int:
-    """Bytes that new processes can have."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise ConfigError("this system does not say how much memory is free: choose --jobs yourself")
+    largest = max(cells, key=activations)
+    config, data = largest.config, datasets[_key(largest)]
+    model = build_model(config, num_classes=len(data.classes), in_channels=data.channels)
+    batch = config.train.batch_size // config.train.accumulate
+    return IMPORTED + plan_training(model, batch=batch, size=data.size, memory=config.train.memory, moments=2).total
 
 
 def _check_shared_memory(datasets: Mapping[str, Dataset]) -> None:
