@@ -10,7 +10,6 @@ from typing import Any, Literal
 from isospike.bench.cells import Cell
 from isospike.errors import ConfigError
 from isospike.layers import MEMORY
-from isospike.models import SpikingResNet
 from isospike.registry import Registry
 
 Setting = dict[str, Any]
@@ -102,6 +101,6 @@ def own_modes(cell: Cell) -> list[Mapping[str, str]]:
         return [{}]
     if cell.work == "train":
         return [{"memory": name} for name in MEMORY]
-    if cell.work == "infer" and cell.precision == "float32" and hasattr(SpikingResNet, "compile_for_inference"):
+    if cell.work == "infer" and cell.precision == "float32":
         return [{}, {"inference": "float32"}, {"inference": "int8"}]
     return [{}]

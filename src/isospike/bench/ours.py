@@ -57,12 +57,8 @@ def network(job: Job, tensors: Tensors) -> Task:
     model.memory = job["setting"].get("memory", model.memory)
     layers = {name: m for name, m in model.named_modules() if not isinstance(m, SpikingResNet)}
     precision = job["setting"].get("inference")
-    forward = _compiled(model.eval(), precision) if precision else model
+    forward = model.eval().compile_for_inference(precision) if precision else model
     return Ours(job, model, forward, layers, tensors)
-
-
-def _compiled(model: Any, precision: str) -> Callable[[Tensor], Tensor]:
-    return model.compile_for_inference(precision=precision)
 
 
 def convolutions(job: Job, tensors: Tensors) -> Task:
