@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from statistics import median
 
 import pytest
 import torch
@@ -107,7 +108,8 @@ def test_an_unknown_mode_is_answered():
 )
 def test_the_planner_is_within_15_percent_of_a_real_process(name, memory, batch, T):
     command = [sys.executable, "-c", PEAK, name, memory, str(batch), str(T)]
-    measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) * 1e6
+    runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)]
+    measured = median(map(json.loads, runs)) * 1e6  # what an allocator wastes differs by 20 % between runs
     plan = plan_training(iso.create_model(name, T=T), batch=batch, size=32, memory=memory, moments=0)
     assert abs(plan.total / measured - 1) < 0.15
 
@@ -131,10 +133,9 @@ def test_planning_leaves_the_model_as_it_is_and_grows_with_the_batch():
 def test_leaner_modes_take_less():
     model = iso.create_model("ms_resnet110", T=2)
     fast, lean, leanest = (
-        plan_training(model, batch=16, size=16, memory=name, keeps_freed=False).alive for name in MEMORY
+        plan_training(model, batch=32, size=32, memory=name, keeps_freed=False).alive for name in MEMORY
     )
-    assert leanest < 0.9 * lean
-    assert lean < 0.3 * fast
+    assert leanest < 0.8 * lean < 0.4 * fast
 
 
 def test_a_run_that_does_not_fit_is_refused_with_what_would():
