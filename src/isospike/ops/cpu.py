@@ -45,10 +45,7 @@ def library() -> ctypes.CDLL | None:
     lib.isospike_forward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 3, integer]
     lib.isospike_backward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 6, integer]
     lib.isospike_block.restype = integer
-    lib.isospike_chunks.argtypes, lib.isospike_chunks.restype = [integer] * 2, integer
-    lib.isospike_norm_statistics.argtypes = [integer, integer, *[pointer] * 4, integer]
     lib.isospike_norm_fire_forward.argtypes = lib.isospike_norm_fire_backward.argtypes = [pointer, integer]
-    lib.isospike_norm_input_gradient.argtypes = [integer, integer, *[pointer] * 7, integer]
     lib.isospike_words.argtypes, lib.isospike_words.restype = [integer], integer
     for pack in (lib.isospike_pack_bits, lib.isospike_unpack_bits, lib.isospike_pack_bytes):
         pack.argtypes = [integer, pointer, pointer, integer]

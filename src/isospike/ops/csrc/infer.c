@@ -79,7 +79,7 @@ INLINE void fire_step(const struct pass *p, int n, const float *x, float *v, flo
 
 ALL_MACHINES
 void pass_block(const struct pass *p, int64_t start, int n, float *v) {
-    float first[ROOM], second[ROOM], room[ROOM];
+    ALIGNED float first[ROOM], second[ROOM], room[ROOM];
     for (int k = 0; p->fires == RULE && k < p->rule.levels; k++)
         copy_or_zero(n, p->before ? p->before + k * p->N + start : NULL, v + k * ROOM);
     for (int t = 0; t < p->T; t++) {
@@ -108,7 +108,7 @@ int isospike_pass(const struct pass *p) {
     int failed = 0;
 #pragma omp parallel num_threads(p->threads) reduction(+ : failed)
     {
-        float *v = malloc(sizeof(float) * ROOM * (p->rule.levels + 1));
+        float *v = room_of(ROOM * (p->rule.levels + 1));
         failed = v == NULL;
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < p->N; start += p->block)

@@ -47,7 +47,7 @@ int isospike_backward(const struct rule *r, int64_t T, int64_t N, const float *x
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
-        float *room = malloc(sizeof(float) * BLOCK * (2 * T + 2));
+        float *room = room_of(BLOCK * (2 * T + 2));
         failed = room == NULL;
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < N; start += BLOCK) {

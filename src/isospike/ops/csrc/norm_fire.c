@@ -10,7 +10,7 @@
 
 #include "recurrence.h"
 
-#define FUSED_BLOCK 256 /* elements; small, because the backward holds some 4 T arrays of them in the innermost cache */
+#define FUSED_BLOCK 512 /* elements; small, because the backward holds some 4 T arrays of them in the inner caches */
 #define CHUNKS 64 /* at most; more than the threads of most machines, and few enough to sum quickly */
 
 /* How N elements are cut: `block` is a multiple of C, `chunk` one of `block`. */
@@ -27,17 +27,20 @@ static struct cut cut_of(int64_t N, int64_t C) {
     return cut;
 }
 
-int64_t isospike_chunks(int64_t N, int64_t C) { return cut_of(N, C).chunks; }
-
-/* Vectors that straddle two lines of the cache cost twice. NULL where there is no memory. */
-static float *room_of(int64_t floats) { return aligned_alloc(64, (sizeof(float) * floats + 63) / 64 * 64); }
-
 INLINE void tile(const float *channels, int64_t C, int64_t block, float *over_block) {
     for (int64_t i = 0; i < block; i += C) memcpy(over_block + i, channels, sizeof(float) * C);
 }
 
 INLINE void sum_channels(const float *over_block, int64_t C, int64_t block, double *sums) {
-    for (int64_t i = 0; i < block; i++) sums[i % C] += (double)over_block[i];
+    for (int64_t i = 0; i < block; i += C)
+        for (int64_t c = 0; c < C; c++) sums[c] += (double)over_block[i + c];
+}
+
+/* Of sums [chunks][2][C] those of all chunks, in totals [2][C]. */
+static void sum_chunks(const double *sums, int64_t chunks, int64_t C, double *totals) {
+    memset(totals, 0, sizeof(double) * 2 * C);
+    for (int64_t k = 0; k < chunks; k++)
+        for (int64_t i = 0; i < 2 * C; i++) totals[i] += sums[2 * k * C + i];
 }
 
 /* Statistics ------------------------------------------------------------------------------------------------------------ */
@@ -57,11 +60,31 @@ void sum_block(int64_t start, int64_t stop, int64_t block, const float *x, const
     }
 }
 
-/* mean and biased variance [C] of x [N], N = rows * C, taken around its first row, which keeps large means from cancelling.
- * sums [chunks][2][C]: 0 on entry. Returns 0, or 1 where there is no memory. */
-int isospike_norm_statistics(int64_t N, int64_t C, const float *x, double *sums, float *mean, float *var, int64_t threads) {
+/* Of one norm, arrays of C each: mean and biased variance of its input; then 1 / sqrt(var + eps), and the affine
+ * y = a * x + b that it amounts to. */
+struct norm {
+    const float *weight, *bias;
+    double eps;
+    float *mean, *var, *rstd, *a, *b;
+};
+
+static void settle(const struct norm *norm, int64_t C, double count, const float *around, const double *totals) {
+    for (int64_t c = 0; c < C; c++) {
+        double d = totals[c] / count, v = totals[C + c] / count - d * d;
+        norm->mean[c] = (float)(around[c] + d);
+        norm->var[c] = (float)(v > 0 ? v : 0);
+        norm->rstd[c] = 1 / sqrtf(norm->var[c] + (float)norm->eps);
+        norm->a[c] = norm->weight[c] * norm->rstd[c];
+        norm->b[c] = norm->bias[c] - norm->mean[c] * norm->a[c];
+    }
+}
+
+/* Fills `norm` from x [N], N = rows * C, summed around its first row, which keeps large means from cancelling. Returns 0, or 1
+ * where there is no memory. */
+static int take_statistics(const struct norm *norm, int64_t N, int64_t C, const float *x, int64_t threads) {
     struct cut cut = cut_of(N, C);
-    int failed = 0;
+    double *sums = calloc(2 * C * (cut.chunks + 1), sizeof(double)), *totals = sums + 2 * C * cut.chunks;
+    int failed = sums == NULL;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
         float *room = room_of(3 * cut.block);
@@ -69,7 +92,7 @@ int isospike_norm_statistics(int64_t N, int64_t C, const float *x, double *sums,
         if (room) tile(x, C, cut.block, room);
 #pragma omp for schedule(static)
         for (int64_t k = 0; k < cut.chunks; k++) {
-            if (!room) continue;
+            if (!room || !sums) continue;
             int64_t start = k * cut.chunk, stop = start + cut.chunk < N ? start + cut.chunk : N;
             float *first = room + cut.block, *second = first + cut.block;
             memset(first, 0, sizeof(float) * 2 * cut.block);
@@ -79,14 +102,11 @@ int isospike_norm_statistics(int64_t N, int64_t C, const float *x, double *sums,
         }
         free(room);
     }
-    double count = (double)(N / C);
-    for (int64_t c = 0; c < C && !failed; c++) {
-        double first = 0, second = 0;
-        for (int64_t k = 0; k < cut.chunks; k++) first += sums[2 * k * C + c], second += sums[(2 * k + 1) * C + c];
-        double d = first / count, v = second / count - d * d;
-        mean[c] = (float)(x[c] + d);
-        var[c] = (float)(v > 0 ? v : 0);
+    if (!failed) {
+        sum_chunks(sums, cut.chunks, C, totals);
+        settle(norm, C, (double)(N / C), x, totals);
     }
+    free(sums);
     return failed > 0;
 }
 
@@ -95,8 +115,9 @@ int isospike_norm_statistics(int64_t N, int64_t C, const float *x, double *sums,
 /* What goes in and comes out; NULL where there is none. rule NULL: nothing fires. */
 struct forward {
     const struct rule *rule;
-    int64_t T, N, C, skip_step;                  /* skip_step: from one step of the skip to the next, 0 where it stays */
-    const float *x, *a, *b, *skip, *added;       /* added [T][N]: joins the spikes */
+    int64_t T, N, C, skip_step;      /* skip_step: from one step of the skip to the next, 0 where it stays */
+    struct norm norm;
+    const float *x, *skip, *added;   /* added [T][N]: joins the spikes */
     float *u, *s;
 };
 
@@ -130,16 +151,17 @@ void fire_block(const struct forward *f, int n, int64_t start, const float *u, i
     }
 }
 
-/* From rest. Returns 0, or 1 where there is no memory. */
+/* Fills `norm`, then u and s, from rest. Returns 0, or 1 where there is no memory. */
 int isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
     struct cut cut = cut_of(f->N, f->C);
-    int failed = 0;
+    int failed = take_statistics(&f->norm, f->T * f->N, f->C, f->x, threads);
+    if (failed) return 1;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
         float *room = room_of(cut.block * (f->T + 3));
         failed = room == NULL;
         float *a = room, *b = a + cut.block, *v = b + cut.block, *scratch = v + cut.block;
-        if (room) tile(f->a, f->C, cut.block, a), tile(f->b, f->C, cut.block, b);
+        if (room) tile(f->norm.a, f->C, cut.block, a), tile(f->norm.b, f->C, cut.block, b);
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < f->N; start += cut.block) {
             if (!room) continue;
@@ -157,15 +179,15 @@ int isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
 /* Backward -------------------------------------------------------------------------------------------------------------- */
 
 /* ds, du [T][N]: gradients of spikes and of u, NULL for 0. With a skip the forward's u is handed in; without, it is computed
- * anew from x. g [T][N]: room for the gradient of a * x + b and of the skip, NULL where ds is: it is du then. sums
- * [chunks][2][C], 0 on entry: those of g and of g * xhat, where xhat = (x - mean) * rstd; coefficients [chunks][2], 0 on entry:
- * gradients of decay and gain, or NULL. */
+ * anew from x. g [T][N]: room for the gradient of a * x + b and of the skip, NULL where ds is: it is du then. d_bias, d_weight
+ * [C]: room for the sums of g and of g * xhat, where xhat = (x - mean) * rstd; coefficients [2]: room for the gradients of
+ * decay and gain, or NULL. dx [T][N]: room for the gradient of x; it may be g. */
 struct backward {
     const struct rule *rule;
     int64_t T, N, C;
-    const float *x, *a, *b, *mean, *rstd, *u, *ds, *du;
-    float *g;
-    double *sums, *coefficients;
+    struct norm norm;
+    const float *x, *u, *ds, *du;
+    float *g, *dx, *d_bias, *d_weight, *coefficients;
 };
 
 /* Room of one thread: five arrays over a block, then potentials. */
@@ -228,9 +250,9 @@ void sum_gradient_block(const struct backward *w, int n, int64_t start, const st
     }
 }
 
-/* Returns 0, or 1 where there is no memory. */
-int isospike_norm_fire_backward(const struct backward *w, int64_t threads) {
-    struct cut cut = cut_of(w->N, w->C);
+/* sums [chunks][2][C] of g and g * xhat; coefficients [chunks][2] of decay and gain, or NULL; all 0 on entry. */
+static int neuron_gradient(const struct backward *w, struct cut cut, double *sums, double *coefficients, int64_t threads) {
+    const struct norm *norm = &w->norm;
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
@@ -238,8 +260,8 @@ int isospike_norm_fire_backward(const struct backward *w, int64_t threads) {
         float *all = split(&m, cut.block, w->T);
         failed = all == NULL;
         if (all) {
-            tile(w->a, w->C, cut.block, m.a), tile(w->b, w->C, cut.block, m.b);
-            tile(w->mean, w->C, cut.block, m.mean), tile(w->rstd, w->C, cut.block, m.rstd);
+            tile(norm->a, w->C, cut.block, m.a), tile(norm->b, w->C, cut.block, m.b);
+            tile(norm->mean, w->C, cut.block, m.mean), tile(norm->rstd, w->C, cut.block, m.rstd);
         }
 #pragma omp for schedule(static)
         for (int64_t k = 0; k < cut.chunks; k++) {
@@ -250,19 +272,19 @@ int isospike_norm_fire_backward(const struct backward *w, int64_t threads) {
                 int n = (int)(stop - start < cut.block ? stop - start : cut.block);
                 if (w->ds) {
                     if (!w->u) recompute_block(w, n, start, cut.block, &m);
-                    fire_backward_block(w, n, start, cut.block, &m, w->coefficients ? w->coefficients + 2 * k : NULL);
+                    fire_backward_block(w, n, start, cut.block, &m, coefficients ? coefficients + 2 * k : NULL);
                 }
                 sum_gradient_block(w, n, start, &m);
             }
-            sum_channels(m.first, w->C, cut.block, w->sums + 2 * k * w->C);
-            sum_channels(m.second, w->C, cut.block, w->sums + (2 * k + 1) * w->C);
+            sum_channels(m.first, w->C, cut.block, sums + 2 * k * w->C);
+            sum_channels(m.second, w->C, cut.block, sums + (2 * k + 1) * w->C);
         }
         free(all);
     }
     return failed > 0;
 }
 
-/* dx = a * (g - share - (x - mean) * tilt), share and tilt [C] being what batch statistics take back; dx may be g. */
+/* share and tilt [C] are what batch statistics take back. */
 ALL_MACHINES
 void input_gradient_block(int n, const float *x, const float *g, const float *restrict a, const float *restrict share,
                           const float *restrict mean, const float *restrict tilt, float *dx) {
@@ -270,25 +292,49 @@ void input_gradient_block(int n, const float *x, const float *g, const float *re
     for (int i = 0; i < n; i++) dx[i] = a[i] * (g[i] - share[i] - (x[i] - mean[i]) * tilt[i]);
 }
 
-/* Returns 0, or 1 where there is no memory. */
-int isospike_norm_input_gradient(int64_t N, int64_t C, const float *x, const float *g, const float *a, const float *share,
-                                 const float *mean, const float *tilt, float *dx, int64_t threads) {
-    struct cut cut = cut_of(N, C);
-    const float *channels[] = {a, share, mean, tilt};
+/* dx = a * (g - d_bias / count - (x - mean) * rstd * d_weight / count) over all T * N = count * C elements. */
+static int input_gradient(const struct backward *w, struct cut cut, int64_t threads) {
+    int64_t N = w->T * w->N, C = w->C;
+    float count = (float)(N / C);
+    const float *g = w->ds ? w->g : w->du;
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
-        float *room = room_of(4 * cut.block);
+        float *room = room_of(4 * cut.block), *a = room, *mean = a + cut.block, *share = mean + cut.block;
+        float *tilt = share + cut.block;
         failed = room == NULL;
-        for (int i = 0; room && i < 4; i++) tile(channels[i], C, cut.block, room + i * cut.block);
+        if (room) tile(w->norm.a, C, cut.block, a), tile(w->norm.mean, C, cut.block, mean);
+        for (int64_t i = 0; room && i < cut.block; i++) {
+            share[i] = w->d_bias[i % C] / count;
+            tilt[i] = w->norm.rstd[i % C] * w->d_weight[i % C] / count;
+        }
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < N; start += cut.block) {
-            if (!room) continue;
             int n = (int)(N - start < cut.block ? N - start : cut.block);
-            input_gradient_block(n, x + start, g + start, room, room + cut.block, room + 2 * cut.block,
-                                 room + 3 * cut.block, dx + start);
+            if (room) input_gradient_block(n, w->x + start, g + start, a, share, mean, tilt, w->dx + start);
         }
         free(room);
     }
     return failed > 0;
+}
+
+/* Returns 0, or 1 where there is no memory. */
+int isospike_norm_fire_backward(const struct backward *w, int64_t threads) {
+    struct cut cut = cut_of(w->N, w->C);
+    int64_t C = w->C;
+    double *sums = calloc((cut.chunks + 1) * (2 * C + 2), sizeof(double)), *totals = sums + cut.chunks * 2 * C;
+    double *coefficients = totals + 2 * C;
+    int failed = sums == NULL || neuron_gradient(w, cut, sums, w->coefficients ? coefficients : NULL, threads);
+    if (!failed) {
+        sum_chunks(sums, cut.chunks, C, totals);
+        for (int64_t c = 0; c < C; c++) w->d_bias[c] = (float)totals[c], w->d_weight[c] = (float)totals[C + c];
+        for (int i = 0; w->coefficients && i < 2; i++) {
+            double total = 0;
+            for (int64_t k = 0; k < cut.chunks; k++) total += coefficients[2 * k + i];
+            w->coefficients[i] = (float)total;
+        }
+        failed = input_gradient(w, cut, threads);
+    }
+    free(sums);
+    return failed;
 }

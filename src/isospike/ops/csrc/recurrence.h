@@ -4,6 +4,11 @@
 
 #define BLOCK 1024 /* at most so many neurons */
 
+#define ALIGNED _Alignas(64) /* vectors that straddle two lines of the cache cost twice */
+
+/* NULL where there is no memory. */
+INLINE float *room_of(int64_t floats) { return aligned_alloc(64, (sizeof(float) * floats + 63) / 64 * 64); }
+
 INLINE double dot(int n, const float *restrict a, const float *restrict b) {
     double sum = 0;
 #pragma omp simd reduction(+ : sum)
