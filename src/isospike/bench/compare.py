@@ -19,7 +19,7 @@ Outputs = Mapping[str, Tensor]
 
 FLOAT64_ERROR = 1e-5  # of the largest value of each tensor; some peers' spikes pass through float32
 ZERO_GRADIENT = 1e-3  # of the largest gradient: what is smaller is compared as if it were as large
-LOGITS_COSINE = 0.98
+LOGITS_COSINE = 0.9  # 0.966 was seen between two ms_resnet18 that agree to 4e-15 in float64; chance gives about 0
 LOSS_ERROR = 0.05
 LENGTH_RATIO = 1.5
 
