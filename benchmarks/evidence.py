@@ -40,8 +40,8 @@ VARIANTS = [
     *((f"da_{order}", None) for order in ("cns", "ncs", "scn", "nsc")),
 ]
 DEPTHS = (20, 56, 110)
-CELLS = [(topology, tail, depth, True) for depth in DEPTHS for topology, tail in VARIANTS]
-CELLS += [("ms", tail, 482, False) for tail in TAILS]
+CELLS = [(topology, tail, depth) for depth in DEPTHS for topology, tail in VARIANTS]
+CELLS += [("ms", tail, 482) for tail in TAILS]
 
 
 def configuration(topology, tail, depth, data_dir) -> RunConfig:
@@ -92,7 +92,7 @@ def short(value):
     return None if value is None or value in (float("inf"), float("-inf")) else float(f"{value:.4g}")
 
 
-def one(topology, tail, depth, trains, dataset, data_dir, work):
+def one(topology, tail, depth, dataset, data_dir, work):
     """One cell, from its network at the start to the trained one."""
     config = configuration(topology, tail, depth, data_dir)
     chosen = torch.linspace(0, len(dataset.test) - 1, IMAGES).long()
@@ -103,16 +103,15 @@ def one(topology, tail, depth, trains, dataset, data_dir, work):
     began = time.process_time()
     found = {"topology": topology, "depth": depth, "tail_init": tail}
     found["start"] = measured(build_model(config, **sizes), images, labels)
-    if trains:
-        run = RunFolder(work / f"run-{topology}-{tail}-{depth}")
-        shutil.rmtree(run.path, ignore_errors=True)
-        run.create(config, {})
-        Trainer(config, dataset, run, World(0, 1, torch.device("cpu")), SilentDisplay()).fit(max_steps=STEPS)
-        found["training"] = [
-            {key: short(r[key]) for key in ("step", "loss", "accuracy", "grad_norm")} for r in run.read_metrics()
-        ]
-        found["trained"] = measured(load_trained(run, config, **sizes, which="last"), images, labels)
-        shutil.rmtree(run.path)
+    run = RunFolder(work / f"run-{topology}-{tail}-{depth}")
+    shutil.rmtree(run.path, ignore_errors=True)
+    run.create(config, {})
+    Trainer(config, dataset, run, World(0, 1, torch.device("cpu")), SilentDisplay()).fit(max_steps=STEPS)
+    found["training"] = [
+        {key: short(r[key]) for key in ("step", "loss", "accuracy", "grad_norm")} for r in run.read_metrics()
+    ]
+    found["trained"] = measured(load_trained(run, config, **sizes, which="last"), images, labels)
+    shutil.rmtree(run.path)
     found["cpu_seconds"] = short(time.process_time() - began)
     found["peak_memory_mb"] = short(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return found
@@ -141,16 +140,16 @@ def collect(data_dir, work):
     dataset = load_dataset(configuration("ms", None, 20, data_dir).data)
     write_json(work / "data.json", {"data": dataset.name, "note": dataset.note})
     with open_world("cpu"):
-        for topology, tail, depth, trains in CELLS:
+        for topology, tail, depth in CELLS:
             path = place(work, topology, tail, depth)
             if not path.is_file():
-                write_json(path, one(topology, tail, depth, trains, dataset, data_dir, work))
+                write_json(path, one(topology, tail, depth, dataset, data_dir, work))
                 print(path.stem, read_json(path)["cpu_seconds"], "s of one core", flush=True)
 
 
 def assemble(work):
     """All cells there are in one file, a line to each."""
-    paths = [place(work, topology, tail, depth) for topology, tail, depth, _ in CELLS]
+    paths = [place(work, topology, tail, depth) for topology, tail, depth in CELLS]
     cells = [read_json(path) for path in paths if path.is_file()]
     facts = {**read_json(work / "data.json"), "images": IMAGES, "probes": PROBES, "T": 4, "seed": SEED}
     training = {"steps": STEPS, "batch_size": BATCH, "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}

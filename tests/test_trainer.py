@@ -13,6 +13,7 @@ from isospike.layers import BatchNorm
 from isospike.run_folder import RunFolder
 from isospike.train import Trainer
 from isospike.train.display import SilentDisplay
+from isospike.train.checkpoint import check_same_run
 from isospike.train.distributed import World
 from isospike.train.guard import first_bad_place
 from isospike.weights import load_tensors
@@ -254,6 +255,15 @@ def test_the_scale_of_fp16_gradients_is_taken_up_again(tmp_path):
     hook.remove()
     assert trainer.scaler.get_scale() == 2.0**13
     assert resumed_trainer(tmp_path / "run").scaler.get_scale() == 2.0**13
+
+
+def test_a_checkpoint_from_before_a_key_was_there_goes_on_with_its_default(tmp_path):
+    config = tiny()
+    saved = config.model_dump(mode="json")
+    del saved["train"]["memory"]
+    check_same_run(saved, config, tmp_path)
+    with pytest.raises(CheckpointError, match="written with train.memory = 'fast' and config.yaml now says 'lean'"):
+        check_same_run(saved, tiny(train={"memory": "lean"}), tmp_path)
 
 
 def test_another_configuration_or_a_damaged_checkpoint_is_not_resumed(tmp_path):

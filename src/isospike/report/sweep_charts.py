@@ -116,10 +116,11 @@ def _lines(
         {"field": "x", "type": "quantitative", "title": x["title"]},
         {"field": "value", "type": "quantitative", "title": y["title"], "format": form},
     ]
+    lines: Spec = {"opacity": shown}
     if styles:
         dash: Spec = {"field": "style", "type": "nominal", "title": None, "legend": {"symbolType": "stroke"}}
         dash["scale"] = {"domain": list(styles), "range": DASHES[: len(styles)]}
-        encoding["strokeDash"] = dash
+        lines["strokeDash"] = dash  # of points it would make a legend of filled symbols
         tooltip.insert(1, {"field": "style", "title": "of"})
     marks: Spec = {"shape": colour, "opacity": shown, "tooltip": tooltip}
     return {
@@ -127,7 +128,7 @@ def _lines(
         "data": {"values": list(points)},
         "encoding": encoding,
         "layer": [
-            {"params": [picked], "mark": {"type": "line", "strokeWidth": 2}, "encoding": {"opacity": shown}},
+            {"params": [picked], "mark": {"type": "line", "strokeWidth": 2}, "encoding": lines},
             {"mark": {"type": "point", "filled": True, "size": size}, "encoding": marks},
         ],
     }

@@ -1,10 +1,12 @@
 """Checkpoints of a run: weights, optimiser and configuration by name, in one file each."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from isospike.config import RunConfig
@@ -51,10 +53,18 @@ def check_same_run(saved: Mapping[str, Any], config: RunConfig, path: Path) -> N
         **saved,
         "data": {**saved["data"], **{key: now["data"].get(key) for key in PLACES & saved["data"].keys()}},
     }
-    for key, old, new in _differences(before, now):
+    for key, old, new in _differences(_with_defaults(before), now):
         raise CheckpointError(
             f"{path} was written with {key} = {old!r} and config.yaml now says {new!r}: put it back, or start a new run"
         )
+
+
+def _with_defaults(saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the keys that have come into being since, which then had their defaults; as it is where a key has gone."""
+    try:
+        return RunConfig.model_validate_json(json.dumps(saved)).model_dump(mode="json")
+    except ValidationError:
+        return saved
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
