@@ -8,7 +8,6 @@ interpreter: it shows that the script works, and its times mean nothing.
 
 import argparse
 import importlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -36,6 +35,8 @@ MODELS = {
     "ms_resnet482": {"T": 6, "batch": 100, "size": 32},
 }
 TINY_MODELS = {"ms_resnet8": {"T": 2, "batch": 2, "size": 16}, "sew_resnet8": {"T": 2, "batch": 2, "size": 16}}
+PEERS = Path(__file__).parent.parent / ".bench"  # isospike bench --setup, or gpu.sh
+PEER_SECONDS = 150
 THIN = ("ms_resnet110", "ms_resnet482", "ms_resnet8")  # bound by launches
 
 
@@ -50,7 +51,37 @@ def parts(tiny):
             for name in THIN:
                 if name in models:
                     table[f"{name} graph"] = (60, lambda name=name: capture(name, **models[name]))
+            table["peers"] = (PEER_SECONDS + 10, lambda: beside_peers(tiny))
     return table
+
+
+def beside_peers(tiny):
+    """Networks beside SpikingJelly: as many rows of ``isospike bench --suite gpu`` as there is time for."""
+    if not (PEERS / "bin" / "python").exists():
+        return {"failed": "no environment of the peers: isospike bench --setup, or WHEELS=FOLDER benchmarks/gpu.sh"}
+    rows = ["--model", "ms_resnet8", "--work", "train", "--batch", "2", "--T", "2"] if tiny else ["--suite", "gpu"]
+    turns = ["--repeats", "3", "--seconds", "4", "--peer-env", str(PEERS)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bench.json"
+        command = [
+            sys.executable,
+            "-m",
+            "isospike",
+            "bench",
+            *rows,
+            "--peer",
+            "spikingjelly",
+            *turns,
+            "--out",
+            str(path),
+        ]
+        try:
+            said = subprocess.run(command, timeout=PEER_SECONDS, capture_output=True, text=True).stderr[-500:]
+        except subprocess.TimeoutExpired:
+            said = f"stopped after {PEER_SECONDS} s; these rows were done"
+        if not path.is_file():
+            return {"failed": said}
+        return {"rows": json.loads(path.read_text())["rows"], "said": said}
 
 
 def run_part(name, seconds, tiny):
@@ -88,12 +119,10 @@ def speed_ups(results):
 
 
 def machine():
-    """What it ran on, and what it could be compared with."""
-    spikingjelly = importlib.util.find_spec("spikingjelly") is not None
+    """What it ran on."""
     return {
         "gpu": torch.cuda.get_device_name() if CUDA else None,
         "triton": importlib.import_module("triton").__version__,
-        "spikingjelly": "installed, and not measured by this script" if spikingjelly else "not installed",
     }
 
 

@@ -25,8 +25,8 @@ PARTS = {
     "norm, sum and neuron, backward": ("_NormFireBackward",),
     "spikes to bits and back": ("_PackedConv", "_PackedConvBackward"),
 }
-# Arrays of a norm's size that a forward and a backward read or write. Without a skip: x twice, s; x twice, ds, g twice, dx.
-# With one also the skip and u, then u and du.
+# Arrays of a norm's size that a forward and a backward read or write. Without a skip: x twice, s; x twice, ds, g twice,
+# dx. With one also the skip and u, then u and du.
 PASSES = {"without a skip": 3 + 6, "with a skip": 5 + 8}
 
 

@@ -17,7 +17,7 @@ from isospike.bench.describe import describe, describe_neuron, fire_tensors, net
 from isospike.bench.growth import charts, curves, exponents
 from isospike.bench.measure import interleaved, summary
 from isospike.bench.ours import build
-from isospike.bench.peers.nets import Net, convolution, mean_pool
+from isospike.bench.peers.nets import Net, convolution, max_pool, mean_pool
 from isospike.bench.saved import read_result, render
 from isospike.bench.setup import REQUIREMENTS
 from isospike.bench.table import lines, markdown, ratio, refusals
@@ -151,21 +151,24 @@ class Folded(nn.Module):
         return self.layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-@pytest.mark.parametrize("topology", iso.TOPOLOGIES)
-def test_a_described_network_is_the_same_function(topology):
+@pytest.mark.parametrize(
+    ("name", "size"), [*((f"{topology}_resnet8", 16) for topology in iso.TOPOLOGIES), ("ms_resnet18", 64)]
+)
+def test_a_described_network_is_the_same_function(name, size):
     """Built anew from the description, as peers build it, in float64: logits, loss and every gradient."""
-    model = iso.create_model(f"{topology}_resnet8", T=2)
+    model = iso.create_model(name, T=2)
     neuron = next(module for module in model.modules() if isinstance(module, SpikingNeuron))
     if neuron.levels > 1:
         with pytest.raises(ConfigError, match="no peer computes"):
             describe(model)
         return
     net_of = describe(model)
-    tensors = network_tensors(model, batch=2, size=16)
+    tensors = network_tensors(model, batch=2, size=size)
     makers = {
         "conv": lambda spec: Folded(convolution(nn.Conv2d, spec)),
         "norm": lambda spec: Folded(nn.BatchNorm2d(spec["channels"], eps=spec["eps"])),
         "pool": lambda spec: Folded(mean_pool(nn.AvgPool2d, spec)),
+        "max_pool": lambda spec: Folded(max_pool(nn.MaxPool2d, spec)),
         "linear": lambda spec: Folded(nn.Linear(spec["in"], spec["out"], bias=spec["bias"])),
         "spike": lambda spec: Spikes(spec["neuron"]),
     }
@@ -173,7 +176,7 @@ def test_a_described_network_is_the_same_function(topology):
     net.layers = {name: m.layer if isinstance(m, Folded) else nn.Identity() for name, m in net.layers.items()}
     net.double().train()
     net.load(tensors)
-    job = {"model": f"{topology}_resnet8", "T": 2, "options": {}, "work": "train", "device": "cpu"}
+    job = {"model": name, "T": 2, "options": {}, "work": "train", "device": "cpu"}
     job |= {"precision": "float64", "setting": {"contestant": "network"}}
     ours = build(job, tensors).outputs()
     x, y = tensors["x"].double(), tensors["y"]

@@ -12,8 +12,8 @@ from isospike.errors import CheckpointError, RunFailed
 from isospike.layers import BatchNorm
 from isospike.run_folder import RunFolder
 from isospike.train import Trainer
-from isospike.train.display import SilentDisplay
 from isospike.train.checkpoint import check_same_run
+from isospike.train.display import SilentDisplay
 from isospike.train.distributed import World
 from isospike.train.guard import first_bad_place
 from isospike.weights import load_tensors

@@ -90,13 +90,20 @@ def _cpu() -> list[Cell]:
 
 
 def _gpu() -> list[Cell]:
-    """Batches that fill a GPU, in float32 and bf16, and a deep thin network that is bound by launches."""
-    cells = [Cell(work, NEURONS_64, batch=128, peer="spikingjelly") for work in ("fire_train", "fire")]
+    """ImageNet's networks under autocast, deep thin ones bound by launches; then neurons and small networks."""
+    cells = [
+        Cell(
+            "train", f"{topology}_resnet34", batch=64, peer="spikingjelly", size=224, precision="bf16", every_mode=False
+        )
+        for topology in ("ms", "sew")
+    ]
+    cells.append(Cell("train", "ms_resnet110", batch=100, T=6, peer="spikingjelly", every_mode=False))
+    cells.append(Cell("train", "ms_resnet482", batch=100, T=6))
+    cells += [Cell(work, NEURONS_64, batch=128, peer="spikingjelly") for work in ("fire_train", "fire")]
     for precision in ("float32", "bf16"):
         for model, options in (("ms_resnet20", {}), ("sew_resnet20", {}), ("ms_resnet18", CIFAR_18)):
             for work in ("train", "infer"):
                 cells.append(Cell(work, model, 128, peer="spikingjelly", options=options, precision=precision))
-    cells.append(Cell("train", "ms_resnet110", batch=128, peer="spikingjelly"))
     cells.append(Cell("train", "ms_resnet20", batch=128, peer="snntorch"))
     return cells
 

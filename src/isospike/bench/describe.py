@@ -73,6 +73,8 @@ def _layer(layer: nn.Module) -> Description:
         return {"type": "spike", "neuron": describe_neuron(layer)}
     if isinstance(layer, nn.AvgPool2d):
         return {"type": "pool", "kernel": layer.kernel_size}
+    if isinstance(layer, nn.MaxPool2d):
+        return {"type": "max_pool", "kernel": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
     if isinstance(layer, nn.Linear):
         return {"type": "linear", "in": layer.in_features, "out": layer.out_features, "bias": layer.bias is not None}
     raise ConfigError(f"peers have no {type(layer).__name__}; bench this model without --peer")

@@ -1,8 +1,8 @@
 """A residual spiking network from a plain description, out of the layers of whichever library asks.
 
 A description is data: ``stem``, ``opening``, ``closing`` are lists of layers; ``units`` are ``{branch, skip, after,
-join}`` of such lists; ``classifier`` is a layer. A layer is ``{"type": "conv" | "norm" | "spike" | "pool" | "linear",
-"name": ..., options}``.
+join}`` of such lists; ``classifier`` is a layer. A layer is ``{"type": "conv" | "norm" | "spike" | "pool" |
+"max_pool" | "linear", "name": ..., options}``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -91,3 +91,8 @@ def convolution(make: Callable[..., nn.Module], spec: Layer) -> nn.Module:
 def mean_pool(make: Callable[..., nn.Module], spec: Layer) -> nn.Module:
     """``make`` with the signature of ``nn.AvgPool2d``."""
     return make(spec["kernel"], ceil_mode=True, count_include_pad=False)
+
+
+def max_pool(make: Callable[..., nn.Module], spec: Layer) -> nn.Module:
+    """``make`` with the signature of ``nn.MaxPool2d``."""
+    return make(spec["kernel"], spec["stride"], spec["padding"])

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from nets import Net, convolution, mean_pool
+from nets import Net, convolution, max_pool, mean_pool
 from serve import Fire, Job, Network, Task, Tensors, dtype_of, serve
 from torch import Tensor, nn
 
@@ -72,6 +72,7 @@ def network(job: Job, tensors: Tensors) -> Task:
         "conv": lambda spec: Folded(convolution(nn.Conv2d, spec)),
         "norm": lambda spec: Folded(nn.BatchNorm2d(spec["channels"], eps=spec["eps"])),
         "pool": lambda spec: Folded(mean_pool(nn.AvgPool2d, spec)),
+        "max_pool": lambda spec: Folded(max_pool(nn.MaxPool2d, spec)),
         "linear": lambda spec: Folded(nn.Linear(spec["in"], spec["out"], bias=spec["bias"])),
         "spike": lambda spec: neuron_of(spec["neuron"]),
     }

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import torch
-from nets import Cell, Net, convolution, mean_pool
+from nets import Cell, Net, convolution, max_pool, mean_pool
 from serve import Fire, Job, Network, Task, Tensors, dtype_of, serve
 from torch import Tensor, nn
 
@@ -44,6 +44,7 @@ def network(job: Job, tensors: Tensors) -> Task:
         "conv": lambda spec: convolution(lambda *a, **k: layer.Conv2d(*a, **k, step_mode="m"), spec),
         "norm": lambda spec: layer.BatchNorm2d(spec["channels"], eps=spec["eps"], step_mode="m"),
         "pool": lambda spec: mean_pool(lambda *a, **k: layer.AvgPool2d(*a, **k, step_mode="m"), spec),
+        "max_pool": lambda spec: max_pool(lambda *a, **k: layer.MaxPool2d(*a, **k, step_mode="m"), spec),
         "linear": lambda spec: layer.Linear(spec["in"], spec["out"], bias=spec["bias"], step_mode="m"),
         "spike": lambda spec: neuron_of(spec["neuron"]),
     }
