@@ -23,6 +23,7 @@ if not CUDA:
     os.environ["TRITON_INTERPRET"] = "1"
 
 from common import header, save  # noqa: E402
+from gpu_fit import fit  # noqa: E402
 from gpu_models import capture, train_model  # noqa: E402
 from gpu_ops import check_kernels, time_kernels  # noqa: E402
 
@@ -50,6 +51,7 @@ def parts(tiny):
         if how == "triton":
             for name in THIN:
                 if name in models:
+                    table[f"fit {name}"] = (60, lambda name=name: fit(name, **models[name]))
                     table[f"{name} graph"] = (60, lambda name=name: capture(name, **models[name]))
             table["peers"] = (PEER_SECONDS + 10, lambda: beside_peers(tiny))
     return table

@@ -168,7 +168,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
                 module.eval()
                 module.weight.data.fill_(1.0)
         images, targets = trainer.augment.train(batch.images, batch.labels, batch.seed)
-        loss, correct = trainer._forward_backward(images, targets, batch.labels)
+        loss, correct = trainer.step.forward_backward(images, targets, batch.labels)
         gradients[parts] = [p.grad.clone() for p in trainer.model.parameters()], loss, correct
     for parts in (2, 4):
         torch.testing.assert_close(gradients[parts], gradients[1])

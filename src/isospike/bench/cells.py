@@ -92,10 +92,8 @@ def _cpu() -> list[Cell]:
 def _gpu() -> list[Cell]:
     """ImageNet's networks under autocast, deep thin ones bound by launches; then neurons and small networks."""
     cells = [
-        Cell(
-            "train", f"{topology}_resnet34", batch=64, peer="spikingjelly", size=224, precision="bf16", every_mode=False
-        )
-        for topology in ("ms", "sew")
+        Cell("train", model, batch=64, peer="spikingjelly", size=224, precision="bf16", every_mode=False)
+        for model in ("ms_resnet34", "sew_resnet34")
     ]
     cells.append(Cell("train", "ms_resnet110", batch=100, T=6, peer="spikingjelly", every_mode=False))
     cells.append(Cell("train", "ms_resnet482", batch=100, T=6))

@@ -4,5 +4,6 @@ from isospike.data.augment import Augment
 from isospike.data.dataset import Dataset
 from isospike.data.load import load_dataset
 from isospike.data.loader import Batch, Loader
+from isospike.data.transfer import to_device
 
-__all__ = ["Augment", "Batch", "Dataset", "Loader", "load_dataset"]
+__all__ = ["Augment", "Batch", "Dataset", "Loader", "load_dataset", "to_device"]

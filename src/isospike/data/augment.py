@@ -9,6 +9,7 @@ from torch import Tensor
 
 from isospike.config import AugmentSpec
 from isospike.data.policy import build_policy
+from isospike.data.transfer import to_device
 
 
 class Augment:
@@ -35,8 +36,8 @@ class Augment:
 
     def test(self, images: Tensor) -> Tensor:
         """uint8 ``[B, C, H, W]`` to normalised float32."""
-        gain, offset = self._gain.to(images.device), self._offset.to(images.device)
-        return torch.addcmul(offset, images.float(), gain)
+        self._gain, self._offset = (to_device(tensor, images.device) for tensor in (self._gain, self._offset))
+        return torch.addcmul(self._offset, images.float(), self._gain)
 
     def train(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Augmented images ``[B, C, H, W]`` float32, and targets: the labels ``[B]``, or shares ``[B, num_classes]``
@@ -68,7 +69,7 @@ def crop_and_flip(images: Tensor, rng: np.random.Generator, *, padding: int, fli
     padded = F.pad(images, (padding,) * 4)
     batch = torch.arange(B)[:, None, None]
     index = (batch, slice(None), rows[:, :, None], columns[:, None, :])
-    return padded[tuple(i.to(images.device) if isinstance(i, Tensor) else i for i in index)].permute(0, 3, 1, 2)
+    return padded[tuple(to_device(i, images.device) if isinstance(i, Tensor) else i for i in index)].permute(0, 3, 1, 2)
 
 
 def cutout(x: Tensor, rng: np.random.Generator, side: int) -> Tensor:
@@ -83,7 +84,7 @@ def cutout(x: Tensor, rng: np.random.Generator, side: int) -> Tensor:
         place = torch.arange(length)
         inside.append((place >= start) & (place < start + side))
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-    return x.masked_fill(hole.to(x.device), 0.0)
+    return x.masked_fill(to_device(hole, x.device), 0.0)
 
 
 def mixup(x: Tensor, targets: Tensor, rng: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
@@ -92,7 +93,7 @@ def mixup(x: Tensor, targets: Tensor, rng: np.random.Generator, alpha: float) ->
     Source: Zhang et al. 2018, arXiv:1710.09412.
     """
     share = float(rng.beta(alpha, alpha))
-    other = torch.from_numpy(rng.permutation(len(x))).to(x.device)
+    other = to_device(torch.from_numpy(rng.permutation(len(x))), x.device)
     return torch.lerp(x[other], x, share), torch.lerp(targets[other], targets, share)
 
 
@@ -104,7 +105,7 @@ def cutmix(x: Tensor, targets: Tensor, rng: np.random.Generator, alpha: float) -
     H, W = x.shape[-2:]
     cut = (1 - rng.beta(alpha, alpha)) ** 0.5
     (top, bottom), (left, right) = (_window(rng, length, cut) for length in (H, W))
-    other = torch.from_numpy(rng.permutation(len(x))).to(x.device)
+    other = to_device(torch.from_numpy(rng.permutation(len(x))), x.device)
     mixed = x.clone()
     mixed[:, :, top:bottom, left:right] = x[other, :, top:bottom, left:right]
     return mixed, torch.lerp(targets, targets[other], (bottom - top) * (right - left) / (H * W))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from isospike.config import AutoAugmentSpec, RandAugmentSpec
+from isospike.data.transfer import to_device
 from isospike.optional import import_optional
 
 Operation = Callable[[Tensor], Tensor]
@@ -30,7 +31,7 @@ class Policy:
             for _ in range(self.rounds):
                 drawn = rng.integers(len(self.operations), size=len(x))
                 for number in np.unique(drawn):
-                    rows = torch.from_numpy(np.flatnonzero(drawn == number)).to(x.device)
+                    rows = to_device(torch.from_numpy(np.flatnonzero(drawn == number)), x.device)
                     x[rows] = self.operations[number](x[rows])
         return (x * 255).round_().clamp_(0, 255).to(torch.uint8)
 

@@ -17,9 +17,9 @@ class _Norm(ctypes.Structure):
     """``struct norm`` of the C source."""
 
     _fields_ = [
-        *((name, _POINTER) for name in ("weight", "bias")),
+        *((name, _POINTER) for name in ["weight", "bias"]),
         ("eps", ctypes.c_double),
-        *((name, _POINTER) for name in ("mean", "var", "rstd", "a", "b")),
+        *((name, _POINTER) for name in ["mean", "var", "rstd", "a", "b"]),
     ]
 
 
@@ -28,9 +28,9 @@ class _Forward(ctypes.Structure):
 
     _fields_ = [
         ("rule", _POINTER),
-        *((name, _INTEGER) for name in ("T", "N", "C", "skip_step")),
+        *((name, _INTEGER) for name in ["T", "N", "C", "skip_step"]),
         ("norm", _Norm),
-        *((name, _POINTER) for name in ("x", "skip", "added", "u", "s")),
+        *((name, _POINTER) for name in ["x", "skip", "added", "u", "s"]),
     ]
 
 
@@ -39,9 +39,9 @@ class _Backward(ctypes.Structure):
 
     _fields_ = [
         ("rule", _POINTER),
-        *((name, _INTEGER) for name in ("T", "N", "C")),
+        *((name, _INTEGER) for name in ["T", "N", "C"]),
         ("norm", _Norm),
-        *((name, _POINTER) for name in ("x", "u", "ds", "du", "g", "dx", "d_bias", "d_weight", "coefficients")),
+        *((name, _POINTER) for name in ["x", "u", "d_s", "d_u", "g", "d_x", "d_bias", "d_weight", "coefficients"]),
     ]
 
 
@@ -110,28 +110,28 @@ class _NormFire(torch.autograd.Function):
         return (u if keep else None), s, mean, var
 
     @staticmethod
-    def backward(ctx: Any, du: Tensor | None, ds: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_u: Tensor | None, d_s: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise cpu.no_second_derivative("norm")
         x, statistics, affine, u = ctx.saved_tensors
-        du = None if du is None else channels_last(du)
-        d_added = ds if ctx.needs_input_grad[4] else None
-        ds = None if ds is None else channels_last(ds)
+        d_u = None if d_u is None else channels_last(d_u)
+        d_added = d_s if ctx.needs_input_grad[4] else None
+        d_s = None if d_s is None else channels_last(d_s)
         C = x.shape[2]
-        g = cast(Tensor, du) if ds is None else torch.empty_like(x)
-        dx = g if ds is not None and ctx.skip_shape is None else torch.empty_like(x)
+        g = cast(Tensor, d_u) if d_s is None else torch.empty_like(x)
+        d_x = g if d_s is not None and ctx.skip_shape is None else torch.empty_like(x)
         d_bias, d_weight = x.new_empty(2, C)
         shares = x.new_empty(2) if any(ctx.learned) else None
         call = _Backward(
             rule=_address(ctx.rule), T=x.shape[0], N=x[0].numel(), C=C, norm=_norm(statistics, affine),
-            x=cpu.data(x), u=cpu.data(u), ds=cpu.data(ds), du=cpu.data(du), g=None if ds is None else cpu.data(g),
-            dx=cpu.data(dx), d_bias=cpu.data(d_bias), d_weight=cpu.data(d_weight), coefficients=cpu.data(shares),
+            x=cpu.data(x), u=cpu.data(u), d_s=cpu.data(d_s), d_u=cpu.data(d_u), g=None if d_s is None else cpu.data(g),
+            d_x=cpu.data(d_x), d_bias=cpu.data(d_bias), d_weight=cpu.data(d_weight), coefficients=cpu.data(shares),
         )  # fmt: skip
         _run(cpu.compiled().isospike_norm_fire_backward, call)
         d_decay, d_gain = (None, None) if shares is None else shares
         learned = d_decay if ctx.learned[0] else None, d_gain if ctx.learned[1] else None
         d_skip = None if ctx.skip_shape is None else g.sum_to_size(ctx.skip_shape)
-        return dx, d_weight, d_bias, d_skip, d_added, *learned, None, None, None
+        return d_x, d_weight, d_bias, d_skip, d_added, *learned, None, None, None
 
 
 def _norm(

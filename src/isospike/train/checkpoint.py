@@ -38,7 +38,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
     for key, value in tensors.items():
         what, name = key.split(".", 1)
         parameter = parameters[name]
-        own = torch.empty_like(parameter, dtype=value.dtype) if value.shape == parameter.shape else value.clone()
+        if value.shape == parameter.shape:
+            own = torch.empty_like(parameter, dtype=value.dtype)
+        else:  # a count of steps, which fused optimisers keep beside the parameter
+            own = torch.empty_like(value, device=parameter.device if optimizer.defaults["fused"] else None)
         optimizer.state[parameter][what] = own.copy_(value)
 
 

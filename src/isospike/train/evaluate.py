@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isospike.data import Augment, Dataset, Loader
+from isospike.data import Augment, Dataset, Loader, to_device
 from isospike.run_folder import RunFolder, write_json
 from isospike.train.confused import Confused, WrongImage, confused_as_dict, merge
 from isospike.train.distributed import World
@@ -105,8 +105,8 @@ def evaluate(
     try:
         for batch in loader.epoch(0):
             if len(batch.labels):  # the last batch may leave nothing for this process
-                labels = batch.labels.to(world.device)
-                per_step = model(augment.test(batch.images.to(world.device)), per_step=True)
+                labels = to_device(batch.labels, world.device)
+                per_step = model(augment.test(to_device(batch.images, world.device)), per_step=True)
                 logits = per_step.mean(0)
                 loss += F.cross_entropy(logits, labels, reduction="sum")
                 confusion += torch.bincount(labels * classes + logits.argmax(-1), minlength=classes * classes)

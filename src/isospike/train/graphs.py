@@ -12,7 +12,7 @@ WARM_UP = 3  # steps in which libraries choose their algorithms and compilers co
 
 
 class CapturedStep:
-    """``loss = step(images, targets)`` replays forward, backward and optimiser as they were captured.
+    """``found = captured(*inputs)`` replays a training step, forward, backward and optimiser, as it was captured.
 
     Capturing runs a few steps and takes them back: weights, statistics and the optimiser's state are then what they
     were before. Everything that changes between steps must be a tensor: the inputs, which are copied in, and the
@@ -21,8 +21,8 @@ class CapturedStep:
     Args:
         model: On a CUDA device.
         optimizer: Of its parameters; "fused" or "capturable", its learning rates tensors on the device.
-        loss_of: ``loss_of(*inputs)``: the loss of one batch, with autocast where that is wanted. It must not wait for
-            the device (``.item()``) nor branch on values.
+        step: ``step(*inputs)``: one step on a batch; gives back a tensor. It must not wait for the device
+            (``.item()``) nor branch on values.
         inputs: A batch; all others have its shapes and dtypes.
 
     Raises:
@@ -33,7 +33,7 @@ class CapturedStep:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        loss_of: Callable[..., Tensor],
+        step: Callable[..., Tensor],
         inputs: tuple[Tensor, ...],
     ) -> None:
         _check_place([*model.parameters(), *inputs])
@@ -43,15 +43,15 @@ class CapturedStep:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), as_before(model, optimizer):
             for _ in range(WARM_UP):
-                train_step(optimizer, loss_of, self.inputs)
+                step(*self.inputs)
         torch.cuda.current_stream().wait_stream(stream)
         optimizer.zero_grad()
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.loss = train_step(optimizer, loss_of, self.inputs)
+            self.found = step(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """The loss, a 0-d tensor on the device that the next call writes over.
+        """What the step gives back, a tensor on the device that the next call writes over.
 
         Raises:
             ShapeError: inputs unlike those of the capture.
@@ -60,16 +60,7 @@ class CapturedStep:
         for tensor, given in zip(self.inputs, inputs, strict=True):
             tensor.copy_(given, non_blocking=True)
         self.graph.replay()
-        return self.loss
-
-
-def train_step(optimizer: torch.optim.Optimizer, loss_of: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
-    """One step of the optimiser on the loss of one batch, which is given back."""
-    optimizer.zero_grad()
-    loss = loss_of(*inputs)
-    loss.backward()
-    optimizer.step()
-    return loss.detach()
+        return self.found
 
 
 @contextmanager

@@ -2,17 +2,23 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from isospike.config import ConstantSchedule, CosineSchedule, OptimSpec, ScheduleSpec, SGDSpec
 from isospike.layers import BatchNorm
 from isospike.neurons import Neuron
 
+Groups = list[dict[str, Any]]
+
 
 def build_optimizer(spec: OptimSpec, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all parameters of ``model``, those named by ``no_decay`` without weight decay."""
+    """The optimiser over all parameters of ``model``, those named by ``no_decay`` without weight decay.
+
+    On a GPU it is the fused one, and its learning rate a tensor there: a step then needs nothing from the host.
+    """
     free = set(_parameters_of(model, spec.no_decay))
     decayed = [p for p in model.parameters() if p not in free]
     groups = [
@@ -20,9 +26,30 @@ def build_optimizer(spec: OptimSpec, model: nn.Module) -> torch.optim.Optimizer:
         {"params": [p for p in model.parameters() if p in free], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return fused(spec, groups, torch.tensor(spec.lr, device=device))
+    return _optimizer(spec, groups, lr=spec.lr)
+
+
+def fused(spec: OptimSpec, groups: Groups, lr: Tensor) -> torch.optim.Optimizer:
+    """The fused optimiser, which can be told on the device to leave a step out.
+
+    Left out, the first step of PyTorch's fused SGD leaves its momentum unwritten; so it starts at zero, which is the
+    same.
+    """
+    optimizer = _optimizer(spec, groups, lr=lr, fused=True)
+    if isinstance(spec, SGDSpec) and spec.momentum:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def _optimizer(spec: OptimSpec, groups: Groups, **options: Any) -> torch.optim.Optimizer:
     if isinstance(spec, SGDSpec):
-        return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov)
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps)
+        return torch.optim.SGD(groups, momentum=spec.momentum, nesterov=spec.nesterov, **options)
+    return torch.optim.AdamW(groups, betas=spec.betas, eps=spec.eps, **options)
 
 
 def _parameters_of(model: nn.Module, kinds: tuple[str, ...]) -> Iterator[nn.Parameter]:

@@ -3,7 +3,9 @@
 import math
 import time
 from collections import deque
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,9 +13,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from isospike.config import RunConfig
-from isospike.data import Augment, Batch, Dataset, Loader
+from isospike.data import Augment, Batch, Dataset, Loader, to_device
 from isospike.errors import RunFailed
-from isospike.layers import MEMORY, one_statistics_update
+from isospike.layers import MEMORY
 from isospike.run_folder import MetricsWriter, RunFolder
 from isospike.seeding import derive_seed
 from isospike.train import checkpoint
@@ -26,7 +28,9 @@ from isospike.train.memory import peak_memory_mb, return_freed_memory
 from isospike.train.objective import build_objective
 from isospike.train.optim import build_optimizer, learning_rate
 from isospike.train.plan import Plan, available_memory, check_fits, plan_training
+from isospike.train.readback import Readback
 from isospike.train.state import Best, RunState, Sums
+from isospike.train.step import Figures, Step
 from isospike.train.stopping import StopRequest, listen_for_signals
 from isospike.train.tensorboard import Board, open_board
 from isospike.train.watching import Watching
@@ -34,7 +38,6 @@ from isospike.weights import load_tensors, load_weights, save_tensors
 
 Outcome = Literal["done", "max_steps", "interrupted"]
 MIN_SCALE = 2.0**-10  # of fp16 gradients; below it nothing is left to lower
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer:
@@ -62,12 +65,23 @@ class Trainer:
         self.average = _average(self.model, train.ema) if train.ema else None
         self.network = world.wrap(self.model, sync_norm=train.sync_norm)
         self.optimizer = build_optimizer(config.optim, self.model)
-        self.objective = build_objective(config.objective)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
         shares = {"rank": world.rank, "world": world.size}
         self.train_loader = Loader(dataset.train, train.batch_size, shuffle=True, seed=seed, **shares)
         self.test_loader = Loader(dataset.test, train.test_batch_size, shuffle=False, **shares)
         self.augment = Augment(config.augment, dataset.mean, dataset.std, len(dataset.classes))
+        self.step = Step(
+            self.model,
+            self.network,
+            self.optimizer,
+            build_objective(config.objective),
+            self.scaler,
+            world,
+            train,
+            self.average,
+        )
+        self.readback: Readback[Taken] = Readback(behind=1 if world.device.type == "cuda" else 0)
+        self.all_stop = False
         self.watching = Watching(self.model, train.watch_every, display, records=world.is_first)
         self.state = RunState()
         self.recent: deque[tuple[float, float]] = deque(maxlen=20)  # images and seconds of the last steps
@@ -84,6 +98,9 @@ class Trainer:
             self._open_log(stack)
             stack.callback(self.display.end)
             self.display.begin(self.state.step, self.steps)
+            if self.config.train.cuda_graph:
+                self.network.train()
+                self.step.capture(*self._augmented(next(self.train_loader.epoch(0))))
             limit = self.steps if max_steps is None else min(max_steps, self.steps)
             while self.state.epoch < self.config.train.epochs:
                 outcome = self._train_epoch(limit)
@@ -146,37 +163,59 @@ class Trainer:
 
     def _train_epoch(self, limit: int) -> Outcome | None:
         """The rest of the current epoch; None where it came to its end."""
+        outcome = self._take_steps(limit)
+        self._take_down(self.readback.all())
+        return outcome
+
+    def _take_steps(self, limit: int) -> Outcome | None:
         self.network.train()
         self.clock = time.perf_counter()
         for batch in self.train_loader.epoch(self.state.epoch, self.state.batch):
             if self.state.step >= limit:
                 return "max_steps"
             self._step(batch)
-            if self._asked_to_stop():
+            if self.all_stop or (self.world.size == 1 and self.stop):
                 return "interrupted"
             if self.state.step % self.config.train.checkpoint_every == 0:
+                self._take_down(self.readback.all())
                 self._save("last")
                 self.clock = time.perf_counter()
         return "max_steps" if limit < self.steps and self.state.step >= limit else None
 
     def _step(self, batch: Batch) -> None:
-        lr = self._set_learning_rate()
-        torch.manual_seed(derive_seed(self.config.seed, 4, self.state.step, self.world.rank))
-        labels = batch.labels.to(self.world.device)
-        images, targets = self.augment.train(batch.images.to(self.world.device), labels, batch.seed)
+        """Put a step to the device, and take down what the steps before have found."""
+        lr, seed = self._set_learning_rate(), derive_seed(self.config.seed, 4, self.state.step, self.world.rank)
+        torch.manual_seed(seed)
+        images, targets, labels = self._augmented(batch)
         self.watching.see(self.state.step, images[: len(images) // self.config.train.accumulate])
-        loss, correct = self._forward_backward(images, targets, labels)
-        sums = self.world.sum(torch.stack([loss * len(labels), correct, correct.new_tensor(len(labels))])).tolist()
-        if not math.isfinite(sums[0]):
-            raise self._not_finite("the loss", images, targets)
-        grad_norm = self._update(images, targets)
+        figures = self.step(images, targets, labels, stop=bool(self.stop))
         self.state.step += 1
         self.state.batch += 1
-        self.state.window.add(*sums)
-        self.state.this_epoch.add(*sums)
-        self._take_time(images=sums[2])
-        self._report_step(lr, grad_norm)
-        self._report_flow()
+        flow = self.watching.record()
+        taken = Taken(self.state.step, self.state.epoch + 1, lr, seed, (images, targets, labels), flow)
+        self.readback.put(taken, figures)
+        self._take_down(self.readback.ready())
+
+    def _augmented(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, targets and labels, on the device."""
+        images, labels = (to_device(tensor, self.world.device) for tensor in (batch.images, batch.labels))
+        return *self.augment.train(images, labels, batch.seed), labels
+
+    def _take_down(self, steps: Iterable[tuple["Taken", list[float]]]) -> None:
+        """Sums, records and the display, from what steps have found.
+
+        Raises:
+            RunFailed: it is not finite; the step has left the weights alone.
+        """
+        for taken, found in steps:
+            figures = Figures(*found)
+            self._check_finite(taken, figures)
+            self.all_stop = figures.stops > 0
+            self.state.window.add(figures.loss, figures.correct, figures.images)
+            self.state.this_epoch.add(figures.loss, figures.correct, figures.images)
+            self._take_time(images=figures.images)
+            self._report_step(taken, figures.grad_norm)
+            self._report_flow(taken)
 
     def _take_time(self, images: float) -> None:
         """From the end of the step before, so that waiting for data counts."""
@@ -185,54 +224,15 @@ class Trainer:
         self.state.seconds += now - self.clock
         self.clock = now
 
-    def _forward_backward(self, images: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of the mean loss over the batch, part by part; the loss and the number of hits."""
-        parts = self.config.train.accumulate
-        loss = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        correct = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        with one_statistics_update(self.model) if parts > 1 else nullcontext():
-            chunks = zip(images.chunk(parts), targets.chunk(parts), labels.chunk(parts), strict=True)
-            for number, (x, y, true) in enumerate(chunks, start=1):
-                with self._without_sync(number < parts):
-                    logits, part = self._forward(x, y)
-                    self.scaler.scale(part / parts).backward()
-                loss += part.detach() / parts
-                correct += (logits.detach().mean(0).argmax(-1) == true).sum()
-        return loss, correct
-
-    def _forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        dtype = PRECISIONS[self.config.train.precision]
-        with torch.autocast(self.world.device.type, dtype, enabled=dtype is not None):
-            logits = self.network(x, per_step=True)
-        return logits, self.objective(logits.float(), y)
-
-    def _update(self, images: Tensor, targets: Tensor) -> float:
-        """One step of the optimiser; the norm of the gradient before clipping."""
-        self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        # In fp16 an infinite gradient is nothing unusual: the scaler leaves the step out and lowers its scale.
-        hopeless = not self.scaler.is_enabled() or self.scaler.get_scale() < MIN_SCALE
-        if hopeless and not norm.isfinite():
-            raise self._not_finite("the gradient", images, targets)
-        if self.config.train.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.train.clip_norm, norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        if self.average:
-            self.average.update_parameters(self.model)
-        return norm.item()
-
     def _set_learning_rate(self) -> float:
         train, optim = self.config.train, self.config.optim
         lr = learning_rate(self.config.schedule, optim.lr, self.state.step, len(self.train_loader), train.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
         return lr
-
-    def _without_sync(self, hold: bool) -> Any:
-        """Leave the exchange of gradients to the last part of a batch."""
-        return self.network.no_sync() if hold and self.world.size > 1 else nullcontext()  # type: ignore[operator]
 
     # Tests and checkpoints ----------------------------------------------------------------------------------------
 
@@ -310,31 +310,30 @@ class Trainer:
         if self.board:
             self.board.write(record)
 
-    def _report_step(self, lr: float, grad_norm: float) -> None:
+    def _report_step(self, taken: "Taken", grad_norm: float) -> None:
         state = self.state
         images, seconds = (sum(column) for column in zip(*self.recent, strict=True))
         record = {
             "kind": "step",
             "split": "train",
-            "epoch": state.epoch + 1,
-            "step": state.step,
+            "epoch": taken.epoch,
+            "step": taken.step,
             **state.window.means(),
-            "lr": lr,
+            "lr": taken.lr,
             "grad_norm": grad_norm,
             "images_per_s": images / seconds,
             "peak_memory_mb": peak_memory_mb(self.world.device),
             "seconds": state.seconds,
         }
-        self.display.step(record, state.step)
-        if state.step % self.config.train.log_every == 0:
+        self.display.step(record, taken.step)
+        if taken.step % self.config.train.log_every == 0:
             self._log(record)
             state.window = Sums()
 
-    def _report_flow(self) -> None:
-        seen = self.watching.record()
-        if seen is None:
+    def _report_flow(self, taken: "Taken") -> None:
+        if taken.flow is None:
             return
-        record = {"epoch": self.state.epoch + 1, "step": self.state.step, **seen}
+        record = {"epoch": taken.epoch, "step": taken.step, **taken.flow}
         self.flow_log.write(record)
         if self.board:
             self.board.write({"kind": "step", "split": "train", **record})
@@ -343,14 +342,45 @@ class Trainer:
         """Whether any process got a signal: all must stop at the same step."""
         return self.world.any(bool(self.stop))
 
-    def _not_finite(self, what: str, images: Tensor, targets: Tensor) -> RunFailed:
-        where = first_bad_place(self.model, lambda: self._forward(images, targets)[1])
+    def _check_finite(self, taken: "Taken", figures: Figures) -> None:
+        if not math.isfinite(figures.loss):
+            raise self._not_finite("the loss", taken)
+        # In fp16 an infinite gradient is nothing unusual, until nothing is left to lower the scale by.
+        hopeless = not self.scaler.is_enabled() or figures.scale < MIN_SCALE
+        if hopeless and not math.isfinite(figures.grad_norm):
+            raise self._not_finite("the gradient", taken)
+
+    def _not_finite(self, what: str, taken: "Taken") -> RunFailed:
+        torch.manual_seed(taken.seed)
+        self.step.forward_backward(*taken.batch)  # once more, for its gradients: the weights are still the same
+        where = first_bad_place(self.model, lambda: self.step.forward(*taken.batch[:2])[1])
         saved = self.run.checkpoint("last")
         kept = f" The last checkpoint, {saved}, is from before." if saved.is_file() else ""
         return RunFailed(
-            f"{what} is not finite at step {self.state.step + 1}: {where}. "
+            f"{what} is not finite at step {taken.step}: {where}. "
             f"Try a lower optim.lr, train.clip_norm, or train.precision fp32.{kept}"
         )
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step that the device may still be at: its number and epoch, counted from 1, and all that it was given.
+
+    Args:
+        step: Number of the step.
+        epoch: Number of its epoch.
+        lr: Learning rate.
+        seed: Of what it draws.
+        batch: Images, targets, labels.
+        flow: What was seen in the network, if it was watched.
+    """
+
+    step: int
+    epoch: int
+    lr: float
+    seed: int
+    batch: tuple[Tensor, Tensor, Tensor]
+    flow: dict[str, Any] | None
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel:

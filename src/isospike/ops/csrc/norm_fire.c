@@ -178,16 +178,16 @@ int isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
 
 /* Backward -------------------------------------------------------------------------------------------------------------- */
 
-/* ds, du [T][N]: gradients of spikes and of u, NULL for 0. With a skip the forward's u is handed in; without, it is computed
- * anew from x. g [T][N]: room for the gradient of a * x + b and of the skip, NULL where ds is: it is du then. d_bias, d_weight
+/* d_s, d_u [T][N]: gradients of spikes and of u, NULL for 0. With a skip the forward's u is handed in; without, it is computed
+ * anew from x. g [T][N]: room for the gradient of a * x + b and of the skip, NULL where d_s is: it is d_u then. d_bias, d_weight
  * [C]: room for the sums of g and of g * xhat, where xhat = (x - mean) * rstd; coefficients [2]: room for the gradients of
- * decay and gain, or NULL. dx [T][N]: room for the gradient of x; it may be g. */
+ * decay and gain, or NULL. d_x [T][N]: room for the gradient of x; it may be g. */
 struct backward {
     const struct rule *rule;
     int64_t T, N, C;
     struct norm norm;
-    const float *x, *u, *ds, *du;
-    float *g, *dx, *d_bias, *d_weight, *coefficients;
+    const float *x, *u, *d_s, *d_u;
+    float *g, *d_x, *d_bias, *d_weight, *coefficients;
 };
 
 /* Room of one thread: five arrays over a block, then potentials. */
@@ -218,29 +218,29 @@ ALL_MACHINES
 void fire_backward_block(const struct backward *w, int n, int64_t start, int64_t block, const struct room *m,
                          double *coefficients) {
     const struct rule *r = w->rule;
-    const float *u = w->u ? w->u + start : m->current, *ds = w->ds + start;
+    const float *u = w->u ? w->u + start : m->current, *d_s = w->d_s + start;
     int64_t u_step = w->u ? w->N : block;
     float *g = w->g + start;
     int T = (int)w->T;
     for (int k = 0; k < r->levels; k++) {
         memset(m->v, 0, sizeof(float) * n);
         memset(m->dv, 0, sizeof(float) * n);
-        WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, u, u_step, m->h, m->v, ds, w->N, m->dv, g, k > 0, block,
+        WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, u, u_step, m->h, m->v, d_s, w->N, m->dv, g, k > 0, block,
                                   coefficients));
     }
 }
 
-/* g += du where something fired; then the sums. */
+/* g += d_u where something fired; then the sums. */
 ALL_MACHINES
 void sum_gradient_block(const struct backward *w, int n, int64_t start, const struct room *m) {
     const float *restrict mean = m->mean, *restrict rstd = m->rstd;
     float *restrict first = m->first, *restrict second = m->second;
     for (int64_t t = 0; t < w->T; t++) {
-        const float *restrict x = w->x + t * w->N + start, *du = w->du + t * w->N + start, *g = du;
-        if (w->ds) {
+        const float *restrict x = w->x + t * w->N + start, *d_u = w->d_u + t * w->N + start, *g = d_u;
+        if (w->d_s) {
             float *restrict total = w->g + t * w->N + start;
-            if (w->du)
-                for (int i = 0; i < n; i++) total[i] += du[i];
+            if (w->d_u)
+                for (int i = 0; i < n; i++) total[i] += d_u[i];
             g = total;
         }
         for (int i = 0; i < n; i++) {
@@ -270,7 +270,7 @@ static int neuron_gradient(const struct backward *w, struct cut cut, double *sum
             int64_t stop = (k + 1) * cut.chunk < w->N ? (k + 1) * cut.chunk : w->N;
             for (int64_t start = k * cut.chunk; start < stop; start += cut.block) {
                 int n = (int)(stop - start < cut.block ? stop - start : cut.block);
-                if (w->ds) {
+                if (w->d_s) {
                     if (!w->u) recompute_block(w, n, start, cut.block, &m);
                     fire_backward_block(w, n, start, cut.block, &m, coefficients ? coefficients + 2 * k : NULL);
                 }
@@ -287,16 +287,16 @@ static int neuron_gradient(const struct backward *w, struct cut cut, double *sum
 /* share and tilt [C] are what batch statistics take back. */
 ALL_MACHINES
 void input_gradient_block(int n, const float *x, const float *g, const float *restrict a, const float *restrict share,
-                          const float *restrict mean, const float *restrict tilt, float *dx) {
+                          const float *restrict mean, const float *restrict tilt, float *d_x) {
 #pragma omp simd
-    for (int i = 0; i < n; i++) dx[i] = a[i] * (g[i] - share[i] - (x[i] - mean[i]) * tilt[i]);
+    for (int i = 0; i < n; i++) d_x[i] = a[i] * (g[i] - share[i] - (x[i] - mean[i]) * tilt[i]);
 }
 
-/* dx = a * (g - d_bias / count - (x - mean) * rstd * d_weight / count) over all T * N = count * C elements. */
+/* d_x = a * (g - d_bias / count - (x - mean) * rstd * d_weight / count) over all T * N = count * C elements. */
 static int input_gradient(const struct backward *w, struct cut cut, int64_t threads) {
     int64_t N = w->T * w->N, C = w->C;
     float count = (float)(N / C);
-    const float *g = w->ds ? w->g : w->du;
+    const float *g = w->d_s ? w->g : w->d_u;
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
@@ -311,7 +311,7 @@ static int input_gradient(const struct backward *w, struct cut cut, int64_t thre
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < N; start += cut.block) {
             int n = (int)(N - start < cut.block ? N - start : cut.block);
-            if (room) input_gradient_block(n, w->x + start, g + start, a, share, mean, tilt, w->dx + start);
+            if (room) input_gradient_block(n, w->x + start, g + start, a, share, mean, tilt, w->d_x + start);
         }
         free(room);
     }

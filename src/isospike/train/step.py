@@ -1,0 +1,156 @@
+"""One optimiser step: put to the device whole, so that nothing in it waits for what the device has computed."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from isospike.config import TrainSpec
+from isospike.errors import ConfigError
+from isospike.layers import one_statistics_update
+from isospike.models import SpikingResNet
+from isospike.train.distributed import World
+from isospike.train.graphs import CapturedStep
+from isospike.train.objective import Objective
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Figures(NamedTuple):
+    """What a step tells of itself, as it was before the update; the first four are sums over all processes.
+
+    Args:
+        loss: Over the images.
+        correct: Images put into their class.
+        images: Images seen.
+        stops: Processes that were asked to stop.
+        grad_norm: Of the gradient before clipping.
+        scale: Of fp16 gradients.
+    """
+
+    loss: float
+    correct: float
+    images: float
+    stops: float
+    grad_norm: float
+    scale: float
+
+
+class Step:
+    """``figures = step(images, targets, labels, stop)``: gradients of a batch, and the update where they are finite.
+
+    Args:
+        model: The network that is trained.
+        network: The same, as the processes share it.
+        optimizer: Of its parameters.
+        objective: The loss.
+        scaler: Of fp16 gradients.
+        world: The processes.
+        spec: Precision, parts of a batch, clipping, and whether the step becomes a CUDA graph.
+        average: Follows the weights.
+
+    Raises:
+        ConfigError: a CUDA graph asked for on a CPU, or of several processes.
+    """
+
+    def __init__(
+        self,
+        model: SpikingResNet,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        objective: Objective,
+        scaler: torch.amp.GradScaler,
+        world: World,
+        spec: TrainSpec,
+        average: AveragedModel | None,
+    ) -> None:
+        self.model, self.network, self.optimizer, self.objective = model, network, optimizer, objective
+        self.scaler, self.world, self.spec, self.average = scaler, world, spec, average
+        self._take: Callable[..., Tensor] = self._launch
+        if spec.cuda_graph and (world.size > 1 or world.device.type != "cuda"):
+            raise ConfigError(
+                f"train.cuda_graph captures the steps of one process on a GPU, "
+                f"and this run has {world.size} on {world.device.type}"
+            )
+
+    def __call__(self, images: Tensor, targets: Tensor, labels: Tensor, stop: bool) -> Tensor:
+        """``Figures`` as a float64 tensor ``[6]`` on the device."""
+        asked = torch.full((), float(stop), dtype=torch.float64, device=self.world.device)
+        figures = self._take(images, targets, labels, asked)
+        if self.average:
+            self.average.update_parameters(self.model)
+        return figures
+
+    def capture(self, images: Tensor, targets: Tensor, labels: Tensor) -> None:
+        """Make a CUDA graph of the steps on batches like this one."""
+        asked = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        self._take = CapturedStep(self.model, self.optimizer, self._launch, (images, targets, labels, asked))
+
+    def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of every step, and their mean loss."""
+        dtype = PRECISIONS[self.spec.precision]
+        with torch.autocast(self.world.device.type, dtype, enabled=dtype is not None):
+            logits = self.network(images, per_step=True)
+        return logits, self.objective(logits.float(), targets)
+
+    def forward_backward(self, images: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean loss over the batch, part by part; the loss and the number of hits."""
+        parts = self.spec.accumulate
+        loss = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        correct = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        with one_statistics_update(self.model) if parts > 1 else nullcontext():
+            chunks = zip(images.chunk(parts), targets.chunk(parts), labels.chunk(parts), strict=True)
+            for number, (x, y, true) in enumerate(chunks, start=1):
+                with self._without_exchange(number < parts):
+                    logits, part = self.forward(x, y)
+                    self.scaler.scale(part / parts).backward()
+                loss += part.detach() / parts
+                correct += (logits.detach().mean(0).argmax(-1) == true).sum()
+        return loss, correct
+
+    def _launch(self, images: Tensor, targets: Tensor, labels: Tensor, stop: Tensor) -> Tensor:
+        loss, correct = self.forward_backward(images, targets, labels)
+        count = torch.full_like(loss, len(labels))
+        sums = self.world.sum(torch.stack([loss * count, correct, count, stop]))
+        scale = self.scaler.scale(torch.ones_like(loss))
+        norm = self._update(sums[0])
+        return torch.cat([sums, torch.stack([norm.double(), scale])])
+
+    def _update(self, loss: Tensor) -> Tensor:
+        """One step of the optimiser, unless loss or gradient is not finite; the norm of the gradient before clipping.
+
+        In fp16 an infinite gradient is nothing unusual: the scaler leaves the step out and lowers its scale.
+        """
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if self.spec.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.spec.clip_norm, norm)
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            step_if(loss.isfinite() & norm.isfinite(), self.optimizer)
+        self.optimizer.zero_grad()
+        return norm
+
+    def _without_exchange(self, hold: bool) -> AbstractContextManager[None]:
+        """Leave the exchange of gradients to the last part of a batch."""
+        return self.network.no_sync() if hold and self.world.size > 1 else nullcontext()  # type: ignore[operator]
+
+
+def step_if(finite: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """One step of the optimiser if the 0-d bool tensor says so; fused optimisers look on the device, and nobody waits.
+
+    They are told as by ``torch.amp.GradScaler``.
+    """
+    if not optimizer.defaults["fused"]:
+        if finite:
+            optimizer.step()
+        return
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    optimizer.step()
+    del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
