@@ -32,7 +32,10 @@ def fit(name, T, batch, size, steps=30):
             losses[how] = [r["loss"] for r in records]
             images = batch / median(b["seconds"] - a["seconds"] for a, b in zip(records[2:], records[3:], strict=False))
             inputs = trainer._augmented(next(trainer.train_loader.epoch(0)))
-            found[how] = {"images_per_s": images, "host_waits": waits(lambda t=trainer, i=inputs: t.step(*i, stop=False))}
+            found[how] = {
+                "images_per_s": images,
+                "host_waits": waits(lambda t=trainer, i=inputs: t.step(*i, stop=False)),
+            }
     if len(losses) == 2:
         found["loss_error"] = max(abs(a - b) for a, b in zip(*losses.values(), strict=True))
     return found
