@@ -1,6 +1,7 @@
 """The recurrence compiled: ``csrc/leaky_fire.c``, called on data pointers, on float32 in the memory of the CPU."""
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from isospike.errors import ConfigError, RunFailed
+from isospike.ops.memory import empty_strided
 from isospike.ops.rule import FireRule, Rule
 from isospike.surrogates import Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 
@@ -42,9 +44,12 @@ def library() -> ctypes.CDLL | None:
     except OSError:
         return None
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    lib.isospike_forward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 3, integer]
+    lib.isospike_gates.argtypes, lib.isospike_gates.restype = [pointer, integer, integer], integer
+    lib.isospike_forward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 4, integer]
     lib.isospike_backward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 6, integer]
+    lib.isospike_backward_gated.argtypes = [pointer, integer, integer, *[pointer] * 5, integer]
     lib.isospike_block.restype = integer
+    lib.isospike_norm_fire_gates.argtypes, lib.isospike_norm_fire_gates.restype = [pointer, *[integer] * 3], integer
     lib.isospike_norm_fire_forward.argtypes = lib.isospike_norm_fire_backward.argtypes = [pointer, integer]
     lib.isospike_words.argtypes, lib.isospike_words.restype = [integer], integer
     for pack in (lib.isospike_pack_bits, lib.isospike_unpack_bits, lib.isospike_pack_bytes):
@@ -105,34 +110,50 @@ class _LeakyFire(torch.autograd.Function):
         x = _in_steps(x)
         ctx.set_materialize_grads(False)
         ctx.rule, ctx.c_rule = rule, c_rule(rule, float(decay), float(gain))
+        ctx.learned = (isinstance(decay, Tensor), isinstance(gain, Tensor))
         end, s = _like_state(x, rule), _like_steps(x)
         v = None if v is None else _laid_out(v, _like_state(x, rule))
+        gates = None
+        if any(ctx.needs_input_grad) and not any(ctx.learned):
+            gates = room_for_gates(compiled().isospike_gates, ctx.c_rule, x.shape[0], x[0].numel())
         compiled().isospike_forward(
-            ctypes.byref(ctx.c_rule), *_steps(x), data(v), end.data_ptr(), s.data_ptr(), torch.get_num_threads()
+            ctypes.byref(ctx.c_rule), *_steps(x), data(v), *map(data, (end, s, gates)), torch.get_num_threads()
         )
-        ctx.save_for_backward(x, v)
-        ctx.learned = (isinstance(decay, Tensor), isinstance(gain, Tensor))
+        ctx.like, ctx.continues = torch.empty_like(x, device="meta"), v is not None
+        ctx.save_for_backward(*((None, None) if gates is not None else (x, v)), gates)
         return s, end
 
     @staticmethod
     def backward(ctx: Any, ds: Tensor | None, d_end: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise no_second_derivative("recurrence")
-        x, v = ctx.saved_tensors
-        ds = _like_steps(x).zero_() if ds is None else _laid_out(ds, _like_steps(x))
-        d_end = None if d_end is None else _laid_out(d_end, _like_state(x, ctx.rule))
-        dx, dv = _like_steps(x), None if v is None else _like_state(x, ctx.rule)
-        lib, shares = compiled(), None
+        x, v, gates = ctx.saved_tensors
+        like = ctx.like
+        ds = _like_steps(like).zero_() if ds is None else _laid_out(ds, _like_steps(like))
+        d_end = None if d_end is None else _laid_out(d_end, _like_state(like, ctx.rule))
+        dx, dv = _like_steps(like), _like_state(like, ctx.rule) if ctx.continues else None
+        grads = [data(tensor) for tensor in (ds, d_end, dv, dx)]
+        lib, rule, threads = compiled(), ctypes.byref(ctx.c_rule), torch.get_num_threads()
+        if gates is not None:
+            lib.isospike_backward_gated(rule, like.shape[0], like[0].numel(), data(gates), *grads, threads)
+            return dx, dv, None, None, None
+        shares = None
         if any(ctx.learned):
             shares = torch.zeros(-(-x[0].numel() // lib.isospike_block()), 2, dtype=torch.float64)
-        grads = (data(tensor) for tensor in (v, ds, d_end, dv, dx, shares))
-        if lib.isospike_backward(ctypes.byref(ctx.c_rule), *_steps(x), *grads, torch.get_num_threads()):
+        if lib.isospike_backward(rule, *_steps(x), data(v), *grads, data(shares), threads):
             raise RunFailed("there is no memory left for the backward pass of a neuron: take a smaller batch")
         d_decay = d_gain = None
         if shares is not None:
             total = shares.sum(0).to(x.dtype)
             d_decay, d_gain = (total[i] if learned else None for i, learned in enumerate(ctx.learned))
         return dx, dv, d_decay, d_gain, None
+
+
+def room_for_gates(bytes_for: Callable[..., int], rule: CRule, *sizes: int) -> Tensor | None:
+    """An empty tensor for the two bits of every neuron and step that are all the backward needs; None where it needs
+    more."""
+    count = bytes_for(ctypes.byref(rule), *sizes)
+    return torch.empty(count, dtype=torch.uint8) if count else None
 
 
 def compiled() -> ctypes.CDLL:
@@ -173,14 +194,14 @@ def _in_steps(x: Tensor) -> Tensor:
 
 def _like_steps(x: Tensor) -> Tensor:
     """An empty tensor of the shape of ``x``, its steps laid out as the first one and one behind the other."""
-    return torch.empty_strided(x.shape, (x[0].numel(), *x[0].stride()), dtype=x.dtype)
+    return empty_strided(x.shape, (x[0].numel(), *x[0].stride()))
 
 
 def _like_state(x: Tensor, rule: Rule) -> Tensor:
     """An empty tensor for the potentials, every level laid out as a step of ``x``."""
     shape = rule.state_shape(x.shape[1:])
     levels = (x[0].numel(),) * (len(shape) - (x.dim() - 1))
-    return torch.empty_strided(shape, (*levels, *x[0].stride()), dtype=x.dtype)
+    return empty_strided(shape, (*levels, *x[0].stride()))
 
 
 def _laid_out(x: Tensor, target: Tensor) -> Tensor:

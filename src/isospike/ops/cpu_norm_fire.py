@@ -9,6 +9,7 @@ from torch import Tensor
 from isospike.errors import RunFailed
 from isospike.ops import cpu
 from isospike.ops.firing import Firing, NormFired
+from isospike.ops.memory import empty_like
 
 _POINTER, _INTEGER = ctypes.c_void_p, ctypes.c_int64
 
@@ -30,7 +31,7 @@ class _Forward(ctypes.Structure):
         ("rule", _POINTER),
         *((name, _INTEGER) for name in ["T", "N", "C", "skip_step"]),
         ("norm", _Norm),
-        *((name, _POINTER) for name in ["x", "skip", "added", "u", "s"]),
+        *((name, _POINTER) for name in ["x", "skip", "added", "u", "s", "gates"]),
     ]
 
 
@@ -41,7 +42,8 @@ class _Backward(ctypes.Structure):
         ("rule", _POINTER),
         *((name, _INTEGER) for name in ["T", "N", "C"]),
         ("norm", _Norm),
-        *((name, _POINTER) for name in ["x", "u", "d_s", "d_u", "g", "d_x", "d_bias", "d_weight", "coefficients"]),
+        *((name, _POINTER) for name in ["x", "u", "d_s", "d_u", "g", "d_x"]),
+        *((name, _POINTER) for name in ["d_bias", "d_weight", "coefficients", "gates"]),
     ]
 
 
@@ -92,8 +94,13 @@ class _NormFire(torch.autograd.Function):
         ctx.rule = None if rule is None else cpu.c_rule(rule, float(decay), float(gain))
         ctx.learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
         statistics, affine = x.new_empty(2, C), x.new_empty(3, C)
-        u = torch.empty_like(x) if keep or (rule is not None and skip is not None) else None
-        s = None if rule is None else torch.empty_like(x)
+        gates = None
+        if ctx.rule is not None and any(ctx.needs_input_grad) and not any(ctx.learned):
+            size = x.shape[0], x[0].numel(), C
+            gates = cpu.room_for_gates(cpu.compiled().isospike_norm_fire_gates, ctx.rule, *size)
+        wants_u = rule is not None and skip is not None and gates is None
+        u = empty_like(x) if keep or wants_u else None
+        s = None if rule is None else empty_like(x)
         skip = None if skip is None else channels_last(skip)
         added = None if added is None else channels_last(added.expand_as(x))
         ctx.skip_shape = None if skip is None else skip.shape
@@ -102,9 +109,10 @@ class _NormFire(torch.autograd.Function):
             skip_step=0 if skip is None or skip.shape[0] == 1 else skip[0].numel(),
             norm=_norm(statistics, affine, weight, bias, eps),
             x=cpu.data(x), skip=cpu.data(skip), added=cpu.data(added), u=cpu.data(u), s=cpu.data(s),
+            gates=cpu.data(gates),
         )  # fmt: skip
         _run(cpu.compiled().isospike_norm_fire_forward, call)
-        ctx.save_for_backward(x, statistics, affine, u if rule is not None and skip is not None else None)
+        ctx.save_for_backward(x, statistics, affine, u if wants_u else None, gates)
         mean, var = statistics.clone()
         ctx.mark_non_differentiable(mean, var)
         return (u if keep else None), s, mean, var
@@ -113,19 +121,20 @@ class _NormFire(torch.autograd.Function):
     def backward(ctx: Any, d_u: Tensor | None, d_s: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise cpu.no_second_derivative("norm")
-        x, statistics, affine, u = ctx.saved_tensors
+        x, statistics, affine, u, gates = ctx.saved_tensors
         d_u = None if d_u is None else channels_last(d_u)
         d_added = d_s if ctx.needs_input_grad[4] else None
         d_s = None if d_s is None else channels_last(d_s)
         C = x.shape[2]
-        g = cast(Tensor, d_u) if d_s is None else torch.empty_like(x)
-        d_x = g if d_s is not None and ctx.skip_shape is None else torch.empty_like(x)
+        g = cast(Tensor, d_u) if d_s is None else empty_like(x)
+        d_x = g if d_s is not None and ctx.skip_shape is None else empty_like(x)
         d_bias, d_weight = x.new_empty(2, C)
         shares = x.new_empty(2) if any(ctx.learned) else None
         call = _Backward(
             rule=_address(ctx.rule), T=x.shape[0], N=x[0].numel(), C=C, norm=_norm(statistics, affine),
             x=cpu.data(x), u=cpu.data(u), d_s=cpu.data(d_s), d_u=cpu.data(d_u), g=None if d_s is None else cpu.data(g),
             d_x=cpu.data(d_x), d_bias=cpu.data(d_bias), d_weight=cpu.data(d_weight), coefficients=cpu.data(shares),
+            gates=cpu.data(gates),
         )  # fmt: skip
         _run(cpu.compiled().isospike_norm_fire_backward, call)
         d_decay, d_gain = (None, None) if shares is None else shares

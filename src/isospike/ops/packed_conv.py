@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isospike.ops import backend, cpu
+from isospike.ops.memory import empty_strided
 
 
 def packs(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -77,7 +78,7 @@ def unpack(packed: Tensor, shape: torch.Size, strides: tuple[int, ...]) -> Tenso
     """What ``pack`` was given."""
     if packed.dtype == torch.float32:
         return packed
-    x = torch.empty_strided(shape, strides)
+    x = empty_strided(shape, strides)
     if packed.dtype == torch.uint8:
         x.as_strided((x.numel(),), (1,)).copy_(packed)
     else:

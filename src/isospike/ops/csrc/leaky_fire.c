@@ -1,18 +1,22 @@
 /* The recurrence of isospike.ops.leaky_fire on float32, forward and backward.
  *
  * Memory is [T][N]: N neurons in any one order, `x_step` elements from one step of the current to the next (0 where it is
- * the same at every step). Work is cut into blocks of neurons that stay in the cache; the backward keeps nothing of the
- * forward but its input, and computes the potentials of a block anew. Multiplication and addition are never fused
+ * the same at every step). Work is cut into blocks of neurons that stay in the cache; the backward keeps of the forward
+ * gates where they make do, else its input, and computes the potentials of a block anew. Multiplication and addition are never fused
  * (-ffp-contract=off), so that potentials have the bits of the eager reference.
  */
-#include "recurrence.h"
+#include "gates.h"
 
 ALL_MACHINES
 void forward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
-                   float *s) {
+                   float *s, uint8_t *gates) {
+    int64_t bits = bits_of(BLOCK), level = 2 * bits * T;
     for (int k = 0; k < r->levels; k++) {
         copy_or_zero(n, v ? v + k * N : NULL, end + k * N);
-        WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, x, x_step, end + k * N, s, N, k > 0));
+        if (gates)
+            WITH_GATES(forward_gated(q, r->thresholds[k], T, n, x, x_step, end + k * N, s, N, k > 0, bits, gates + k * level));
+        else
+            WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, x, x_step, end + k * N, s, N, k > 0));
     }
 }
 
@@ -28,13 +32,31 @@ void backward_block(const struct rule *r, int T, int n, int64_t N, const float *
     }
 }
 
-/* v [levels][N]: potentials before the first step, NULL for rest; end [levels][N]: room for those behind the last. */
+ALL_MACHINES
+void pass_gates(const struct rule *r, int T, int n, int64_t N, const float *ds, const float *d_end, float *dv, float *dx,
+                const uint8_t *gates) {
+    ALIGNED float d[BLOCK];
+    int64_t bits = bits_of(BLOCK), level = 2 * bits * T;
+    for (int k = 0; k < r->levels; k++) {
+        copy_or_zero(n, d_end ? d_end + k * N : NULL, d);
+        WITH_GATES(backward_gated(q, T, n, ds, N, d, dx, k > 0, bits, gates + k * level));
+        if (dv) copy_or_zero(n, d, dv + k * N);
+    }
+}
+
+/* Bytes of gates; 0 where the rule needs more. */
+int64_t isospike_gates(const struct rule *r, int64_t T, int64_t N) { return gates_of(r, T, N, BLOCK); }
+
+/* v [levels][N]: potentials before the first step, NULL for rest; end [levels][N]: room for those behind the last; gates:
+ * room for them, or NULL. */
 void isospike_forward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
-                      float *s, int64_t threads) {
+                      float *s, uint8_t *gates, int64_t threads) {
+    int64_t room = 2 * bits_of(BLOCK) * T * r->levels;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t start = 0; start < N; start += BLOCK) {
         int n = (int)(N - start < BLOCK ? N - start : BLOCK);
-        forward_block(r, (int)T, n, N, x + start, x_step, v ? v + start : NULL, end + start, s + start);
+        forward_block(r, (int)T, n, N, x + start, x_step, v ? v + start : NULL, end + start, s + start,
+                      gates ? gates + start / BLOCK * room : NULL);
     }
 }
 
@@ -60,6 +82,18 @@ int isospike_backward(const struct rule *r, int64_t T, int64_t N, const float *x
         free(room);
     }
     return failed > 0;
+}
+
+/* The same from gates; there is no gradient of decay and gain then. */
+void isospike_backward_gated(const struct rule *r, int64_t T, int64_t N, const uint8_t *gates, const float *ds,
+                             const float *d_end, float *dv, float *dx, int64_t threads) {
+    int64_t room = 2 * bits_of(BLOCK) * T * r->levels;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t start = 0; start < N; start += BLOCK) {
+        int n = (int)(N - start < BLOCK ? N - start : BLOCK);
+        pass_gates(r, (int)T, n, N, ds + start, d_end ? d_end + start : NULL, dv ? dv + start : NULL, dx + start,
+                   gates + start / BLOCK * room);
+    }
 }
 
 int64_t isospike_block(void) { return BLOCK; }

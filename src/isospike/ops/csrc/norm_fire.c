@@ -6,9 +6,7 @@
  * so their bits do not depend on the number of threads. Arrays of one value per channel are laid out over a block once per
  * chunk, so that every loop runs over contiguous memory whatever C is.
  */
-#include <string.h>
-
-#include "recurrence.h"
+#include "gates.h"
 
 #define FUSED_BLOCK 512 /* elements; small, because the backward holds some 4 T arrays of them in the inner caches */
 #define CHUNKS 64 /* at most; more than the threads of most machines, and few enough to sum quickly */
@@ -119,6 +117,7 @@ struct forward {
     struct norm norm;
     const float *x, *skip, *added;   /* added [T][N]: joins the spikes */
     float *u, *s;
+    uint8_t *gates;                  /* [isospike_norm_fire_gates()] */
 };
 
 ALL_MACHINES
@@ -137,21 +136,33 @@ void current_block(const struct forward *f, int n, int64_t start, const float *r
 }
 
 ALL_MACHINES
-void fire_block(const struct forward *f, int n, int64_t start, const float *u, int64_t u_step, float *v) {
+void fire_block(const struct forward *f, int n, int64_t start, int64_t block, const float *u, int64_t u_step, float *v) {
     const struct rule *r = f->rule;
     int T = (int)f->T;
     float *s = f->s + start;
+    int64_t bits = bits_of(block), level = 2 * bits * T;
+    uint8_t *gates = f->gates ? f->gates + start / block * r->levels * level : NULL;
     for (int64_t t = 0; f->added && t < f->T; t++) memcpy(s + t * f->N, f->added + t * f->N + start, sizeof(float) * n);
     for (int k = 0; k < r->levels; k++) {
         memset(v, 0, sizeof(float) * n);
-        if (k > 0 || f->added)
+        int add = k > 0 || f->added;
+        if (gates && add)
+            WITH_GATES(forward_gated(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 1, bits, gates + k * level));
+        else if (gates)
+            WITH_GATES(forward_gated(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 0, bits, gates));
+        else if (add)
             WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 1));
         else
             WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 0));
     }
 }
 
-/* Fills `norm`, then u and s, from rest. Returns 0, or 1 where there is no memory. */
+/* How many bytes of gates make do for the backward, 0 where it needs the potentials. */
+int64_t isospike_norm_fire_gates(const struct rule *r, int64_t T, int64_t N, int64_t C) {
+    return gates_of(r, T, N, cut_of(N, C).block);
+}
+
+/* Fills `norm`, then u and s, from rest, and the gates. Returns 0, or 1 where there is no memory. */
 int isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
     struct cut cut = cut_of(f->N, f->C);
     int failed = take_statistics(&f->norm, f->T * f->N, f->C, f->x, threads);
@@ -169,7 +180,7 @@ int isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
             float *u = f->u ? f->u + start : scratch;
             int64_t u_step = f->u ? f->N : cut.block;
             current_block(f, n, start, a, b, u, u_step);
-            if (f->rule) fire_block(f, n, start, u, u_step, v);
+            if (f->rule) fire_block(f, n, start, cut.block, u, u_step, v);
         }
         free(room);
     }
@@ -178,8 +189,8 @@ int isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
 
 /* Backward -------------------------------------------------------------------------------------------------------------- */
 
-/* d_s, d_u [T][N]: gradients of spikes and of u, NULL for 0. With a skip the forward's u is handed in; without, it is computed
- * anew from x. g [T][N]: room for the gradient of a * x + b and of the skip, NULL where d_s is: it is d_u then. d_bias, d_weight
+/* d_s, d_u [T][N]: gradients of spikes and of u, NULL for 0. Without gates and with a skip the forward's u is handed in;
+ * without both it is computed anew from x. g [T][N]: room for the gradient of a * x + b and of the skip, NULL where d_s is: it is d_u then. d_bias, d_weight
  * [C]: room for the sums of g and of g * xhat, where xhat = (x - mean) * rstd; coefficients [2]: room for the gradients of
  * decay and gain, or NULL. d_x [T][N]: room for the gradient of x; it may be g. */
 struct backward {
@@ -188,6 +199,7 @@ struct backward {
     struct norm norm;
     const float *x, *u, *d_s, *d_u;
     float *g, *d_x, *d_bias, *d_weight, *coefficients;
+    const uint8_t *gates;
 };
 
 /* Room of one thread: five arrays over a block, then potentials. */
@@ -227,6 +239,23 @@ void fire_backward_block(const struct backward *w, int n, int64_t start, int64_t
         memset(m->dv, 0, sizeof(float) * n);
         WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, u, u_step, m->h, m->v, d_s, w->N, m->dv, g, k > 0, block,
                                   coefficients));
+    }
+}
+
+ALL_MACHINES
+void pass_gates_block(const struct backward *w, int n, int64_t start, int64_t block, const struct room *m) {
+    const struct rule *r = w->rule;
+    int T = (int)w->T;
+    const float *d_s = w->d_s + start;
+    float *g = w->g + start;
+    int64_t bits = bits_of(block), level = 2 * bits * T;
+    const uint8_t *gates = w->gates + start / block * r->levels * level;
+    for (int k = 0; k < r->levels; k++) {
+        memset(m->dv, 0, sizeof(float) * n);
+        if (k)
+            WITH_GATES(backward_gated(q, T, n, d_s, w->N, m->dv, g, 1, bits, gates + k * level));
+        else
+            WITH_GATES(backward_gated(q, T, n, d_s, w->N, m->dv, g, 0, bits, gates));
     }
 }
 
@@ -270,7 +299,9 @@ static int neuron_gradient(const struct backward *w, struct cut cut, double *sum
             int64_t stop = (k + 1) * cut.chunk < w->N ? (k + 1) * cut.chunk : w->N;
             for (int64_t start = k * cut.chunk; start < stop; start += cut.block) {
                 int n = (int)(stop - start < cut.block ? stop - start : cut.block);
-                if (w->d_s) {
+                if (w->d_s && w->gates) {
+                    pass_gates_block(w, n, start, cut.block, &m);
+                } else if (w->d_s) {
                     if (!w->u) recompute_block(w, n, start, cut.block, &m);
                     fire_backward_block(w, n, start, cut.block, &m, coefficients ? coefficients + 2 * k : NULL);
                 }

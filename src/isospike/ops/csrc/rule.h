@@ -21,6 +21,12 @@ struct rule {
     float thresholds[16];
 };
 
+/* At one threshold. */
+INLINE int fires(const struct rule *r, float h, float threshold) {
+    float u = h - threshold;
+    return r->strict ? u > 0 : u >= 0;
+}
+
 INLINE float spike(const struct rule *r, float h, float threshold) {
     if (r->integer) {
         float u = h / threshold;
@@ -28,8 +34,7 @@ INLINE float spike(const struct rule *r, float h, float threshold) {
         u = u > (float)r->integer ? (float)r->integer : u;
         return rintf(u);
     }
-    float u = h - threshold;
-    return (r->strict ? u > 0 : u >= 0) ? 1.0f : 0.0f;
+    return fires(r, h, threshold) ? 1.0f : 0.0f;
 }
 
 INLINE float after(const struct rule *r, float h, float s, float threshold) {
@@ -37,13 +42,16 @@ INLINE float after(const struct rule *r, float h, float s, float threshold) {
     return s != 0 ? r->v_reset : h;
 }
 
+/* Of a rectangle. */
+INLINE int window_open(const struct rule *r, float h, float threshold) { return fabsf(h - threshold) < r->parameter / 2; }
+
 INLINE float slope(const struct rule *r, float h, float threshold) {
     if (r->integer) {
         float u = h / threshold;
         return (u >= 0 && u <= (float)r->integer) ? 1.0f / threshold : 0.0f;
     }
     float u = h - threshold, p = r->parameter;
-    if (r->surrogate == RECTANGLE) return fabsf(u) < p / 2 ? 1.0f / p : 0.0f;
+    if (r->surrogate == RECTANGLE) return window_open(r, h, threshold) ? 1.0f / p : 0.0f;
     if (r->surrogate == ARCTAN) {
         float w = 1.57079632679489662f * p * u;
         return p / 2 / (1 + w * w);

@@ -1,0 +1,98 @@
+/* Gates: all that the backward needs of a potential where the surrogate is a rectangle and no gradient goes through the reset.
+ * They are two bits: whether the window of the surrogate was open, and whether the neuron fired.
+ *
+ * The gates of a block of neurons lie together, level by level, step by step, first the open bits and then the fired bits, each
+ * in rows of 64 bytes for 512 neurons: neuron i of a row is bit i / 64 of byte i % 64, so that loops run over vectors.
+ */
+#pragma once
+#include <string.h>
+
+#include "recurrence.h"
+
+#define LANES 64
+#define ROW (8 * LANES) /* neurons */
+
+/* Bytes of one bit of every neuron of a block. */
+INLINE int64_t bits_of(int64_t block) { return (block + ROW - 1) / ROW * LANES; }
+
+/* Bytes of all gates of N neurons; 0 where this rule needs more than gates. */
+INLINE int64_t gates_of(const struct rule *r, int64_t T, int64_t N, int64_t block) {
+    if (r->integer || r->surrogate != RECTANGLE || !r->detach) return 0;
+    return (N + block - 1) / block * r->levels * T * 2 * bits_of(block);
+}
+
+#define WITH_GATES(CALL)                                                          \
+    do {                                                                          \
+        struct rule fixed = *r;                                                   \
+        fixed.integer = 0, fixed.surrogate = RECTANGLE;                           \
+        const struct rule *q = &fixed;                                            \
+        if (r->subtract) { fixed.subtract = 1; CALL; }                            \
+        else { fixed.subtract = 0; CALL; }                                        \
+    } while (0)
+
+/* One bit for each of h [width], width <= LANES: whether the window is open, and whether it fires. */
+INLINE void gate_lanes(const struct rule *r, float threshold, int width, int bit, const float *restrict h,
+                       uint32_t *restrict open, uint32_t *restrict fired) {
+    for (int i = 0; i < width; i++) open[i] |= (uint32_t)window_open(r, h[i], threshold) << bit;
+    for (int i = 0; i < width; i++) fired[i] |= (uint32_t)fires(r, h[i], threshold) << bit;
+}
+
+INLINE void gate_row(const struct rule *r, float threshold, int n, const float *h, uint8_t *restrict open_bytes,
+                     uint8_t *restrict fired_bytes) {
+    uint32_t open[LANES] = {0}, fired[LANES] = {0};
+    for (int bit = 0; bit < n / LANES; bit++) gate_lanes(r, threshold, LANES, bit, h + bit * LANES, open, fired);
+    gate_lanes(r, threshold, n % LANES, n / LANES, h + n / LANES * LANES, open, fired);
+    for (int i = 0; i < LANES; i++) open_bytes[i] = (uint8_t)open[i];
+    for (int i = 0; i < LANES; i++) fired_bytes[i] = (uint8_t)fired[i];
+}
+
+/* forward_level that also writes the gates of its level. */
+INLINE void forward_gated(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *v, float *s,
+                          int64_t s_step, int add, int64_t bits, uint8_t *gates) {
+    const float decay = r->decay, gain = r->gain;
+    ALIGNED float h[ROW];
+    for (int t = 0; t < T; t++, gates += 2 * bits)
+        for (int from = 0; from < n; from += ROW) {
+            const float *restrict x_t = x + t * x_step + from;
+            float *restrict s_t = s + t * s_step + from, *restrict v_t = v + from;
+            int m = n - from < ROW ? n - from : ROW;
+            for (int i = 0; i < m; i++) {
+                h[i] = decay * v_t[i] + gain * x_t[i];
+                float out = spike(r, h[i], threshold);
+                v_t[i] = after(r, h[i], out, threshold);
+                s_t[i] = add ? s_t[i] + out : out;
+            }
+            gate_row(r, threshold, m, h, gates + from / 8, gates + bits + from / 8);
+        }
+}
+
+INLINE void return_lanes(const struct rule *r, int width, int bit, const float *restrict ds, float *restrict dv,
+                         float *restrict dx, int add, const uint32_t *restrict open, const uint32_t *restrict fired) {
+    const float decay = r->decay, gain = r->gain, height = 1.0f / r->parameter;
+    for (int i = 0; i < width; i++) {
+        float window = height * (float)(int32_t)((open[i] >> bit) & 1);
+        float kept = r->subtract ? 1.0f : (float)(int32_t)(1 - ((fired[i] >> bit) & 1));
+        float dh = ds[i] * window + dv[i] * kept;
+        dx[i] = add ? dx[i] + gain * dh : gain * dh;
+        dv[i] = decay * dh;
+    }
+}
+
+/* backward_level from the gates of its level. */
+INLINE void backward_gated(const struct rule *r, int T, int n, const float *ds, int64_t s_step, float *dv, float *dx, int add,
+                           int64_t bits, const uint8_t *gates) {
+    gates += 2 * bits * (T - 1);
+    for (int t = T - 1; t >= 0; t--, gates -= 2 * bits)
+        for (int from = 0; from < n; from += ROW) {
+            int m = n - from < ROW ? n - from : ROW, full = m / LANES;
+            const float *ds_t = ds + t * s_step + from;
+            float *dx_t = dx + t * s_step + from, *dv_t = dv + from;
+            const uint8_t *restrict at = gates + from / 8;
+            uint32_t open[LANES], fired[LANES];
+            for (int i = 0; i < LANES; i++) open[i] = at[i];
+            for (int i = 0; i < LANES; i++) fired[i] = at[bits + i];
+            for (int bit = 0; bit < full; bit++, ds_t += LANES, dx_t += LANES, dv_t += LANES)
+                return_lanes(r, LANES, bit, ds_t, dv_t, dx_t, add, open, fired);
+            return_lanes(r, m % LANES, full, ds_t, dv_t, dx_t, add, open, fired);
+        }
+}
