@@ -48,7 +48,7 @@ def line_chart(
     dense = len(points) > DENSE * len(series)
     named: dict[str, Any] = {"field": "series", "type": "nominal", "title": None, "scale": {"domain": series}}
     # In two columns: a phone is narrow, and what does not fit would be cut off.
-    named["legend"] = {"columns": 2} if len(series) > 1 else None
+    named["legend"] = {"columns": 2, "symbolType": "stroke", "symbolSize": 400} if len(series) > 1 else None
     tooltip = [
         {"field": "x", "type": "quantitative", "title": x, "format": ","},
         {"field": "series", "type": "nominal", "title": "series"},
