@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from isospike.errors import ConfigError, RunFailed
-from isospike.ops.memory import empty_strided
+from isospike.ops.memory import empty_strided, in_steps, laid_out, like_state, like_steps
 from isospike.ops.rule import FireRule, Rule
 from isospike.surrogates import Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 
@@ -107,19 +107,20 @@ class _LeakyFire(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, v: Tensor | None, decay: float | Tensor, gain: float | Tensor, rule: Rule
     ) -> tuple[Tensor, Tensor]:
-        x = _in_steps(x)
+        x = in_steps(x)
         ctx.set_materialize_grads(False)
-        ctx.rule, ctx.c_rule = rule, c_rule(rule, float(decay), float(gain))
+        ctx.c_rule = c_rule(rule, float(decay), float(gain))
         ctx.learned = (isinstance(decay, Tensor), isinstance(gain, Tensor))
-        end, s = _like_state(x, rule), _like_steps(x)
-        v = None if v is None else _laid_out(v, _like_state(x, rule))
+        end, s = like_state(x, rule), like_steps(x)
+        v = None if v is None else laid_out(v, like_state(x, rule))
         gates = None
         if any(ctx.needs_input_grad) and not any(ctx.learned):
             gates = room_for_gates(compiled().isospike_gates, ctx.c_rule, x.shape[0], x[0].numel())
         compiled().isospike_forward(
             ctypes.byref(ctx.c_rule), *_steps(x), data(v), *map(data, (end, s, gates)), torch.get_num_threads()
         )
-        ctx.like, ctx.continues = torch.empty_like(x, device="meta"), v is not None
+        ctx.steps, ctx.state = (s.shape, s.stride()), (end.shape, end.stride())
+        ctx.continues = v is not None
         ctx.save_for_backward(*((None, None) if gates is not None else (x, v)), gates)
         return s, end
 
@@ -128,14 +129,13 @@ class _LeakyFire(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise no_second_derivative("recurrence")
         x, v, gates = ctx.saved_tensors
-        like = ctx.like
-        ds = _like_steps(like).zero_() if ds is None else _laid_out(ds, _like_steps(like))
-        d_end = None if d_end is None else _laid_out(d_end, _like_state(like, ctx.rule))
-        dx, dv = _like_steps(like), _like_state(like, ctx.rule) if ctx.continues else None
+        ds = empty_strided(*ctx.steps).zero_() if ds is None else laid_out(ds, empty_strided(*ctx.steps))
+        d_end = None if d_end is None else laid_out(d_end, empty_strided(*ctx.state))
+        dx, dv = empty_strided(*ctx.steps), empty_strided(*ctx.state) if ctx.continues else None
         grads = [data(tensor) for tensor in (ds, d_end, dv, dx)]
         lib, rule, threads = compiled(), ctypes.byref(ctx.c_rule), torch.get_num_threads()
         if gates is not None:
-            lib.isospike_backward_gated(rule, like.shape[0], like[0].numel(), data(gates), *grads, threads)
+            lib.isospike_backward_gated(rule, len(dx), dx[0].numel(), data(gates), *grads, threads)
             return dx, dv, None, None, None
         shares = None
         if any(ctx.learned):
@@ -181,32 +181,6 @@ def c_rule(rule: Rule, decay: float, gain: float) -> CRule:
     c_rule = CRule(decay=decay, gain=gain, detach=rule.detach_reset, **fields)
     c_rule.thresholds[: len(thresholds)] = thresholds
     return c_rule
-
-
-def _in_steps(x: Tensor) -> Tensor:
-    """``x [T, B, ...]`` with every step in one piece, one behind the other, or all of them the same piece."""
-    step = x[0]
-    dense = step.is_contiguous() or (step.dim() == 4 and step.is_contiguous(memory_format=torch.channels_last))
-    if dense and (x.shape[0] == 1 or x.stride(0) in (0, step.numel())):
-        return x
-    return _laid_out(x, _like_steps(x)) if dense else x.contiguous()
-
-
-def _like_steps(x: Tensor) -> Tensor:
-    """An empty tensor of the shape of ``x``, its steps laid out as the first one and one behind the other."""
-    return empty_strided(x.shape, (x[0].numel(), *x[0].stride()))
-
-
-def _like_state(x: Tensor, rule: Rule) -> Tensor:
-    """An empty tensor for the potentials, every level laid out as a step of ``x``."""
-    shape = rule.state_shape(x.shape[1:])
-    levels = (x[0].numel(),) * (len(shape) - (x.dim() - 1))
-    return empty_strided(shape, (*levels, *x[0].stride()))
-
-
-def _laid_out(x: Tensor, target: Tensor) -> Tensor:
-    """``x`` in the memory order of ``target``."""
-    return x if x.stride() == target.stride() else target.copy_(x)
 
 
 def _steps(x: Tensor) -> tuple[int, int, int, int]:

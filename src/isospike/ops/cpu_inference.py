@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from isospike.errors import RunFailed
-from isospike.ops.cpu import MAX_LEVELS, CRule, _laid_out, _like_state, c_rule, compiled, data, library
+from isospike.ops.cpu import MAX_LEVELS, CRule, c_rule, compiled, data, library
+from isospike.ops.memory import laid_out, like_state
 from isospike.ops.pointwise import Affine, Pointwise, Result, Span
 from isospike.ops.rule import IntegerRule
 
@@ -115,8 +116,8 @@ class CompiledPass:
             total = torch.empty((sum_steps * B, C, H, W), memory_format=CHANNELS_LAST)
             call.sum, call.sum_step = total.data_ptr(), N if sum_steps > 1 else 0
         if stateful and spec.firing is not None and spec.firing.rule is not None:
-            after = _like_state(x[:B].float().unsqueeze(0), spec.firing.rule)
-            v = None if v is None else _laid_out(v, torch.empty_like(after))
+            after = like_state(x[:B].float().unsqueeze(0), spec.firing.rule)
+            v = None if v is None else laid_out(v, torch.empty_like(after))
             call.before, call.after = data(v), after.data_ptr()
         if self.run(ctypes.byref(call)):
             raise RunFailed("there is no memory left for the potentials of a layer: take a smaller batch")

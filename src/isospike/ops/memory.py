@@ -1,4 +1,4 @@
-"""Memory for what the compiled library writes.
+"""How a current lies in memory, so that a kernel can walk through it as ``[T, N]``, and memory for what it writes.
 
 PyTorch asks for memory that starts at a multiple of 64 bytes, and glibc 2.36 finds no such block in the hole that one
 of the same size has left: a process that keeps freed memory then holds twice what is alive. NumPy asks for plain
@@ -12,16 +12,47 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isospike.ops.rule import Rule
+
 LARGE = 2**18  # elements; small holes are found anyhow
+CPU = torch.device("cpu")
 
 
-def empty_strided(shape: Sequence[int], strides: Sequence[int]) -> Tensor:
-    """An uninitialised float32 tensor without gaps between its elements."""
-    if prod(shape) < LARGE:
-        return torch.empty_strided(shape, strides)
+def empty_strided(
+    shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype = torch.float32, device: torch.device = CPU
+) -> Tensor:
+    """An uninitialised tensor without gaps between its elements."""
+    if device != CPU or dtype != torch.float32 or prod(shape) < LARGE:
+        return torch.empty_strided(shape, strides, dtype=dtype, device=device)
     return torch.from_numpy(np.empty(prod(shape), np.float32)).as_strided(shape, strides)
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """An uninitialised float32 tensor of the shape and the memory order of ``x``, which has no gaps."""
-    return empty_strided(x.shape, x.stride())
+    """An uninitialised tensor of the shape, dtype and memory order of ``x``, which has no gaps."""
+    return empty_strided(x.shape, x.stride(), x.dtype, x.device)
+
+
+def in_steps(x: Tensor) -> Tensor:
+    """``x [T, B, ...]`` with every step in one piece, one behind the other, or all of them the same piece."""
+    step = x[0]
+    dense = step.is_contiguous() or (step.dim() == 4 and step.is_contiguous(memory_format=torch.channels_last))
+    if dense and (x.shape[0] == 1 or x.stride(0) in (0, step.numel())):
+        return x
+    return laid_out(x, like_steps(x)) if dense else x.contiguous()
+
+
+def like_steps(x: Tensor) -> Tensor:
+    """An empty tensor of the shape of ``x``, its steps laid out as the first one and one behind the other."""
+    return empty_strided(x.shape, (x[0].numel(), *x[0].stride()), x.dtype, x.device)
+
+
+def like_state(x: Tensor, rule: Rule) -> Tensor:
+    """An empty float32 tensor for the potentials, every level laid out as a step of ``x``."""
+    shape = rule.state_shape(x.shape[1:])
+    levels = (x[0].numel(),) * (len(shape) - (x.dim() - 1))
+    return empty_strided(shape, (*levels, *x[0].stride()), torch.float32, x.device)
+
+
+def laid_out(x: Tensor, target: Tensor) -> Tensor:
+    """``x`` in the memory order and the dtype of ``target``."""
+    return x if x.stride() == target.stride() and x.dtype == target.dtype else target.copy_(x)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from isospike.errors import ConfigError
-from isospike.ops.gpu.memory import in_steps, laid_out, like_state, like_steps
+from isospike.ops.memory import in_steps, laid_out, like_state, like_steps
 from isospike.ops.rule import FireRule, Rule
 from isospike.surrogates import Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 
