@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from helpers import dyadic, make_neuron
-from isospike.ops import FireRule, IntegerRule, cpu, leaky_fire, use_backend
+from isospike.ops import FireRule, IntegerRule, cpu, leaky_fire, norm_fire, use_backend
 from isospike.surrogates import SURROGATES, Rectangle
-from test_norm_fire import assert_same, images
+from test_norm_fire import assert_same, firing_of, images
 
 pytestmark = pytest.mark.compiled
 
@@ -76,6 +76,14 @@ def test_two_bits_are_kept_where_they_make_do_and_the_current_elsewhere():
 
 
 def test_without_a_gradient_no_gates_are_written(monkeypatch):
-    monkeypatch.setattr(cpu, "room_for_gates", lambda *_: pytest.fail("gates without a backward"))
-    with use_backend("cpu"), torch.no_grad():
-        leaky_fire(dyadic(2, 1, 8), decay=0.25, gain=1.0, rule=GATED[0])
+    """Not even where weights and current would take one."""
+    asked = []
+    monkeypatch.setattr(cpu, "room_for_gates", lambda *_: asked.append(True))
+    neuron = make_neuron("lif", surrogate=Rectangle(1.0), detach_reset=True)
+    x = images(2, 4).requires_grad_()
+    weight = torch.ones(4, requires_grad=True)
+    for needs in (False, True):
+        with use_backend("cpu"), torch.set_grad_enabled(needs):
+            leaky_fire(x, decay=0.25, gain=1.0, rule=neuron.rule)
+            norm_fire(x, weight, torch.zeros(4), 1e-5, skip=images(2, 4), firing=firing_of(neuron))
+        assert asked == [True, True] * needs

@@ -99,13 +99,13 @@ def leaky_fire(
     x: Tensor, v: Tensor | None, *, decay: float | Tensor, gain: float | Tensor, rule: Rule
 ) -> tuple[Tensor, Tensor]:
     """See ``isospike.ops.leaky_fire``; here ``refusal`` has said that it can. A second derivative is refused."""
-    return _LeakyFire.apply(x, v, decay, gain, rule)
+    return _LeakyFire.apply(x, v, decay, gain, rule, torch.is_grad_enabled())
 
 
 class _LeakyFire(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, v: Tensor | None, decay: float | Tensor, gain: float | Tensor, rule: Rule
+        ctx: Any, x: Tensor, v: Tensor | None, decay: float | Tensor, gain: float | Tensor, rule: Rule, records: bool
     ) -> tuple[Tensor, Tensor]:
         x = in_steps(x)
         ctx.set_materialize_grads(False)
@@ -114,7 +114,7 @@ class _LeakyFire(torch.autograd.Function):
         end, s = like_state(x, rule), like_steps(x)
         v = None if v is None else laid_out(v, like_state(x, rule))
         gates = None
-        if any(ctx.needs_input_grad) and not any(ctx.learned):
+        if records and any(ctx.needs_input_grad) and not any(ctx.learned):
             gates = room_for_gates(compiled().isospike_gates, ctx.c_rule, x.shape[0], x[0].numel())
         compiled().isospike_forward(
             ctypes.byref(ctx.c_rule), *_steps(x), data(v), *map(data, (end, s, gates)), torch.get_num_threads()
@@ -136,7 +136,7 @@ class _LeakyFire(torch.autograd.Function):
         lib, rule, threads = compiled(), ctypes.byref(ctx.c_rule), torch.get_num_threads()
         if gates is not None:
             lib.isospike_backward_gated(rule, len(dx), dx[0].numel(), data(gates), *grads, threads)
-            return dx, dv, None, None, None
+            return dx, dv, None, None, None, None
         shares = None
         if any(ctx.learned):
             shares = torch.zeros(-(-x[0].numel() // lib.isospike_block()), 2, dtype=torch.float64)
@@ -146,7 +146,7 @@ class _LeakyFire(torch.autograd.Function):
         if shares is not None:
             total = shares.sum(0).to(x.dtype)
             d_decay, d_gain = (total[i] if learned else None for i, learned in enumerate(ctx.learned))
-        return dx, dv, d_decay, d_gain, None
+        return dx, dv, d_decay, d_gain, None, None
 
 
 def room_for_gates(bytes_for: Callable[..., int], rule: CRule, *sizes: int) -> Tensor | None:

@@ -70,7 +70,9 @@ def norm_fire(
 ) -> NormFired:
     """See ``isospike.ops.norm_fire``; here ``refusal`` has said that it can. A second derivative is refused."""
     decay, gain, rule = (None, None, None) if firing is None else (firing.decay, firing.gain, firing.rule)
-    return NormFired(*_NormFire.apply(x, weight, bias, skip, added, decay, gain, rule, eps, keep))
+    return NormFired(
+        *_NormFire.apply(x, weight, bias, skip, added, decay, gain, rule, eps, keep, torch.is_grad_enabled())
+    )
 
 
 class _NormFire(torch.autograd.Function):
@@ -87,6 +89,7 @@ class _NormFire(torch.autograd.Function):
         rule: Any,
         eps: float,
         keep: bool,
+        records: bool,
     ) -> tuple[Tensor | None, ...]:
         x, C = channels_last(x), x.shape[2]
         weight, bias = weight.contiguous(), bias.contiguous()
@@ -95,10 +98,10 @@ class _NormFire(torch.autograd.Function):
         ctx.learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
         statistics, affine = x.new_empty(2, C), x.new_empty(3, C)
         gates = None
-        if ctx.rule is not None and any(ctx.needs_input_grad) and not any(ctx.learned):
+        if ctx.rule is not None and records and any(ctx.needs_input_grad) and not any(ctx.learned):
             size = x.shape[0], x[0].numel(), C
             gates = cpu.room_for_gates(cpu.compiled().isospike_norm_fire_gates, ctx.rule, *size)
-        wants_u = rule is not None and skip is not None and gates is None
+        wants_u = records and rule is not None and skip is not None and gates is None
         u = empty_like(x) if keep or wants_u else None
         s = None if rule is None else empty_like(x)
         skip = None if skip is None else channels_last(skip)
@@ -140,7 +143,7 @@ class _NormFire(torch.autograd.Function):
         d_decay, d_gain = (None, None) if shares is None else shares
         learned = d_decay if ctx.learned[0] else None, d_gain if ctx.learned[1] else None
         d_skip = None if ctx.skip_shape is None else g.sum_to_size(ctx.skip_shape)
-        return d_x, d_weight, d_bias, d_skip, d_added, *learned, None, None, None
+        return d_x, d_weight, d_bias, d_skip, d_added, *learned, None, None, None, None
 
 
 def _norm(

@@ -49,25 +49,7 @@ def line_chart(
     named: dict[str, Any] = {"field": "series", "type": "nominal", "title": None, "scale": {"domain": series}}
     # In two columns: a phone is narrow, and what does not fit would be cut off.
     named["legend"] = {"columns": 2, "symbolType": "stroke", "symbolSize": 400} if len(series) > 1 else None
-    tooltip = [
-        {"field": "x", "type": "quantitative", "title": x, "format": ","},
-        {"field": "series", "type": "nominal", "title": "series"},
-        {"field": "value", "type": "quantitative", "title": y, "format": ".2%" if percent else ".4~g"},
-    ]
-    if any("name" in point for point in points):
-        tooltip.insert(0, {"field": "name", "type": "nominal", "title": "name"})
-    picked = {"name": "picked", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
-    zoom = {
-        "name": "zoom",
-        "select": {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"},
-        "bind": "scales",
-    }
-    hover = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
-    shade = {
-        "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
-        "mark": {"type": "area", "clip": True, "opacity": 0.25},
-        "encoding": {"y": {"field": "low", "type": "quantitative", "title": y}, "y2": {"field": "high"}},
-    }
+    layers = [_lines(named, 1 if dense else 2), _hovered_points(points, x, y, percent)]
     return {
         "$schema": SCHEMA,
         "description": title,
@@ -85,25 +67,54 @@ def line_chart(
             },
             "color": named,
         },
-        "layer": [
-            *([shade] if band else []),
-            {
-                "params": [picked, zoom],
-                "mark": {"type": "line", "clip": True, "strokeWidth": 1 if dense else 2},
-                "encoding": {
-                    "strokeDash": named,
-                    "opacity": {"condition": {"param": "picked", "value": 1}, "value": 0.1},
-                },
-            },
-            {
-                "params": [hover],
-                "mark": {"type": "point", "filled": True, "size": 60, "clip": True},
-                "encoding": {
-                    "opacity": {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0},
-                    "tooltip": tooltip,
-                },
-            },
-        ],
+        "layer": [_shade(y), *layers] if band else layers,
+    }
+
+
+def _lines(named: Spec, width: int) -> Spec:
+    """With the parameters that pick and zoom."""
+    picked = {"name": "picked", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
+    zoom = {
+        "name": "zoom",
+        "select": {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"},
+        "bind": "scales",
+    }
+    return {
+        "params": [picked, zoom],
+        "mark": {"type": "line", "clip": True, "strokeWidth": width},
+        "encoding": {
+            "strokeDash": named,
+            "opacity": {"condition": {"param": "picked", "value": 1}, "value": 0.1},
+        },
+    }
+
+
+def _hovered_points(points: Sequence[Point], x: str, y: str, percent: bool) -> Spec:
+    """Seen, with their values, where the pointer is."""
+    tooltip = [
+        {"field": "x", "type": "quantitative", "title": x, "format": ","},
+        {"field": "series", "type": "nominal", "title": "series"},
+        {"field": "value", "type": "quantitative", "title": y, "format": ".2%" if percent else ".4~g"},
+    ]
+    if any("name" in point for point in points):
+        tooltip.insert(0, {"field": "name", "type": "nominal", "title": "name"})
+    hover = {"name": "hover", "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}}
+    return {
+        "params": [hover],
+        "mark": {"type": "point", "filled": True, "size": 60, "clip": True},
+        "encoding": {
+            "opacity": {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0},
+            "tooltip": tooltip,
+        },
+    }
+
+
+def _shade(y: str) -> Spec:
+    """Between ``low`` and ``high``."""
+    return {
+        "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
+        "mark": {"type": "area", "clip": True, "opacity": 0.25},
+        "encoding": {"y": {"field": "low", "type": "quantitative", "title": y}, "y2": {"field": "high"}},
     }
 
 

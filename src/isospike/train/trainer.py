@@ -40,6 +40,27 @@ Outcome = Literal["done", "max_steps", "interrupted"]
 MIN_SCALE = 2.0**-10  # of fp16 gradients; below it nothing is left to lower
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A step that the device may still be at: its number and epoch, counted from 1, and all that it was given.
+
+    Args:
+        step: Number of the step.
+        epoch: Number of its epoch.
+        lr: Learning rate.
+        seed: Of what it draws.
+        batch: Images, targets, labels.
+        flow: What was seen in the network, if it was watched.
+    """
+
+    step: int
+    epoch: int
+    lr: float
+    seed: int
+    batch: tuple[Tensor, Tensor, Tensor]
+    flow: dict[str, Any] | None
+
+
 class Trainer:
     """One run: a model, its data, and where it stands.
 
@@ -201,7 +222,7 @@ class Trainer:
         images, labels = (to_device(tensor, self.world.device) for tensor in (batch.images, batch.labels))
         return *self.augment.train(images, labels, batch.seed), labels
 
-    def _take_down(self, steps: Iterable[tuple["Taken", list[float]]]) -> None:
+    def _take_down(self, steps: Iterable[tuple[Taken, list[float]]]) -> None:
         """Sums, records and the display, from what steps have found.
 
         Raises:
@@ -310,7 +331,7 @@ class Trainer:
         if self.board:
             self.board.write(record)
 
-    def _report_step(self, taken: "Taken", grad_norm: float) -> None:
+    def _report_step(self, taken: Taken, grad_norm: float) -> None:
         state = self.state
         images, seconds = (sum(column) for column in zip(*self.recent, strict=True))
         record = {
@@ -330,7 +351,7 @@ class Trainer:
             self._log(record)
             state.window = Sums()
 
-    def _report_flow(self, taken: "Taken") -> None:
+    def _report_flow(self, taken: Taken) -> None:
         if taken.flow is None:
             return
         record = {"epoch": taken.epoch, "step": taken.step, **taken.flow}
@@ -342,7 +363,7 @@ class Trainer:
         """Whether any process got a signal: all must stop at the same step."""
         return self.world.any(bool(self.stop))
 
-    def _check_finite(self, taken: "Taken", figures: Figures) -> None:
+    def _check_finite(self, taken: Taken, figures: Figures) -> None:
         if not math.isfinite(figures.loss):
             raise self._not_finite("the loss", taken)
         # In fp16 an infinite gradient is nothing unusual, until nothing is left to lower the scale by.
@@ -350,7 +371,7 @@ class Trainer:
         if hopeless and not math.isfinite(figures.grad_norm):
             raise self._not_finite("the gradient", taken)
 
-    def _not_finite(self, what: str, taken: "Taken") -> RunFailed:
+    def _not_finite(self, what: str, taken: Taken) -> RunFailed:
         torch.manual_seed(taken.seed)
         self.step.forward_backward(*taken.batch)  # once more, for its gradients: the weights are still the same
         where = first_bad_place(self.model, lambda: self.step.forward(*taken.batch[:2])[1])
@@ -360,27 +381,6 @@ class Trainer:
             f"{what} is not finite at step {taken.step}: {where}. "
             f"Try a lower optim.lr, train.clip_norm, or train.precision fp32.{kept}"
         )
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A step that the device may still be at: its number and epoch, counted from 1, and all that it was given.
-
-    Args:
-        step: Number of the step.
-        epoch: Number of its epoch.
-        lr: Learning rate.
-        seed: Of what it draws.
-        batch: Images, targets, labels.
-        flow: What was seen in the network, if it was watched.
-    """
-
-    step: int
-    epoch: int
-    lr: float
-    seed: int
-    batch: tuple[Tensor, Tensor, Tensor]
-    flow: dict[str, Any] | None
 
 
 def _average(model: nn.Module, decay: float) -> AveragedModel:
