@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -26,8 +28,8 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def train(folder, world, *arguments):
-    """Run the command line in ``world`` processes; what each said."""
+def start(folder, world, *arguments):
+    """The command line in ``world`` processes."""
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     processes = []
     for rank in range(world):
@@ -35,10 +37,19 @@ def train(folder, world, *arguments):
         command = [sys.executable, "-m", "isospike", "train", "--device", "cpu", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder}
         processes.append(subprocess.Popen(command, env=env, **pipes))
+    return processes
+
+
+def finish(processes, code=0):
+    """What each said, once all have ended with this exit code."""
     said = [process.communicate(timeout=180) for process in processes]
     for process, (_, errors) in zip(processes, said, strict=True):
-        assert process.returncode == 0, errors
+        assert process.returncode == code, errors
     return [out for out, _ in said]
+
+
+def train(folder, world, *arguments):
+    return finish(start(folder, world, *arguments))
 
 
 def numbers(run, kind):
@@ -84,3 +95,22 @@ def test_a_run_without_a_name_gets_one_folder_for_all_and_can_be_resumed(tmp_pat
     )
     tested = [r for r in whole.read_metrics() if r["kind"] == "epoch" and r["split"] == "test"]
     assert json.loads(said.stdout)["loss"] == pytest.approx(tested[-1]["loss"], rel=1e-5)
+
+
+@pytest.mark.dist
+def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(TINY)
+    common = ["--recipe", recipe, "--set", "train.batch_size=4", "--set", "train.epochs=500", "--out", "run"]
+    processes = start(tmp_path, 2, *common)
+    metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count("\n") > 9) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    processes[1].send_signal(signal.SIGTERM)
+    first, _ = finish(processes, code=1)
+    assert "isospike train --resume" in first
+    done = max(step for _, step, _, _ in numbers(tmp_path / "run", "step"))
+    assert 9 < done < 2000
+    train(tmp_path, 2, "--resume", "run", "--max-steps", done + 7)
+    train(tmp_path, 2, *common[:-1], "whole", "--max-steps", done + 7)
+    assert numbers(tmp_path / "run", "step") == numbers(tmp_path / "whole", "step")

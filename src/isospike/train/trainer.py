@@ -102,7 +102,6 @@ class Trainer:
             self.average,
         )
         self.readback: Readback[Taken] = Readback(behind=1 if world.device.type == "cuda" else 0)
-        self.all_stop = False
         self.watching = Watching(self.model, train.watch_every, display, records=world.is_first)
         self.state = RunState()
         self.recent: deque[tuple[float, float]] = deque(maxlen=20)  # images and seconds of the last steps
@@ -116,6 +115,7 @@ class Trainer:
         """
         with ExitStack() as stack:
             self.stop: StopRequest = stack.enter_context(listen_for_signals())
+            self.all_stop = False
             self._open_log(stack)
             stack.callback(self.display.end)
             self.display.begin(self.state.step, self.steps)
