@@ -101,7 +101,7 @@ def test_a_run_without_a_name_gets_one_folder_for_all_and_can_be_resumed(tmp_pat
 def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(TINY)
-    common = ["--recipe", recipe, "--set", "train.batch_size=4", "--set", "train.epochs=500", "--out", "run"]
+    common = ["--recipe", recipe, "--set", "train.batch_size=4", "--set", "data.train=16000", "--out", "run"]
     processes = start(tmp_path, 2, *common)
     metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 60
     while not (metrics.exists() and metrics.read_text().count("\n") > 9) and time.monotonic() < deadline:
@@ -110,7 +110,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
     first, _ = finish(processes, code=1)
     assert "isospike train --resume" in first
     done = max(step for _, step, _, _ in numbers(tmp_path / "run", "step"))
-    assert 9 < done < 2000
+    assert 9 < done < 1900  # before the test at the end of the epoch, which would stop as well
     train(tmp_path, 2, "--resume", "run", "--max-steps", done + 7)
     train(tmp_path, 2, *common[:-1], "whole", "--max-steps", done + 7)
     assert numbers(tmp_path / "run", "step") == numbers(tmp_path / "whole", "step")
