@@ -27,11 +27,11 @@ def one_run(recipe, seed, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
+    every = [recipe for recipe in list_recipes() if recipe.startswith("digits_")]
+    parser.add_argument("--recipe", nargs="+", choices=every, default=every)
     arguments = parser.parse_args()
-    result = {"header": header("python benchmarks/digits.py"), "rows": []}
-    for recipe in list_recipes():
-        if not recipe.startswith("digits_"):
-            continue
+    result = {"header": header(" ".join(["python benchmarks/digits.py", *sys.argv[1:]])), "rows": []}
+    for recipe in arguments.recipe:
         with tempfile.TemporaryDirectory() as folder:
             runs = [one_run(recipe, seed, Path(folder) / str(seed)) for seed in range(arguments.seeds)]
         accuracies, seconds = zip(*runs, strict=True)
