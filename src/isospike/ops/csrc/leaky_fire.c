@@ -2,8 +2,8 @@
  *
  * Memory is [T][N]: N neurons in any one order, `x_step` elements from one step of the current to the next (0 where it is
  * the same at every step). Work is cut into blocks of neurons that stay in the cache; the backward keeps of the forward
- * gates where they make do, else its input, and computes the potentials of a block anew. Multiplication and addition are never fused
- * (-ffp-contract=off), so that potentials have the bits of the eager reference.
+ * gates where they make do, else its input, and computes the potentials of a block anew. Multiplication and addition are
+ * never fused (-ffp-contract=off), so that potentials have the bits of the eager reference.
  */
 #include "gates.h"
 

@@ -190,8 +190,8 @@ int isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
 /* Backward -------------------------------------------------------------------------------------------------------------- */
 
 /* d_s, d_u [T][N]: gradients of spikes and of u, NULL for 0. Without gates and with a skip the forward's u is handed in;
- * without both it is computed anew from x. g [T][N]: room for the gradient of a * x + b and of the skip, NULL where d_s is: it is d_u then. d_bias, d_weight
- * [C]: room for the sums of g and of g * xhat, where xhat = (x - mean) * rstd; coefficients [2]: room for the gradients of
+ * without both it is computed anew from x. g [T][N]: room for the gradient of a * x + b and of the skip, NULL where d_s is: it
+ * is d_u then. d_bias, d_weight [C]: room for the sums of g and of g * xhat, where xhat = (x - mean) * rstd; coefficients [2]: room for the gradients of
  * decay and gain, or NULL. d_x [T][N]: room for the gradient of x; it may be g. */
 struct backward {
     const struct rule *rule;
