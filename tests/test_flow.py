@@ -211,7 +211,7 @@ def test_without_gates_and_as_json():
 def test_what_cannot_be_watched_is_said():
     with pytest.raises(ConfigError, match="this Sequential has no spiking neuron"):
         iso.watch(nn.Sequential(nn.ReLU()))
-    model = iso.create_model("ms_resnet8").eval()
+    model = enliven(iso.create_model("ms_resnet8")).eval()
     with iso.watch(model) as seen:
         with pytest.raises(ConfigError, match="nothing was watched"):
             seen.flow()

@@ -14,8 +14,10 @@ from isospike.inference.convolution import (
     LARGEST_INTEGER,
     float_convolution,
     has_packed,
+    has_spikes,
     integer_convolution,
     packed_convolution,
+    spike_convolution,
 )
 from isospike.inference.network import Network
 from isospike.inference.program import Between, Call, Conv, Operation, Value, accumulate, fuse, uses, writes
@@ -144,7 +146,6 @@ def _check_precision(precision: str, weight: Tensor) -> None:
 
 def _bind(program: list[Operation], result: Value, net: CompiledNet) -> list[Bound]:
     """Functions for the operations in their order, those before time first."""
-    integers: set[Value] = set()
     time: set[Value] = set()
     for op in program:
         if _in_time(op, time):
@@ -154,12 +155,11 @@ def _bind(program: list[Operation], result: Value, net: CompiledNet) -> list[Bou
         program = accumulate(program, result, time)
     left = uses(program, result)
     compiled = pick(torch.empty(1, 1, dtype=net.dtype, device=net.device), None, FireRule()).name == "cpu"
+    integers = _integers(program) if net.precision == "int8" else _spikes(program) if compiled else set()
     bound = []
     for op in program:
-        if net.precision == "int8" and _is_integer(op, integers):
-            integers.add(op.out)
         if isinstance(op, Conv):
-            run = _conv(op, integers)
+            run = _conv(op, op.x in integers, net.precision)
         elif isinstance(op, Between):
             run = _between(op, net, op.out in integers, compiled)
         else:
@@ -180,6 +180,23 @@ def _in_time(op: Operation, time: set[Value]) -> bool:
     return isinstance(op, Call) and isinstance(op.layer, Neuron)
 
 
+def _integers(program: list[Operation]) -> set[Value]:
+    """The maps that are kept in uint8 where convolutions take integers."""
+    integers: set[Value] = set()
+    for op in program:
+        if _is_integer(op, integers):
+            integers.add(op.out)
+    return integers
+
+
+def _spikes(program: list[Operation]) -> set[Value]:
+    """The maps of 0 and 1 that convolutions for spikes read, and no other convolution; nor is one added onto them."""
+    convs = [op for op in program if isinstance(op, Conv)]
+    made = {op.out for op in program if isinstance(op, Between) and op.out.domain.largest == 1}
+    floats = {op.x for op in convs if not has_spikes(op.layer)} | {op.onto for op in convs}
+    return made & {op.x for op in convs} - floats
+
+
 def _is_integer(op: Operation, integers: set[Value]) -> bool:
     """Whether it puts out uint8."""
     if op.out.domain.largest is None or op.out.domain.largest > LARGEST_INTEGER:
@@ -187,9 +204,11 @@ def _is_integer(op: Operation, integers: set[Value]) -> bool:
     return isinstance(op, Between) or (isinstance(op.layer, nn.MaxPool2d) and op.x in integers)
 
 
-def _conv(op: Conv, integers: set[Value]) -> Run:
-    make = packed_convolution if has_packed(op.layer.weight) else float_convolution
-    convolve = integer_convolution(op) if op.x in integers else make(op)
+def _conv(op: Conv, integer: bool, precision: Precision) -> Run:
+    if integer:
+        convolve = integer_convolution(op) if precision == "int8" else spike_convolution(op)
+    else:
+        convolve = packed_convolution(op) if has_packed(op.layer.weight) else float_convolution(op)
     x, out, onto = op.x, op.out, op.onto
 
     def run(maps: Maps, span: Span, states: States) -> None:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isospike.inference.program import Conv
+from isospike.ops.packing import packed_bytes
+from isospike.ops.spike_conv import Convolution, has_spike_conv, spike_conv, spike_weight
 
 # Machines without an instruction for it add two products of 8 bits in 16: 2 * 129 * 127 is the largest sum that fits.
 LARGEST_INTEGER = 129
@@ -66,6 +68,22 @@ def _packed(weight: Tensor, x: Tensor, layer: nn.Conv2d) -> Tensor:
     return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, layer.groups, [*x.shape])
 
 
+def has_spikes(layer: nn.Conv2d) -> bool:
+    """Whether ``spike_convolution`` can run this layer on maps of 0 and 1."""
+    fits = layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu"
+    return fits and has_spike_conv(layer.weight, Convolution(*_geometry(layer), layer.groups))
+
+
+def spike_convolution(conv: Conv) -> Convolve:
+    """The same of uint8 maps of 0 and 1, where ``has_spikes`` says yes: only what fired is added up."""
+    weight = spike_weight(*folded(conv), conv.layer.stride[0])
+
+    def convolve(x: Tensor, onto: Tensor | None) -> Tensor:
+        return spike_conv(packed_bytes(x.contiguous(memory_format=CHANNELS_LAST)), weight, onto)
+
+    return convolve
+
+
 def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Weights ``[O, I, k, k]`` as int8 in [-127, 127], and what they are multiplied by ``[O]``: their largest / 127."""
     scale = weight.abs().amax((1, 2, 3)) / 127
@@ -90,7 +108,7 @@ def integer_convolution(conv: Conv) -> Convolve:
     return convolve
 
 
-def _geometry(layer: nn.Conv2d) -> tuple[list[int], list[int], list[int]]:
+def _geometry(layer: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Stride, padding, dilation."""
     assert not isinstance(layer.padding, str), "the recorder leaves such layers as they are"
-    return list(layer.stride), list(layer.padding), list(layer.dilation)
+    return layer.stride, layer.padding, layer.dilation

@@ -51,9 +51,12 @@ def library() -> ctypes.CDLL | None:
     lib.isospike_block.restype = integer
     lib.isospike_norm_fire_gates.argtypes, lib.isospike_norm_fire_gates.restype = [pointer, *[integer] * 3], integer
     lib.isospike_norm_fire_forward.argtypes = lib.isospike_norm_fire_backward.argtypes = [pointer, integer]
-    lib.isospike_words.argtypes, lib.isospike_words.restype = [integer], integer
-    for pack in (lib.isospike_pack_bits, lib.isospike_unpack_bits, lib.isospike_pack_bytes):
-        pack.argtypes = [integer, pointer, pointer, integer]
+    for pack in (lib.isospike_pack_bits, lib.isospike_unpack_bits, lib.isospike_pack_bytes, lib.isospike_bits_of_bytes):
+        pack.argtypes, pack.restype = [integer, pointer, pointer, integer], integer
+    lib.isospike_spike_conv_lanes.restype = integer
+    lib.isospike_spike_conv_room.argtypes, lib.isospike_spike_conv_room.restype = [pointer], integer
+    lib.isospike_spike_conv_pack.argtypes = lib.isospike_spike_conv_weight.argtypes = [*[pointer] * 5, integer]
+    lib.isospike_spike_conv.argtypes = [*[pointer] * 4, integer, integer]
     lib.isospike_pass.argtypes = [pointer]
     lib.isospike_pass_room.restype = integer
     return lib

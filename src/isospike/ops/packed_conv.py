@@ -1,4 +1,4 @@
-"""A convolution that keeps its input for the backward pass in as few bits as it needs."""
+"""A convolution that keeps its input for the backward pass in few bits, and adds up only what fired."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isospike.ops import backend, cpu
-from isospike.ops.memory import empty_strided
+from isospike.ops.packing import packed, spikes_of, unpacked
+from isospike.ops.spike_conv import Convolution, has_spike_conv, is_worth_it, spike_conv, spike_weight, weight_gradient
 
 
 def packs(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -28,63 +29,50 @@ def packed_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """``conv(x)`` with its gradients, for ``x [N, C, H, W]``; ``packs`` has said that it can.
 
     For the backward pass x is kept at one bit per element where it holds only 0 and 1, at one byte where it holds
-    integers up to 255, and as it is otherwise. A second derivative is refused.
+    integers up to 255, and as it is otherwise. Where few of them are not 0, the output and the gradient of the weights
+    are sums over those alone. A second derivative is refused.
     """
-    return _PackedConv.apply(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    geometry = Convolution(conv.stride, conv.padding, conv.dilation, conv.groups)  # type: ignore[arg-type]
+    return _PackedConv.apply(x, conv.weight, conv.bias, geometry)
 
 
 class _PackedConv(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
-    ) -> Tensor:
-        ctx.options, ctx.biased = (stride, padding, dilation, groups), bias is not None
-        ctx.layout = x.shape, x.stride()
-        ctx.save_for_backward(pack(x) if ctx.needs_input_grad[1] else None, weight)
-        return F.conv2d(x, weight, bias, *ctx.options)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Convolution) -> Tensor:
+        ctx.geometry, ctx.biased, ctx.layout = geometry, bias is not None, (x.shape, x.stride())
+        spikes = packed(x)
+        ctx.number = 0 if spikes is None else spikes.number
+        ctx.sparse = spikes is not None and has_spike_conv(weight, geometry) and is_worth_it(spikes)
+        kept = x if spikes is None else spikes.kept
+        ctx.save_for_backward(kept if ctx.needs_input_grad[1] else None, weight)
+        if spikes is not None and ctx.sparse:
+            return spike_conv(spikes, spike_weight(weight, bias, geometry.stride[0]))
+        return F.conv2d(x, weight, bias, *geometry)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise cpu.no_second_derivative("convolution")
-        packed, weight = ctx.saved_tensors
-        shape, strides = ctx.layout
-        # Without a gradient of the weights nothing was kept, and the values of x do not matter.
-        x = torch.empty_strided(shape, strides) if packed is None else unpack(packed, shape, strides)
-        stride, padding, dilation, groups = ctx.options
-        needed = [*ctx.needs_input_grad[:2], ctx.biased and ctx.needs_input_grad[2]]
-        sizes = [weight.shape[0]] if ctx.biased else None
-        dx, d_weight, d_bias = torch.ops.aten.convolution_backward(
-            grads[0], x, weight, sizes, stride, padding, dilation, False, [0, 0], groups, needed
-        )
-        return dx, d_weight, d_bias, None, None, None, None
+        kept, weight = ctx.saved_tensors
+        d_weight = x = None
+        if kept is not None and ctx.sparse:
+            spikes = spikes_of(kept, ctx.number, *ctx.layout)
+            d_weight = weight_gradient(spikes, weight, grads[0], ctx.geometry.stride[0])
+        elif kept is not None:
+            x = kept if kept.dtype == torch.float32 else unpacked(kept, *ctx.layout)
+        needed = [ctx.needs_input_grad[0], x is not None, ctx.biased and ctx.needs_input_grad[2]]
+        if any(needed):
+            # Where this does not give the gradient of the weights, the values of x do not matter.
+            x = torch.empty_strided(*ctx.layout) if x is None else x
+            d_x, dense, d_bias = _gradients(grads[0], x, weight, ctx.geometry, needed)
+            return d_x, dense if d_weight is None else d_weight, d_bias, None
+        return None, d_weight, None, None
 
 
-def pack(x: Tensor) -> Tensor:
-    """``x`` in int32 words of bits or in bytes where its values allow, else ``x`` itself; ``x`` is dense in memory."""
-    if not _dense(x):
-        return x
-    lib, threads = cpu.compiled(), torch.get_num_threads()
-    words = torch.empty(lib.isospike_words(x.numel()), dtype=torch.int32)
-    if lib.isospike_pack_bits(x.numel(), x.data_ptr(), words.data_ptr(), threads):
-        return words
-    whole = torch.empty(x.numel(), dtype=torch.uint8)
-    if lib.isospike_pack_bytes(x.numel(), x.data_ptr(), whole.data_ptr(), threads):
-        return whole
-    return x
-
-
-def unpack(packed: Tensor, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
-    """What ``pack`` was given."""
-    if packed.dtype == torch.float32:
-        return packed
-    x = empty_strided(shape, strides)
-    if packed.dtype == torch.uint8:
-        x.as_strided((x.numel(),), (1,)).copy_(packed)
-    else:
-        cpu.compiled().isospike_unpack_bits(x.numel(), packed.data_ptr(), x.data_ptr(), torch.get_num_threads())
-    return x
-
-
-def _dense(x: Tensor) -> bool:
-    return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+def _gradients(
+    g: Tensor, x: Tensor, weight: Tensor, geometry: Convolution, needed: list[bool]
+) -> tuple[Tensor | None, ...]:
+    stride, padding, dilation, groups = geometry
+    return torch.ops.aten.convolution_backward(
+        g, x, weight, [weight.shape[0]], stride, padding, dilation, False, [0, 0], groups, needed
+    )

@@ -157,6 +157,9 @@ void fire_block(const struct forward *f, int n, int64_t start, int64_t block, co
     }
 }
 
+/* How many neurons lie together in the gates. */
+int64_t isospike_norm_fire_block(int64_t C) { return cut_of(1, C).block; }
+
 /* How many bytes of gates make do for the backward, 0 where it needs the potentials. */
 int64_t isospike_norm_fire_gates(const struct rule *r, int64_t T, int64_t N, int64_t C) {
     return gates_of(r, T, N, cut_of(N, C).block);

@@ -1,47 +1,106 @@
 /* Small integers kept small: tensors of {0, 1} at one bit per element, of {0, ..., 255} at one byte.
  *
- * Bits are kept by blocks of 2048 elements in 64 words of 32 bits: element i of a block is bit i / 64 of word i % 64, so that
- * neighbours lie in neighbouring words and the loops run over vectors. Packing checks every value and says where one does not
- * fit.
+ * Element i is bit i % 8 of byte i / 8, in words of 64. Packing checks every value and says where one does not fit.
  */
 #include <string.h>
 
+#include "bits.h"
 #include "rule.h"
 
-#define LANES 64
-#define PACK 2048 /* elements of a block */
+#define BLOCK 2048 /* elements that one thread does at a time */
 
-/* Returns 1 where all n <= PACK values are 0 or 1. */
-ALL_MACHINES
-int pack_block(const float *restrict x, int n, uint32_t *restrict words) {
-    uint32_t other = 0, bits[LANES] = {0}, odd[LANES] = {0};
-    for (int row = 0; row < n / LANES; row++)
-        for (int i = 0; i < LANES; i++) {
-            float value = x[row * LANES + i];
-            bits[i] |= (uint32_t)(value != 0.0f) << row;
-            odd[i] |= (uint32_t)((value != 0.0f) & (value != 1.0f));
+/* Writes the bits of n <= BLOCK values that are 0 or 1, and returns how many are 1; -1 where a value is neither. */
+static int64_t pack_any(const float *restrict x, int64_t n, uint64_t *restrict words) {
+    int64_t ones = 0;
+    for (int64_t from = 0; from < n; from += WORD) {
+        uint64_t bits = 0;
+        for (int i = 0; i < WORD && from + i < n; i++) {
+            float value = x[from + i];
+            if (value != 0.0f && value != 1.0f) return -1;
+            bits |= (uint64_t)(value != 0.0f) << i;
         }
-    for (int i = 0; i < n % LANES; i++) {
-        float value = x[n / LANES * LANES + i];
-        bits[i] |= (uint32_t)(value != 0.0f) << (n / LANES);
-        odd[i] |= (uint32_t)((value != 0.0f) & (value != 1.0f));
+        words[from / WORD] = bits;
+        ones += __builtin_popcountll(bits);
     }
-    for (int i = 0; i < LANES; i++) other |= odd[i];
-    memcpy(words, bits, sizeof(bits));
-    return !other;
+    return ones;
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
+__attribute__((target("avx512f,popcnt"))) static int64_t pack_avx512(const float *x, int64_t n, uint64_t *words) {
+    const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(1.0f);
+    int64_t ones = 0, from = 0;
+    for (; from + WORD <= n; from += WORD) {
+        uint64_t bits = 0, odd = 0;
+        for (int i = 0; i < 4; i++) {
+            __m512 values = _mm512_loadu_ps(x + from + 16 * i);
+            uint64_t some = _mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ);
+            bits |= some << (16 * i), odd |= some ^ _mm512_cmp_ps_mask(values, one, _CMP_EQ_OQ);
+        }
+        if (odd) return -1;
+        words[from / WORD] = bits;
+        ones += __builtin_popcountll(bits);
+    }
+    int64_t rest = pack_any(x + from, n - from, words + from / WORD);
+    return rest < 0 ? rest : ones + rest;
+}
+
+__attribute__((target("avx2,popcnt"))) static int64_t pack_avx2(const float *x, int64_t n, uint64_t *words) {
+    const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(1.0f);
+    int64_t ones = 0, from = 0;
+    for (; from + WORD <= n; from += WORD) {
+        uint64_t bits = 0, odd = 0;
+        for (int i = 0; i < 8; i++) {
+            __m256 values = _mm256_loadu_ps(x + from + 8 * i);
+            uint64_t some = (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ));
+            bits |= some << (8 * i), odd |= some ^ (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(values, one, _CMP_EQ_OQ));
+        }
+        if (odd) return -1;
+        words[from / WORD] = bits;
+        ones += __builtin_popcountll(bits);
+    }
+    int64_t rest = pack_any(x + from, n - from, words + from / WORD);
+    return rest < 0 ? rest : ones + rest;
+}
+
+static int64_t pack_block(const float *x, int64_t n, uint64_t *words) {
+    if (__builtin_cpu_supports("avx512f")) return pack_avx512(x, n, words);
+    if (__builtin_cpu_supports("avx2")) return pack_avx2(x, n, words);
+    return pack_any(x, n, words);
+}
+#else
+static int64_t pack_block(const float *x, int64_t n, uint64_t *words) { return pack_any(x, n, words); }
+#endif
+
+/* Eight bytes at a time: the lowest bit of each says whether it is not 0, and a product brings these bits side by side. */
+static int64_t bits_block(const uint8_t *bytes, int64_t n, uint64_t *words) {
+    int64_t count = 0;
+    for (int64_t from = 0; from < n; from += WORD) {
+        uint64_t bits = 0;
+        for (int64_t i = from; i < from + WORD && i < n; i += 8) {
+            uint64_t eight = 0;
+            memcpy(&eight, bytes + i, n - i < 8 ? n - i : 8);
+            eight |= eight >> 4, eight |= eight >> 2, eight |= eight >> 1;
+            bits |= ((eight & 0x0101010101010101ull) * 0x0102040810204080ull) >> 56 << (i - from);
+        }
+        words[from / WORD] = bits;
+        count += __builtin_popcountll(bits);
+    }
+    return count;
 }
 
 ALL_MACHINES
-void unpack_block(const uint32_t *restrict words, int n, float *restrict x) {
-    for (int row = 0; row < n / LANES; row++)
-        for (int i = 0; i < LANES; i++) x[row * LANES + i] = (float)(int32_t)((words[i] >> row) & 1);
-    for (int i = 0; i < n % LANES; i++) x[n / LANES * LANES + i] = (float)(int32_t)((words[i] >> (n / LANES)) & 1);
+void unpack_block(const uint32_t *restrict words, int64_t n, float *restrict x) {
+    for (int64_t word = 0; word < n / 32; word++)
+        for (int i = 0; i < 32; i++) x[32 * word + i] = (float)(int32_t)((words[word] >> i) & 1);
+    for (int64_t i = n / 32 * 32; i < n; i++) x[i] = (float)(int32_t)((words[i / 32] >> (i % 32)) & 1);
 }
 
 ALL_MACHINES
-int bytes_block(const float *restrict x, int n, uint8_t *restrict bytes) {
+int bytes_block(const float *restrict x, int64_t n, uint8_t *restrict bytes) {
     int32_t other = 0;
-    for (int i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         float value = x[i] < 0 ? 0 : (x[i] > 255 ? 255 : x[i]);
         int32_t integer = (int32_t)value;
         bytes[i] = (uint8_t)integer;
@@ -50,29 +109,41 @@ int bytes_block(const float *restrict x, int n, uint8_t *restrict bytes) {
     return !other;
 }
 
-static int size_from(int64_t from, int64_t N) { return (int)(N - from < PACK ? N - from : PACK); }
+static int64_t size_from(int64_t from, int64_t N) { return N - from < BLOCK ? N - from : BLOCK; }
 
-int64_t isospike_words(int64_t N) { return (N + PACK - 1) / PACK * LANES; }
-
-/* words [isospike_words(N)]. Returns 1 where every value fitted; otherwise what it wrote is of no use. */
-int isospike_pack_bits(int64_t N, const float *x, uint32_t *words, int64_t threads) {
+/* words [N / 64, rounded up]. Returns how many values are 1; -1 where one is neither 0 nor 1 and what it wrote is of no use. */
+int64_t isospike_pack_bits(int64_t N, const float *x, uint64_t *words, int64_t threads) {
+    int64_t ones = 0;
     int fits = 1;
-#pragma omp parallel for schedule(static) num_threads(threads) reduction(& : fits)
-    for (int64_t from = 0; from < N; from += PACK)
-        if (fits) fits = pack_block(x + from, size_from(from, N), words + from / PACK * LANES);
-    return fits;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(& : fits) reduction(+ : ones)
+    for (int64_t from = 0; from < N; from += BLOCK) {
+        if (!fits) continue;
+        int64_t fired = pack_block(x + from, size_from(from, N), words + from / WORD);
+        ones += fired, fits = fired >= 0;
+    }
+    return fits ? ones : -1;
 }
 
-void isospike_unpack_bits(int64_t N, const uint32_t *words, float *x, int64_t threads) {
+void isospike_unpack_bits(int64_t N, const uint64_t *words, float *x, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t from = 0; from < N; from += PACK) unpack_block(words + from / PACK * LANES, size_from(from, N), x + from);
+    for (int64_t from = 0; from < N; from += BLOCK)
+        unpack_block((const uint32_t *)(words + from / WORD), size_from(from, N), x + from);
+}
+
+/* Which of N bytes are not 0: words [N / 64, rounded up]. Returns how many. */
+int64_t isospike_bits_of_bytes(int64_t N, const uint8_t *bytes, uint64_t *words, int64_t threads) {
+    int64_t count = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : count)
+    for (int64_t from = 0; from < N; from += BLOCK)
+        count += bits_block(bytes + from, size_from(from, N), words + from / WORD);
+    return count;
 }
 
 /* bytes [N]. Returns 1 where every value fitted. */
-int isospike_pack_bytes(int64_t N, const float *x, uint8_t *bytes, int64_t threads) {
+int64_t isospike_pack_bytes(int64_t N, const float *x, uint8_t *bytes, int64_t threads) {
     int fits = 1;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(& : fits)
-    for (int64_t from = 0; from < N; from += PACK)
+    for (int64_t from = 0; from < N; from += BLOCK)
         if (fits) fits = bytes_block(x + from, size_from(from, N), bytes + from);
     return fits;
 }

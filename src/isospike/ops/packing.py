@@ -1,0 +1,91 @@
+"""Spikes and their counts kept small: bits and bytes instead of floats, ``csrc/pack.c``."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from isospike.ops import cpu
+from isospike.ops.memory import empty_strided
+
+WORD = 64
+
+
+class Spikes(NamedTuple):
+    """A tensor of integers from 0 to 255, in the order of its memory.
+
+    Attributes:
+        fired: Bits: which are not 0; int64, 64 of them in each, and one word more.
+        counts: The integers, uint8; None where all of them are 0 or 1.
+        number: How many are not 0.
+        shape: ``[N, C, H, W]``.
+        stride: Elements from one to the next, without gaps.
+    """
+
+    fired: Tensor
+    counts: Tensor | None
+    number: int
+    shape: torch.Size
+    stride: tuple[int, ...]
+
+    @property
+    def kept(self) -> Tensor:
+        """That of which ``unpacked`` and ``spikes_of`` make the rest."""
+        return self.fired if self.counts is None else self.counts
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the channels of a pixel lie side by side."""
+        _, C, H, W = self.shape
+        wanted = (H * W * C, 1, W * C, C)
+        return all(size == 1 or a == b for size, a, b in zip(self.shape, self.stride, wanted, strict=True))
+
+
+def packed(x: Tensor) -> Spikes | None:
+    """``x`` as spikes; None where it is not dense in memory or holds other values."""
+    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+        return None
+    fired = _room_for_bits(x.numel())
+    number = _call("isospike_pack_bits", x, fired)
+    if number >= 0:
+        return Spikes(fired, None, number, x.shape, x.stride())
+    counts = torch.empty(x.numel(), dtype=torch.uint8)
+    if not _call("isospike_pack_bytes", x, counts):
+        return None
+    return _counted(counts, x.shape, x.stride())
+
+
+def packed_bytes(x: Tensor) -> Spikes:
+    """``x``, uint8 and dense in memory, of 0 and 1 alone."""
+    fired = _room_for_bits(x.numel())
+    return Spikes(fired, None, _call("isospike_bits_of_bytes", x, fired), x.shape, x.stride())
+
+
+def spikes_of(kept: Tensor, number: int, shape: torch.Size, stride: tuple[int, ...]) -> Spikes:
+    """The spikes that kept this, all that is not derived from it being given."""
+    if kept.dtype == torch.uint8:
+        return _counted(kept, shape, stride)
+    return Spikes(kept, None, number, shape, stride)
+
+
+def unpacked(kept: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
+    """The floats of which this was kept."""
+    x = empty_strided(shape, stride)
+    if kept.dtype == torch.uint8:
+        x.as_strided((x.numel(),), (1,)).copy_(kept)
+    else:
+        cpu.compiled().isospike_unpack_bits(x.numel(), kept.data_ptr(), x.data_ptr(), torch.get_num_threads())
+    return x
+
+
+def _counted(counts: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Spikes:
+    fired = _room_for_bits(counts.numel())
+    return Spikes(fired, counts, _call("isospike_bits_of_bytes", counts, fired), shape, stride)
+
+
+def _room_for_bits(size: int) -> Tensor:
+    return torch.empty(-(-size // WORD) + 1, dtype=torch.int64)
+
+
+def _call(name: str, x: Tensor, out: Tensor) -> int:
+    return getattr(cpu.compiled(), name)(x.numel(), x.data_ptr(), out.data_ptr(), torch.get_num_threads())
