@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isospike.ops import backend, cpu
+from isospike.ops.memory import empty_strided
 from isospike.ops.packing import packed, spikes_of, unpacked
 from isospike.ops.spike_conv import Convolution, has_spike_conv, is_worth_it, spike_conv, spike_weight, weight_gradient
 
@@ -63,7 +64,7 @@ class _PackedConv(torch.autograd.Function):
         needed = [ctx.needs_input_grad[0], x is not None, ctx.biased and ctx.needs_input_grad[2]]
         if any(needed):
             # Where this does not give the gradient of the weights, the values of x do not matter.
-            x = torch.empty_strided(*ctx.layout) if x is None else x
+            x = empty_strided(*ctx.layout) if x is None else x
             d_x, dense, d_bias = _gradients(grads[0], x, weight, ctx.geometry, needed)
             return d_x, dense if d_weight is None else d_weight, d_bias, None
         return None, d_weight, None, None

@@ -157,9 +157,6 @@ void fire_block(const struct forward *f, int n, int64_t start, int64_t block, co
     }
 }
 
-/* How many neurons lie together in the gates. */
-int64_t isospike_norm_fire_block(int64_t C) { return cut_of(1, C).block; }
-
 /* How many bytes of gates make do for the backward, 0 where it needs the potentials. */
 int64_t isospike_norm_fire_gates(const struct rule *r, int64_t T, int64_t N, int64_t C) {
     return gates_of(r, T, N, cut_of(N, C).block);
@@ -194,8 +191,8 @@ int isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
 
 /* d_s, d_u [T][N]: gradients of spikes and of u, NULL for 0. Without gates and with a skip the forward's u is handed in;
  * without both it is computed anew from x. g [T][N]: room for the gradient of a * x + b and of the skip, NULL where d_s is: it
- * is d_u then. d_bias, d_weight [C]: room for the sums of g and of g * xhat, where xhat = (x - mean) * rstd; coefficients [2]: room for the gradients of
- * decay and gain, or NULL. d_x [T][N]: room for the gradient of x; it may be g. */
+ * is d_u then. d_bias, d_weight [C]: room for the sums of g and of g * xhat, where xhat = (x - mean) * rstd; coefficients [2]: room
+ * for the gradients of decay and gain, or NULL. d_x [T][N]: room for the gradient of x; it may be g. */
 struct backward {
     const struct rule *rule;
     int64_t T, N, C;

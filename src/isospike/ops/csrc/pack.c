@@ -4,9 +4,9 @@
  */
 #include <string.h>
 
-#include "bits.h"
 #include "rule.h"
 
+#define WORD 64
 #define BLOCK 2048 /* elements that one thread does at a time */
 
 /* Writes the bits of n <= BLOCK values that are 0 or 1, and returns how many are 1; -1 where a value is neither. */

@@ -1,142 +1,159 @@
-/* The inner loops of spike_conv.c for vectors of LANES floats, compiled for the machine that TARGET names; NAME(f) is the
- * name of f there. Included once for each. */
+/* Convolutions of spikes that add a weight where there is a spike, and do nothing where there is none: their time falls with the
+ * rate of firing. 3x3 padded by 1, or 1x1; stride 1 or 2; channels last; C a multiple of 8.
+ *
+ * Spikes are bits, [N][H][W][C] in this order, so that one word names the channels that fired at a pixel. Output channels are
+ * done a block at a time, the weights of a block and 64 input channels in the innermost cache. Every input pixel adds to the
+ * pixels that it reaches (spike_conv.c), or takes their gradient (spike_conv_weight.c), in vectors over the block's channels:
+ * registers hold nine of them at stride 1. At stride 2 the pixels reach 1, 2 or 4, by the parity of row and column, so weights are
+ * kept by parity. The order of every sum is fixed by the shape: bits do not depend on the number of threads, nor those of an
+ * output on the batch.
+ */
+#pragma once
+#include <string.h>
 
-typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-#define VEC NAME(vector)
-#define AT(p) (*(VEC *)(p)) /* wherever it lies */
-#define ONTO __attribute__((target(TARGET))) static inline __attribute__((always_inline))
-#define EACH(rows, cols, wide)                                \
-    _Pragma("GCC unroll 3") for (int i = 0; i < rows; i++)    \
-        _Pragma("GCC unroll 3") for (int j = 0; j < cols; j++) \
-            _Pragma("GCC unroll 4") for (int v = 0; v < wide; v++)
+#include "recurrence.h"
 
-/* One pixel: adds the weights w [C][rows][cols][wide vectors] of the channels that fired, times their counts where there are
- * any, to rows x cols places of `to`. */
-ONTO void NAME(scatter)(uint64_t fired, const uint8_t *counts, const float *w, float *to, int64_t step, int rows, int cols,
-                        int wide) {
-    VEC sum[3][3][4];
-    const int block = wide * LANES;
-    EACH(rows, cols, wide) sum[i][j][v] = AT(to + i * step + j * block + v * LANES);
-    for (; fired; fired &= fired - 1) {
-        int c = __builtin_ctzll(fired);
-        const float *of = w + c * (rows * cols * block);
-        const float count = counts ? counts[c] : 1;
-        EACH(rows, cols, wide) sum[i][j][v] += AT(of + (i * cols + j) * block + v * LANES) * count;
+#define WORD 64
+
+struct geometry {
+    int64_t N, C, H, W, O, kernel, stride, lanes; /* lanes: of the vectors to take; isospike_spike_conv_lanes() at most */
+};
+
+/* What fired: bits, [N][H][W][C], 8 bytes behind which may be read; and how often, in bytes, NULL where it is once. */
+struct spikes {
+    const uint8_t *fired, *counts;
+};
+
+/* What is handed to the inner loops: pixels of a row of one parity, `apart` elements from each other; their bits, of which those
+ * in `mask` are looked at, and their counts; `to`: where the first of them reaches, one block further for each, `to_step` from
+ * one row to the next. */
+struct row {
+    const uint8_t *fired, *counts;
+    int64_t apart, pixels, to_step;
+    uint64_t mask;
+    const float *w;
+    float *to;
+};
+
+/* Where one channel fired in a tile, in words of 64 pixels: `place` is where each of them reaches in g; its count lies
+ * pixel * apart behind the first. */
+struct channel {
+    const uint64_t *fired;
+    const uint8_t *counts;
+    int64_t words, apart, g_step;
+    const int32_t *pixel, *place;
+    const float *g;
+};
+
+/* The inner loops for vectors of so many floats: spike_lanes.h. */
+struct machine {
+    int64_t lanes;
+    void (*scatter)(const struct row *row, int rows, int cols, int wide);
+    void (*gather)(const struct channel *channel, float *sums, int rows, int cols, int wide);
+    void (*take_row)(const float *g, int64_t O, int64_t pixels, int wide, float *to);
+    void (*put_row)(const float *from, const float *bias, int onto, int64_t O, int64_t pixels, int wide, float *out);
+};
+
+const struct machine *isospike_machine(int64_t lanes);
+
+/* Shapes ---------------------------------------------------------------------------------------------------------------- */
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t over(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static inline int64_t out_size(const struct geometry *s, int64_t size) { return (size - 1) / s->stride + 1; }
+static inline int wide_of(const struct geometry *s) { return s->kernel == 1 ? 4 : s->stride == 1 ? 1 : 2; } /* vectors of a block */
+static inline int64_t block_of(const struct geometry *s) { return wide_of(s) * s->lanes; }
+static inline int64_t blocks_of(const struct geometry *s) { return over(s->O, block_of(s)); }
+static inline int64_t width_of(const struct geometry *s) { return (out_size(s, s->W) + 2) * block_of(s); } /* a row of a tile */
+
+/* What the pixels of one parity reach along an axis: pixel stride * q + parity reaches outputs q + first, q + first + 1, ...,
+ * through these taps of the kernel. */
+struct reach {
+    int count, first, taps[3];
+};
+
+static inline struct reach reach_of(const struct geometry *s, int parity) {
+    struct reach reach = {0};
+    for (int tap = (int)s->kernel - 1; tap >= 0; tap--) {
+        int distance = parity + (int)s->kernel / 2 - tap;
+        if (distance % s->stride) continue;
+        if (!reach.count) reach.first = distance / (int)s->stride;
+        reach.taps[reach.count++] = tap;
     }
-    EACH(rows, cols, wide) AT(to + i * step + j * block + v * LANES) = sum[i][j][v];
+    return reach;
 }
 
-ONTO void NAME(scatter_row)(const struct row *row, int rows, int cols, int wide, int counted) {
-    const uint8_t *fired = row->fired, *counts = counted ? row->counts : NULL;
-    float *to = row->to;
-    for (int64_t x = 0; x < row->pixels; x++, fired += row->apart / 8, to += wide * LANES) {
-        uint64_t bits;
-        memcpy(&bits, fired, sizeof(bits));
-        bits &= row->mask;
-        if (bits) NAME(scatter)(bits, counts, row->w, to, row->to_step, rows, cols, wide);
-        if (counted) counts += row->apart;
-    }
-}
+/* Rows and columns of a pixel of one parity, its weights [C][rows][cols][block] at `at` in those of a block. */
+struct parity {
+    int py, px;
+    struct reach rows, cols;
+    int64_t at;
+};
 
-/* One channel: adds to sums [rows][cols][wide vectors] the rows x cols places of g behind every pixel where it fired, times its
- * count. */
-ONTO void NAME(gather)(const struct channel *channel, float *sums, int rows, int cols, int wide, int counted) {
-    VEC sum[3][3][4];
-    const int block = wide * LANES;
-    const int64_t step = channel->g_step;
-    EACH(rows, cols, wide) sum[i][j][v] = AT(sums + (i * cols + j) * block + v * LANES);
-    for (int64_t word = 0; word < channel->words; word++)
-        for (uint64_t fired = channel->fired[word]; fired; fired &= fired - 1) {
-            int64_t at = WORD * word + __builtin_ctzll(fired);
-            const float *g = channel->g + channel->place[at];
-            const float count = counted ? channel->counts[channel->pixel[at] * channel->apart] : 1;
-            EACH(rows, cols, wide) sum[i][j][v] += AT(g + i * step + j * block + v * LANES) * count;
+static inline int parities_of(const struct geometry *s, struct parity *all) {
+    int count = 0;
+    int64_t at = 0;
+    for (int py = 0; py < s->stride; py++)
+        for (int px = 0; px < s->stride; px++) {
+            struct parity parity = {py, px, reach_of(s, py), reach_of(s, px), at};
+            if (!parity.rows.count || !parity.cols.count) continue;
+            all[count++] = parity;
+            at += s->C * parity.rows.count * parity.cols.count * block_of(s);
         }
-    EACH(rows, cols, wide) AT(sums + (i * cols + j) * block + v * LANES) = sum[i][j][v];
+    return count;
 }
 
-/* One pixel: adds to d_x of the channels that are open the products of their weights, as in scatter, with the rows x cols places
- * of g behind it. Four channels at a time, whose sums over lanes are taken together; where no four are left, channel 0
- * stands in, and its sums go nowhere. */
-ONTO void NAME(collect)(uint64_t open, const float *w, const float *g, int64_t step, int rows, int cols, int wide, float *d_x) {
-    VEC values[3][3][4];
-    const int block = wide * LANES, size = rows * cols * block;
-    EACH(rows, cols, wide) values[i][j][v] = AT(g + i * step + j * block + v * LANES);
-    while (open) {
-        int c[4];
-        VEC sum[4];
-        float sums[4], spare;
-        for (int k = 0; k < 4; k++, open &= open - 1) c[k] = open ? __builtin_ctzll(open) : WORD;
-        for (int k = 0; k < 4; k++) {
-            const float *of = w + (c[k] < WORD ? c[k] : 0) * size;
-            sum[k] = values[0][0][0] * AT(of);
-            EACH(rows, cols, wide) if (i || j || v) sum[k] += values[i][j][v] * AT(of + (i * cols + j) * block + v * LANES);
-        }
-        NAME(sum_lanes)(sum[0], sum[1], sum[2], sum[3], sums);
-        for (int k = 0; k < 4; k++) *(c[k] < WORD ? d_x + c[k] : &spare) += sums[k];
-    }
-}
+static inline int64_t weights_of_block(const struct geometry *s) { return s->C * s->kernel * s->kernel * block_of(s); }
 
-ONTO void NAME(collect_row)(const struct row *row, int rows, int cols, int wide) {
-    const uint8_t *open = row->fired;
-    const float *g = row->to;
-    float *d_x = row->d_x;
-    for (int64_t x = 0; x < row->pixels; x++, open += row->apart / 8, g += wide * LANES, d_x += row->apart) {
-        uint64_t bits;
-        memcpy(&bits, open, sizeof(bits));
-        bits &= row->mask;
-        if (bits) NAME(collect)(bits, row->w, g, row->to_step, rows, cols, wide, d_x);
-    }
-}
+/* Whole images, or some rows of one; rows are those of the output. */
+struct tile {
+    int64_t image, images, from, to;
+};
 
-/* A row of one block of channels, `pixels` of O: into and out of a tile, whose pixels lie one behind the other. */
-__attribute__((target(TARGET))) static void NAME(take_row)(const float *g, int64_t O, int64_t pixels, int wide, float *to) {
-    for (int64_t x = 0; x < pixels; x++, g += O, to += wide * LANES)
-        for (int v = 0; v < wide; v++) AT(to + v * LANES) = AT(g + v * LANES);
-}
+struct tiling {
+    int64_t images, rows, bands, count;
+};
 
-__attribute__((target(TARGET))) static void NAME(put_row)(const float *from, const float *bias, int onto, int64_t O, int64_t pixels,
-                                                          int wide, float *out) {
-    for (int64_t x = 0; x < pixels; x++, from += wide * LANES, out += O)
-        for (int v = 0; v < wide; v++) {
-            VEC sum = AT(from + v * LANES) + AT(bias + v * LANES);
-            if (onto) sum += AT(out + v * LANES);
-            AT(out + v * LANES) = sum;
-        }
-}
-
-/* The shapes that there are: 3x3 at stride 1, 1x1, and 3x3 at stride 2, whose pixels reach one or two rows and columns. */
-#define WITH_SHAPE(rows, cols, wide, CALL)                                       \
-    do {                                                                         \
-        if (rows == 3) { enum { R = 3, K = 3, V = 1 }; CALL; }                   \
-        else if (wide == 4) { enum { R = 1, K = 1, V = 4 }; CALL; }              \
-        else if (rows == 2 && cols == 2) { enum { R = 2, K = 2, V = 2 }; CALL; } \
-        else if (rows == 2) { enum { R = 2, K = 1, V = 2 }; CALL; }              \
-        else if (cols == 2) { enum { R = 1, K = 2, V = 2 }; CALL; }              \
-        else { enum { R = 1, K = 1, V = 2 }; CALL; }                             \
-    } while (0)
-
-__attribute__((target(TARGET))) static void NAME(scatter_any)(const struct row *row, int rows, int cols, int wide) {
-    if (row->counts)
-        WITH_SHAPE(rows, cols, wide, NAME(scatter_row)(row, R, K, V, 1));
+static inline struct tiling tiling_of(const struct geometry *s, int64_t bytes, int64_t most_images) {
+    int64_t height = out_size(s, s->H), row = width_of(s) * (int64_t)sizeof(float), fit = larger(bytes / row, 8);
+    struct tiling tiling = {1, height, 1, 0};
+    if (height + 2 <= fit)
+        tiling.images = larger(smaller(fit / (height + 2), most_images), 1);
     else
-        WITH_SHAPE(rows, cols, wide, NAME(scatter_row)(row, R, K, V, 0));
+        tiling.bands = over(height, fit - 4), tiling.rows = over(height, tiling.bands);
+    tiling.count = over(s->N, tiling.images) * tiling.bands;
+    return tiling;
 }
 
-__attribute__((target(TARGET))) static void NAME(collect_any)(const struct row *row, int rows, int cols, int wide) {
-    WITH_SHAPE(rows, cols, wide, NAME(collect_row)(row, R, K, V));
+static inline struct tile tile_at(const struct geometry *s, const struct tiling *tiling, int64_t index) {
+    int64_t image = index / tiling->bands * tiling->images, from = index % tiling->bands * tiling->rows;
+    struct tile tile = {image, smaller(tiling->images, s->N - image), from, smaller(from + tiling->rows, out_size(s, s->H))};
+    return tile;
 }
 
-__attribute__((target(TARGET))) static void NAME(gather_any)(const struct channel *channel, float *sums, int rows, int cols,
-                                                             int wide) {
-    if (channel->counts)
-        WITH_SHAPE(rows, cols, wide, NAME(gather)(channel, sums, R, K, V, 1));
-    else
-        WITH_SHAPE(rows, cols, wide, NAME(gather)(channel, sums, R, K, V, 0));
-}
+/* The caller's weights, by four strides. */
+struct weights {
+    float *data;
+    const int64_t *step; /* of O, C, rows, columns */
+};
 
-#undef VEC
-#undef AT
-#undef ONTO
-#undef EACH
-#undef WITH_SHAPE
+/* Where a block keeps the weights of one tap of the kernel: channel c at `at + c * apart`. */
+struct tap {
+    int y, x;
+    int64_t at, apart;
+};
+
+static inline int taps_of(const struct geometry *s, struct tap *taps) {
+    struct parity all[4];
+    int parities = parities_of(s, all), count = 0;
+    for (int k = 0; k < parities; k++)
+        for (int i = 0; i < all[k].rows.count; i++)
+            for (int j = 0; j < all[k].cols.count; j++) {
+                int64_t apart = all[k].rows.count * all[k].cols.count * block_of(s);
+                int64_t at = all[k].at + (i * all[k].cols.count + j) * block_of(s);
+                taps[count++] = (struct tap){all[k].rows.taps[i], all[k].cols.taps[j], at, apart};
+            }
+    return count;
+}
