@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import isospike as iso
-from helpers import dyadic
+from helpers import dyadic, enliven
 from isospike.ops import cpu, packed_conv, spike_conv
 from isospike.ops.packed_conv import packs
 from isospike.ops.packing import packed
@@ -195,3 +195,13 @@ def test_a_network_has_the_gradients_of_the_reference(name):
     largest = max(float(grad.abs().max()) for grad in grads[1])
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * largest)
+
+
+def test_eval_gives_the_same_with_and_without_gradients():
+    model = enliven(iso.create_model("ms_resnet8", T=2)).eval()
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        logits = model(x)
+    assert torch.equal(model(x), logits)
+    with torch.inference_mode():
+        assert torch.equal(model(x), logits)

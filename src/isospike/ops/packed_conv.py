@@ -19,7 +19,6 @@ def packs(conv: nn.Conv2d, x: Tensor) -> bool:
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
         and x.dtype == conv.weight.dtype == torch.float32
-        and torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and cpu.no_library() is None
         and cpu.wrong_place(x) is None

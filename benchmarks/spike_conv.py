@@ -1,0 +1,78 @@
+"""Convolutions of spikes beside the dense ones of PyTorch, by how many neurons fire: 128 maps, channels-last.
+
+    python benchmarks/spike_conv.py
+
+Output and gradient of the weights; a gain is the time of the dense one by that of ours. Counts are integers from 1 to 3.
+The highest rates show where the dense ones win: there ``ops/spike_conv.py`` hands over to them.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from common import header, interleaved, save
+from isospike.ops.packing import packed
+from isospike.ops.spike_conv import spike_conv, spike_weight, weight_gradient
+from isospike.train.memory import keep_freed_memory
+
+MAPS, REPEATS = 128, 15
+RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+# Channels, filters, height and width, kernel, stride; those of more than 16 million elements at a quarter of the maps.
+SHAPES = [
+    (16, 16, 32, 3, 1),
+    (32, 32, 16, 3, 1),
+    (64, 64, 8, 3, 1),
+    (64, 64, 32, 3, 1),
+    (128, 128, 16, 3, 1),
+    (256, 256, 8, 3, 1),
+    (512, 512, 4, 3, 1),
+    (64, 64, 56, 3, 1),
+    (16, 32, 32, 3, 2),
+    (64, 128, 32, 3, 2),
+    (256, 64, 28, 1, 1),
+    (64, 256, 28, 1, 1),
+    (128, 256, 16, 1, 2),
+]
+
+
+def spikes(shape, rate, most):
+    x = (torch.rand(shape) < rate) * torch.randint(1, most + 1, shape)
+    return x.float().contiguous(memory_format=torch.channels_last)
+
+
+def works(x, weight, stride):
+    """Output and gradient, ours and PyTorch's, of x as training and the compiled network find it: floats."""
+    padding = weight.shape[2] // 2
+    kept, g = packed(x), torch.randn_like(F.conv2d(x, weight, None, stride, padding))
+    options = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
+    return {
+        "output": lambda: spike_conv(packed(x), spike_weight(weight, None, stride)),
+        "dense output": lambda: F.conv2d(x, weight, None, stride, padding),
+        "gradient": lambda: weight_gradient(kept, weight, g, stride),
+        "dense gradient": lambda: torch.ops.aten.convolution_backward(g, x, weight, None, *options),
+    }
+
+
+def main():
+    keep_freed_memory()
+    torch.manual_seed(0)
+    rows = []
+    for channels, filters, size, kernel, stride in SHAPES:
+        maps = MAPS if MAPS * channels * size**2 <= 2**24 else MAPS // 4
+        weight = torch.randn(filters, channels, kernel, kernel).contiguous(memory_format=torch.channels_last)
+        for most in (1, 3):
+            for rate in RATES:
+                seconds = interleaved(works(spikes((maps, channels, size, size), rate, most), weight, stride), REPEATS)
+                gains = {
+                    name: seconds[f"dense {name}"]["median"] / seconds[name]["median"]
+                    for name in ("output", "gradient")
+                }
+                shape = {"channels": channels, "filters": filters, "size": size, "kernel": kernel, "stride": stride}
+                times = {name: {key: of[key] for key in ("median", "quartiles")} for name, of in seconds.items()}
+                rows.append({**shape, "maps": maps, "most": most, "rate": rate, "gain": gains, "seconds": times})
+                line = " ".join(f"{name} {gain:.2f}x" for name, gain in gains.items())
+                print(*shape.values(), "spikes" if most == 1 else "counts", rate, line, flush=True)
+    save("spike_conv", {"header": header("python benchmarks/spike_conv.py"), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
