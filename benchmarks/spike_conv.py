@@ -2,8 +2,8 @@
 
     python benchmarks/spike_conv.py
 
-Output and gradient of the weights; a gain is the time of the dense one by that of ours. Counts are integers from 1 to 3.
-The highest rates show where the dense ones win: there ``ops/spike_conv.py`` hands over to them.
+Output and gradient of the weights; a gain is the time of the dense one by that of ours. Counts are integers from 1 to
+3. The highest rates show where the dense ones win: there ``ops/spike_conv.py`` hands over to them.
 """
 
 import torch

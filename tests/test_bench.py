@@ -13,7 +13,7 @@ from torch import nn
 import isospike as iso
 from isospike.bench import PEERS, SUITES, Cell, Plan, compare, contestants, line_up, measure_cell
 from isospike.bench.cells import GROWTH, growth_cell
-from isospike.bench.describe import describe, describe_neuron, fire_tensors, network_tensors
+from isospike.bench.describe import describe, describe_neuron, fire_tensors, firing_share, network_tensors
 from isospike.bench.growth import charts, curves, exponents
 from isospike.bench.measure import interleaved, summary
 from isospike.bench.ours import build
@@ -379,3 +379,14 @@ def test_the_peers_are_pinned():
     wanted = [line for line in REQUIREMENTS.read_text().splitlines() if line and not line.startswith("#")]
     assert all(line.count("==") == 1 for line in wanted)
     assert {"spikingjelly==2.0.0", "snntorch==1.0.0", "torch==2.13.0"} <= set(wanted)
+
+
+def test_the_networks_of_a_bench_fire_as_networks_do():
+    model = iso.create_model("ms_resnet20", T=4)
+    tensors = network_tensors(model, batch=4, size=32)
+    assert 0.1 < firing_share(model, tensors["x"]) < 0.25
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, SpikingNeuron):
+                module.rule = replace(module.rule, v_threshold=1e9)
+    assert firing_share(model, tensors["x"]) == 0

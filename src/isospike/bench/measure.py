@@ -15,7 +15,7 @@ import torch
 from isospike.bench.cells import EXACT_LIF, Cell
 from isospike.bench.compare import Check, alike, closely, exactly
 from isospike.bench.contestants import Contestant, Setting
-from isospike.bench.describe import describe, fire_tensors, network_tensors
+from isospike.bench.describe import describe, fire_tensors, firing_share, network_tensors
 from isospike.bench.worker import GIVES_BACK, Worker
 from isospike.errors import RunFailed
 from isospike.models import create_model
@@ -71,7 +71,7 @@ def measure_cell(cell: Cell, competing: Sequence[Contestant], plan: Plan) -> Row
         for row in (row for row in rows if row["role"] != "floor"):
             row["peak_memory_mb"] = _peak({**job, "setting": row["setting"]}, by_name[row["name"]], plan)
     facts = asdict(cell)
-    return {**facts, "device": plan.device, "contestants": rows, "equality": equality}
+    return {**facts, "device": plan.device, "firing": job.get("firing"), "contestants": rows, "equality": equality}
 
 
 def interleaved(workers: Mapping[str, Runs], repeats: int, seconds: float) -> dict[str, list[float]]:
@@ -101,8 +101,9 @@ def _job(cell: Cell, device: str, tensors: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     model = create_model(cell.model, T=cell.T, **cell.options)
     net = describe(model) if cell.peer is not None else None
-    torch.save(network_tensors(model, cell.batch, cell.size), tensors)
-    return {**job, "net": net}
+    made = network_tensors(model, cell.batch, cell.size)
+    torch.save(made, tensors)
+    return {**job, "net": net, "firing": firing_share(model, made["x"])}
 
 
 def _start(

@@ -23,9 +23,10 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
 def title(row: Row) -> str:
     """What was measured."""
     options = "".join(f", {key}={value}" for key, value in row["options"].items())
+    firing = f", {row['firing']:.0%} firing" if row.get("firing") else ""  # results of old do not say
     return (
         f"{row['model']}{options}, {WORKS[row['work']]}: T={row['T']}, batch {row['batch']}, "
-        f"{row['size']}x{row['size']}, {row['precision']}, {row['device']}"
+        f"{row['size']}x{row['size']}, {row['precision']}, {row['device']}{firing}"
     )
 
 
