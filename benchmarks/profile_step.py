@@ -19,11 +19,12 @@ from isospike.train.memory import keep_freed_memory
 
 T, BATCH, SIZE, STEPS = 4, 32, 32, 20
 PARTS = {
-    "convolutions, forward": ("aten::mkldnn_convolution",),
-    "convolutions, backward": ("aten::convolution_backward",),
+    "spikes to bits, and convolutions of spikes": ("_PackedConv",),
+    "their weights' gradients": ("_PackedConvBackward",),
+    "dense convolutions: stem, projections": ("aten::mkldnn_convolution",),
+    "dense gradients: those of all inputs, of stem and projections": ("aten::convolution_backward",),
     "norm, sum and neuron, forward": ("_NormFire",),
     "norm, sum and neuron, backward": ("_NormFireBackward",),
-    "spikes to bits and back": ("_PackedConv", "_PackedConvBackward"),
 }
 # Arrays of a norm's size that a forward and a backward read or write. Without a skip: x twice, s; x twice, ds, g twice,
 # dx. With one also the skip and u, then du. The gates of ms_resnet20's neurons are two bits and left out.

@@ -205,3 +205,16 @@ def test_eval_gives_the_same_with_and_without_gradients():
     assert torch.equal(model(x), logits)
     with torch.inference_mode():
         assert torch.equal(model(x), logits)
+
+
+@pytest.mark.usefixtures("lanes")
+def test_a_weight_that_is_not_finite_matters_only_where_its_channel_fires():
+    x, weight, _ = make((2, 16, 6, 6, 8, 3, 1), 1)
+    weight[:, 3] = torch.inf
+    x[:, 3] = 0
+    assert run(x, weight, None, 1).isfinite().all()
+    x[0, 3, 2, 2] = 1
+    out = run(x, weight, None, 1)
+    assert out[0, :, 1:4, 1:4].isinf().all()
+    assert out[0, :, 4:].isfinite().all()
+    assert out[1].isfinite().all()
