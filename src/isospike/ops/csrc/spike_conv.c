@@ -3,7 +3,8 @@
 
 #define ROOM (128 << 10) /* bytes of a tile of the output, of which three rows are in use at a time */
 
-/* The weights of block b; channels that fill up the last one are 0. A few input channels at a time keep both sides in cache. */
+/* The weights of block b. Channels that fill up the last one go nowhere, and are 0 only because numbers left over may be slow. A
+ * few input channels at a time keep both sides in cache. */
 static void pack_block(const struct geometry *s, const struct weights *w, int64_t b, float *restrict to) {
     int64_t block = block_of(s), n = smaller(block, s->O - b * block);
     struct tap taps[9];
@@ -34,7 +35,7 @@ static void scatter_tile(const struct geometry *s, const struct tile *tile, int6
                 for (int k = 0; k < count; k++) {
                     const struct parity *p = &all[k];
                     int reached = p->rows.count * p->cols.count;
-                    if (y % stride != p->py || p->px >= s->W) continue;
+                    if (y % stride != p->py) continue;
                     int64_t at = (((tile->image + image) * s->H + y) * s->W + p->px) * s->C + c;
                     struct row row = {
                         .fired = spikes->fired + at / 8,
