@@ -165,10 +165,12 @@ def test_other_shapes_are_left_to_the_dense_convolution(channels, options):
     assert torch.equal(packed_conv(conv, x), conv(x))
 
 
-def test_another_memory_order_and_an_empty_batch_are_left_to_the_dense_convolution():
-    x = torch.zeros(2, 16, 4, 4)
+def test_another_memory_order_and_few_pixels_are_left_to_the_dense_convolution():
+    x = torch.zeros(4, 16, 4, 4)
     assert not is_worth_it(packed(x))
-    assert is_worth_it(packed(x.contiguous(memory_format=torch.channels_last)))
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert is_worth_it(packed(x))
+    assert not is_worth_it(packed(x[:3]))
     assert not is_worth_it(packed(x[:0]))
 
 

@@ -16,6 +16,7 @@ CHANNELS_LAST = torch.channels_last
 # Where more of the inputs fire than this, the convolutions of PyTorch may be faster (docs/performance.md).
 MOST_FIRING, MOST_COUNTED = 0.6, 0.3
 FEWEST_CHANNELS = {1: 64, 3: 8}  # by size of the kernel: with fewer, looking for spikes takes longer than adding them
+FEWEST_PIXELS = 64  # for fewer, putting many weights in order takes longer than a dense convolution
 
 Geometry = ctypes.Array[ctypes.c_int64]  # ``struct geometry`` of the C source
 
@@ -61,9 +62,10 @@ def has_spike_conv(weight: Tensor, conv: Convolution) -> bool:
 
 
 def is_worth_it(spikes: Spikes) -> bool:
-    """Whether few enough fire, and their memory is channels-last."""
+    """Whether few enough fire, at pixels enough, and their memory is channels-last."""
+    size, (_, C, *_) = spikes.shape.numel(), spikes.shape
     most = MOST_FIRING if spikes.counts is None else MOST_COUNTED
-    return spikes.channels_last and spikes.shape.numel() > 0 and spikes.number <= most * spikes.shape.numel()
+    return spikes.channels_last and size >= FEWEST_PIXELS * C and spikes.number <= most * size
 
 
 def spike_weight(weight: Tensor, bias: Tensor | None, stride: int) -> SpikeWeight:
