@@ -4,15 +4,15 @@
 typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 #define VEC NAME(vector)
 #define AT(p) (*(VEC *)(p)) /* wherever it lies */
-#define ONTO __attribute__((target(TARGET))) static inline __attribute__((always_inline))
-#define EACH(rows, cols, wide)                                \
-    _Pragma("GCC unroll 3") for (int i = 0; i < rows; i++)    \
+#define INNER __attribute__((target(TARGET))) static inline __attribute__((always_inline))
+#define EACH(rows, cols, wide)                                 \
+    _Pragma("GCC unroll 3") for (int i = 0; i < rows; i++)     \
         _Pragma("GCC unroll 3") for (int j = 0; j < cols; j++) \
             _Pragma("GCC unroll 4") for (int v = 0; v < wide; v++)
 
 /* One pixel: adds the weights w [C][rows][cols][wide vectors] of the channels that fired, times their counts where there are
  * any, to rows x cols places of `to`. */
-ONTO void NAME(scatter)(uint64_t fired, const uint8_t *counts, const float *w, float *to, int64_t step, int rows, int cols,
+INNER void NAME(scatter)(uint64_t fired, const uint8_t *counts, const float *w, float *to, int64_t step, int rows, int cols,
                         int wide) {
     VEC sum[3][3][4];
     const int block = wide * LANES;
@@ -26,7 +26,7 @@ ONTO void NAME(scatter)(uint64_t fired, const uint8_t *counts, const float *w, f
     EACH(rows, cols, wide) AT(to + i * step + j * block + v * LANES) = sum[i][j][v];
 }
 
-ONTO void NAME(scatter_row)(const struct row *row, int rows, int cols, int wide, int counted) {
+INNER void NAME(scatter_row)(const struct row *row, int rows, int cols, int wide, int counted) {
     const uint8_t *fired = row->fired, *counts = counted ? row->counts : NULL;
     float *to = row->to;
     for (int64_t x = 0; x < row->pixels; x++, fired += row->apart / 8, to += wide * LANES) {
@@ -40,7 +40,7 @@ ONTO void NAME(scatter_row)(const struct row *row, int rows, int cols, int wide,
 
 /* One channel: adds to sums [rows][cols][wide vectors] the rows x cols places of g behind every pixel where it fired, times its
  * count. */
-ONTO void NAME(gather)(const struct channel *channel, float *sums, int rows, int cols, int wide, int counted) {
+INNER void NAME(gather)(const struct channel *channel, float *sums, int rows, int cols, int wide, int counted) {
     VEC sum[3][3][4];
     const int block = wide * LANES;
     const int64_t step = channel->g_step;
@@ -99,6 +99,6 @@ __attribute__((target(TARGET))) static void NAME(gather_any)(const struct channe
 
 #undef VEC
 #undef AT
-#undef ONTO
+#undef INNER
 #undef EACH
 #undef WITH_SHAPE
