@@ -101,6 +101,9 @@ def test_what_it_cannot_is_left_to_the_module():
         assert not packs(conv, x)
     with iso.use_backend("reference"):
         assert not packs(conv, x)
+    with torch.no_grad():  # nothing is kept, and there is no convolution of spikes from two channels
+        assert not packs(conv, x)
+        assert packs(nn.Conv2d(8, 3, 3, padding=1), torch.randn(1, 8, 5, 5))
 
 
 def test_a_second_derivative_is_refused():

@@ -22,6 +22,7 @@ def packs(conv: nn.Conv2d, x: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and cpu.no_library() is None
         and cpu.wrong_place(x) is None
+        and (torch.is_grad_enabled() or has_spike_conv(conv.weight, _geometry(conv)))
     )
 
 
@@ -32,8 +33,11 @@ def packed_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     integers up to 255, and as it is otherwise. Where few of them are not 0, the output and the gradient of the weights
     are sums over those alone. A second derivative is refused.
     """
-    geometry = Convolution(conv.stride, conv.padding, conv.dilation, conv.groups)  # type: ignore[arg-type]
-    return _PackedConv.apply(x, conv.weight, conv.bias, geometry)
+    return _PackedConv.apply(x, conv.weight, conv.bias, _geometry(conv))
+
+
+def _geometry(conv: nn.Conv2d) -> Convolution:
+    return Convolution(conv.stride, conv.padding, conv.dilation, conv.groups)  # type: ignore[arg-type]
 
 
 class _PackedConv(torch.autograd.Function):

@@ -137,7 +137,7 @@ static void gather_tile(const struct geometry *s, const struct order *order, con
     }
 }
 
-/* The same back, from the sum of `parts`, which lie `apart` floats from each other. */
+/* The gradient of block b in the caller's order, from the sum of `count` parts, which lie `apart` floats from each other. */
 static void unpack_block(const struct geometry *s, const struct weights *w, int64_t b, float *restrict parts, int64_t count,
                          int64_t apart) {
     int64_t block = block_of(s), n = smaller(block, s->O - b * block);
