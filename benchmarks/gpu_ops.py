@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from isospike.neurons import NEURONS, SpikingNeuron
-from isospike.ops import reference
+from isospike.ops import FireRule, reference
+from isospike.ops.fired import fired
 from isospike.ops.firing import Firing
 from isospike.ops.gpu import fire, leaky_fire, norm, norm_fire
+from isospike.ops.gpu.packed_conv import packed_conv
 from isospike.registry import build
 from isospike.surrogates import SURROGATES
 
@@ -37,6 +39,8 @@ def neurons():
     for surrogate in SURROGATES:
         for name, reset in {"value": {"v_reset": -0.25}, "subtract": {"reset": "subtract", "strict": True}}.items():
             yield f"plif {surrogate} {name}", build(NEURONS, {"kind": "plif", "surrogate": surrogate, **reset})
+
+    yield "network", build(NEURONS, NETWORK)  # of whose currents two bits are kept
 
 
 def in_turn(x, weight, bias, eps, *, skip, firing):
@@ -107,8 +111,21 @@ def check_norm_fire(neuron, shape, dtype):
     }
 
 
+def check_packed_conv(shape, dtype):
+    """Whether a convolution of spikes kept as bits gives what the plain one gives, and how far gradients are apart."""
+    spikes, _ = leaky_fire(images(shape, dtype).requires_grad_(), None, decay=0.25, gain=1.0, rule=FireRule())
+    s = spikes.flatten(0, 1)
+    conv = torch.nn.Conv2d(shape[2], 16, 3, padding=1).to(DEVICE, dtype)
+    y, y_true = packed_conv(conv, s), conv(s)
+    torch.manual_seed(1)
+    g, inputs = torch.randn(y.shape, device=DEVICE).to(y), [s, *conv.parameters()]
+    pairs = zip(*(torch.autograd.grad(o, inputs, g, retain_graph=True) for o in (y, y_true)), strict=True)
+    error = max(distance(a, b) for a, b in [(y, y_true), *pairs])
+    return {"error": error, "bits": fired(s).bits is not None, "right": error < BOUNDS[dtype]}
+
+
 def check_kernels(tiny):
-    """Every neuron in every dtype; ``right`` only if all of them are."""
+    """Every neuron in every dtype, and the convolution of their spikes; ``right`` only if all of them are."""
     shape = (3, 2, 5, 4, 3) if tiny else (4, 8, 48, 33, 31)
     cases = {}
     for name, neuron in neurons():
@@ -117,6 +134,9 @@ def check_kernels(tiny):
             cases[f"{name} {label}"] = check_recurrence(neuron, shape, dtype)
             if " " not in name:
                 cases[f"norm {name} {label}"] = check_norm_fire(neuron, shape, dtype)
+    for dtype in BOUNDS:
+        channels = (*shape[:2], 8 * shape[2], *shape[3:])
+        cases[f"packed convolution {str(dtype).removeprefix('torch.')}"] = check_packed_conv(channels, dtype)
     wrong = [name for name, case in cases.items() if not case["right"]]
     return {"right": not wrong, "wrong": wrong, "cases": cases}
 

@@ -15,7 +15,8 @@ from triton.runtime.jit import JITFunction
 from isospike.ops import FireRule, IntegerRule
 from isospike.ops.firing import Firing
 from isospike.ops.gpu import leaky_fire, norm_fire
-from isospike.surrogates import SURROGATES
+from isospike.ops.gpu.packed_conv import packed_conv
+from isospike.surrogates import SURROGATES, Rectangle
 
 RULES = [
     *(FireRule(surrogate=SURROGATES[name](), v_threshold=0.6, v_reset=-0.5) for name in SURROGATES),
@@ -68,6 +69,12 @@ def run_norm_fire(firing, dtype, *, join):
     outcome.backward(outcome.detach())
 
 
+def run_packed_conv(rule):
+    s, _ = leaky_fire(torch.zeros(2, 3, 8, 4, 4, requires_grad=True), None, decay=0.3, gain=0.7, rule=rule)
+    y = packed_conv(torch.nn.Conv2d(8, 4, 3), s.flatten(0, 1))
+    y.backward(y.detach())
+
+
 if __name__ == "__main__":
     driver.set_active(NamedDriver())
     JITFunction.__getitem__ = compile_only
@@ -77,4 +84,7 @@ if __name__ == "__main__":
     run_norm_fire(None, torch.float32, join=False)
     run_norm_fire(Firing(0.25, 1.0, RULES[0]), torch.float32, join=False)
     run_norm_fire(Firing(0.25, torch.tensor(1.0, requires_grad=True), RULES[4]), torch.float16, join=True)
+    gated = FireRule(surrogate=Rectangle(), detach_reset=True)
+    run_norm_fire(Firing(0.25, 1.0, gated), torch.bfloat16, join=True)
+    run_packed_conv(gated)
     json.dump(fused, sys.stdout)

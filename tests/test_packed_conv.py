@@ -7,7 +7,7 @@ from torch import nn
 import isospike as iso
 from isospike.errors import ConfigError
 from isospike.ops import packed_conv
-from isospike.ops.packed_conv import packs
+from isospike.ops.cpu_packed_conv import can
 from isospike.ops.packing import packed, spikes_of, unpacked
 
 pytestmark = pytest.mark.compiled
@@ -63,7 +63,7 @@ def test_gradients_are_those_of_the_plain_convolution(kind, options, memory_form
     conv = nn.Conv2d(4, 6, 3, **options).to(memory_format=memory_format)
     x = INPUTS[kind](3, 4, 9, 9).contiguous(memory_format=memory_format).requires_grad_()
     inputs = [x, *conv.parameters()]
-    assert packs(conv, x)
+    assert can(conv, x)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         y = packed_conv(conv, x)
@@ -93,17 +93,17 @@ def test_an_input_that_needs_no_gradient_gets_none_and_frozen_weights_keep_nothi
 
 def test_what_it_cannot_is_left_to_the_module():
     conv, x = nn.Conv2d(2, 3, 3, padding=1), torch.randn(1, 2, 5, 5)
-    assert packs(conv, x)
-    assert not packs(conv, x.double())
-    assert not packs(nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), x)
-    assert not packs(nn.Conv2d(2, 3, 3, padding="same"), x)
+    assert can(conv, x)
+    assert not can(conv, x.double())
+    assert not can(nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), x)
+    assert not can(nn.Conv2d(2, 3, 3, padding="same"), x)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not packs(conv, x)
+        assert not can(conv, x)
     with iso.use_backend("reference"):
-        assert not packs(conv, x)
+        assert packed_conv(conv, x) is None
     with torch.no_grad():  # nothing is kept, and there is no convolution of spikes from two channels
-        assert not packs(conv, x)
-        assert packs(nn.Conv2d(8, 3, 3, padding=1), torch.randn(1, 8, 5, 5))
+        assert not can(conv, x)
+        assert can(nn.Conv2d(8, 3, 3, padding=1), torch.randn(1, 8, 5, 5))
 
 
 def test_a_second_derivative_is_refused():

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isospike.inference.program import Conv
+from isospike.ops.conv2d import Convolution
 from isospike.ops.packing import packed_bytes
-from isospike.ops.spike_conv import Convolution, has_spike_conv, spike_conv, spike_weight
+from isospike.ops.spike_conv import has_spike_conv, spike_conv, spike_weight
 
 # Machines without an instruction for it add two products of 8 bits in 16: 2 * 129 * 127 is the largest sum that fits.
 LARGEST_INTEGER = 129

@@ -2,14 +2,12 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 from torch import Tensor, nn
 
-from isospike.layers.lowering import fuse, keeps_input_small
-from isospike.layers.steps import Steps, fold_time
+from isospike.layers.lowering import convolve, fuse
+from isospike.layers.steps import Steps
 from isospike.neurons import Neuron
-from isospike.ops import packed_conv
 
 
 class Chain(nn.Module):
@@ -46,6 +44,7 @@ def _run_first(layer: nn.Module, following: nn.Module | None, x: Tensor, steps: 
 
 
 def _run_alone(layer: nn.Module, x: Tensor, steps: Steps) -> Tensor:
-    if isinstance(layer, nn.Conv2d) and steps.fuses and keeps_input_small(layer, x):
-        return fold_time(partial(packed_conv, layer), x)
+    packed = convolve(layer, x) if isinstance(layer, nn.Conv2d) and steps.fuses else None
+    if packed is not None:
+        return packed
     return steps.through(layer, x)

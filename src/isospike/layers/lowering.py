@@ -13,7 +13,7 @@ from isospike.layers.norm import BatchNorm
 from isospike.layers.statistics import Statistics
 from isospike.layers.steps import Steps
 from isospike.neurons import Neuron, SpikingNeuron
-from isospike.ops import Firing, norm_fire, packs
+from isospike.ops import Firing, norm_fire, packed_conv
 
 
 class Fused(NamedTuple):
@@ -71,9 +71,10 @@ def fuse(
     return Fused(done.u, done.s)
 
 
-def keeps_input_small(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether ``packed_conv`` may stand for ``conv``."""
-    return untouched(conv) and packs(conv, x)
+def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor | None:
+    """``conv`` at every step of ``x [T, B, C, H, W]``, kept in few bits; None where it must run as a module."""
+    y = packed_conv(conv, x.flatten(0, 1)) if untouched(conv) else None
+    return None if y is None else y.unflatten(0, x.shape[:2])
 
 
 def untouched(*modules: nn.Module) -> bool:

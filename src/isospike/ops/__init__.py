@@ -4,7 +4,7 @@ from isospike.ops.backend import BACKENDS, asked_backend, use_backend
 from isospike.ops.firing import Firing
 from isospike.ops.leaky_fire import leaky_fire
 from isospike.ops.norm_fire import norm_fire
-from isospike.ops.packed_conv import packed_conv, packs
+from isospike.ops.packed_conv import packed_conv
 from isospike.ops.rule import FireRule, IntegerRule, Rule
 
 __all__ = [
@@ -17,6 +17,5 @@ __all__ = [
     "leaky_fire",
     "norm_fire",
     "packed_conv",
-    "packs",
     "use_backend",
 ]

@@ -81,9 +81,9 @@ def asked_backend() -> str:
     return _asked
 
 
-def allows(name: str) -> bool:
-    """Whether what is asked for includes this backend."""
-    return _asked in ("auto", name)
+def takes(name: str, x: Tensor) -> bool:
+    """Whether what is asked for includes this backend for ``x``: "auto" only on the type of device that it is for."""
+    return _asked == name or (_asked == "auto" and BACKENDS[name].device in (None, x.device.type))
 
 
 def pick(x: Tensor, v: Tensor | None, rule: Rule) -> Backend:
@@ -103,12 +103,8 @@ def pick(x: Tensor, v: Tensor | None, rule: Rule) -> Backend:
 
 def pick_norm_fire(x: Tensor, skip: Tensor | None, added: Tensor | None, firing: Firing | None) -> Fused | None:
     """The fused pass of the backend that is asked for, with "auto" of the first that can; None where there is none."""
-    if _asked == "auto":
-        asked = [backend for backend in _all() if backend.device in (None, x.device.type)]
-    else:
-        asked = [BACKENDS[_asked]]
-    fused = (backend.fused for backend in asked if backend.fused is not None)
-    return next((f for f in fused if f.refusal(x, skip, added, firing) is None), None)
+    fused = (BACKENDS[name].fused for name in BACKENDS if takes(name, x))
+    return next((f for f in fused if f is not None and f.refusal(x, skip, added, firing) is None), None)
 
 
 def _all() -> Iterator[Backend]:

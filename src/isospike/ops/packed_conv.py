@@ -1,82 +1,20 @@
-"""A convolution that keeps its input for the backward pass in few bits, and adds up only what fired."""
+"""A convolution that keeps its input for the backward pass in few bits."""
 
-from typing import Any
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isospike.ops import backend, cpu
-from isospike.ops.memory import empty_strided
-from isospike.ops.packing import packed, spikes_of, unpacked
-from isospike.ops.spike_conv import Convolution, has_spike_conv, is_worth_it, spike_conv, spike_weight, weight_gradient
+from isospike.ops import backend, cpu_packed_conv
+from isospike.ops.gpu import packed_conv as gpu_packed_conv
 
 
-def packs(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether ``packed_conv`` can run ``conv`` on ``x``, and a backend that may is asked for."""
-    return (
-        backend.allows("cpu")
-        and conv.padding_mode == "zeros"
-        and not isinstance(conv.padding, str)
-        and x.dtype == conv.weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and cpu.no_library() is None
-        and cpu.wrong_place(x) is None
-        and (torch.is_grad_enabled() or has_spike_conv(conv.weight, _geometry(conv)))
-    )
-
-
-def packed_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """``conv(x)`` with its gradients, for ``x [N, C, H, W]``; ``packs`` has said that it can.
+def packed_conv(conv: nn.Conv2d, x: Tensor) -> Tensor | None:
+    """``conv(x)`` with its gradients, for ``x [N, C, H, W]``; None where no backend that is asked for can run it so.
 
     For the backward pass x is kept at one bit per element where it holds only 0 and 1, at one byte where it holds
-    integers up to 255, and as it is otherwise. Where few of them are not 0, the output and the gradient of the weights
-    are sums over those alone. A second derivative is refused.
+    integers up to 255, and as it is otherwise. On a CPU its values are looked at; on a GPU, where that would make the
+    host wait, it must be what neurons put out (``ops/fired.py``). A second derivative is refused.
     """
-    return _PackedConv.apply(x, conv.weight, conv.bias, _geometry(conv))
-
-
-def _geometry(conv: nn.Conv2d) -> Convolution:
-    return Convolution(conv.stride, conv.padding, conv.dilation, conv.groups)  # type: ignore[arg-type]
-
-
-class _PackedConv(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Convolution) -> Tensor:
-        ctx.geometry, ctx.biased, ctx.layout = geometry, bias is not None, (x.shape, x.stride())
-        spikes = packed(x)
-        ctx.number = 0 if spikes is None else spikes.number
-        ctx.sparse = spikes is not None and has_spike_conv(weight, geometry) and is_worth_it(spikes)
-        kept = x if spikes is None else spikes.kept
-        ctx.save_for_backward(kept if ctx.needs_input_grad[1] else None, weight)
-        if spikes is not None and ctx.sparse:
-            return spike_conv(spikes, spike_weight(weight, bias, geometry.stride[0]))
-        return F.conv2d(x, weight, bias, *geometry)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise cpu.no_second_derivative("convolution")
-        kept, weight = ctx.saved_tensors
-        d_weight = x = None
-        if kept is not None and ctx.sparse:
-            spikes = spikes_of(kept, ctx.number, *ctx.layout)
-            d_weight = weight_gradient(spikes, weight, grads[0], ctx.geometry.stride[0])
-        elif kept is not None:
-            x = kept if kept.dtype == torch.float32 else unpacked(kept, *ctx.layout)
-        needed = [ctx.needs_input_grad[0], x is not None, ctx.biased and ctx.needs_input_grad[2]]
-        if any(needed):
-            # Where this does not give the gradient of the weights, the values of x do not matter.
-            x = empty_strided(*ctx.layout) if x is None else x
-            d_x, dense, d_bias = _gradients(grads[0], x, weight, ctx.geometry, needed)
-            return d_x, dense if d_weight is None else d_weight, d_bias, None
-        return None, d_weight, None, None
-
-
-def _gradients(
-    g: Tensor, x: Tensor, weight: Tensor, geometry: Convolution, needed: list[bool]
-) -> tuple[Tensor | None, ...]:
-    stride, padding, dilation, groups = geometry
-    return torch.ops.aten.convolution_backward(
-        g, x, weight, [weight.shape[0]], stride, padding, dilation, False, [0, 0], groups, needed
-    )
+    if backend.takes("cpu", x) and cpu_packed_conv.can(conv, x):
+        return cpu_packed_conv.packed_conv(conv, x)
+    if backend.takes("triton", x) and gpu_packed_conv.can(conv, x):
+        return gpu_packed_conv.packed_conv(conv, x)
+    return None

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from isospike.errors import RunFailed
 from isospike.ops import cpu
+from isospike.ops.conv2d import Convolution
 from isospike.ops.memory import empty_strided
 from isospike.ops.packing import Spikes
 
@@ -19,15 +20,6 @@ FEWEST_CHANNELS = {1: 64, 3: 8}  # by size of the kernel: with fewer, looking fo
 FEWEST_PIXELS = 64  # for fewer, putting many weights in order takes longer than a dense convolution
 
 Geometry = ctypes.Array[ctypes.c_int64]  # ``struct geometry`` of the C source
-
-
-class Convolution(NamedTuple):
-    """What ``F.conv2d`` takes besides tensors."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
 
 
 class SpikeWeight(NamedTuple):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from isospike.errors import ConfigError
-from isospike.ops.memory import in_steps, laid_out, like_state, like_steps
+from isospike.ops.fired import note_fired
+from isospike.ops.memory import empty_strided, in_steps, laid_out, like_state, like_steps
 from isospike.ops.rule import FireRule, Rule
 from isospike.surrogates import Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 
@@ -21,6 +22,7 @@ SURROGATES: dict[type[Surrogate], tuple[str, str]] = {  # a function of kernels/
 }
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_STATES = 24  # steps times levels unrolled in one kernel; a longer current takes several, one behind the other
+GATES = (torch.uint8, torch.int16, torch.int32, torch.int64)  # two bits for each of up to MAX_STATES steps
 MAX_LEVELS, MAX_INTEGER = 8, 2**20
 FORWARD_BLOCK, BACKWARD_BLOCK = 1024, 512
 # Products and sums stay apart, so that potentials have the bits of the reference.
@@ -98,53 +100,86 @@ def leaky_fire(
     The reference in float32 to the last bit, on half precision too: only the current that is read and the spikes that
     are written are of its dtype. The bits of a gradient do not change from run to run.
     """
-    spikes = []
+    records, spikes, bits = torch.is_grad_enabled(), [], None
     for part in x.split(MAX_STATES // potentials(rule)):
-        s, v = _LeakyFire.apply(part, v, decay, gain, rule)
+        s, v, bits = _LeakyFire.apply(part, v, decay, gain, rule, records)
         spikes.append(s)
     assert v is not None
-    return (spikes[0] if len(spikes) == 1 else torch.cat(spikes)), v
+    s, bits = (spikes[0], bits) if len(spikes) == 1 else (torch.cat(spikes), None)
+    note_fired(s, rule.levels, bits)
+    return s, v
+
+
+def room_for_bits(s: Tensor, rule: Rule) -> Tensor | None:
+    """An empty tensor for the bits of spikes whose groups of 8 the kernels see whole; None where no bits can be."""
+    if not isinstance(rule, FireRule) or rule.levels > 1:
+        return None
+    return torch.empty(s.numel() // 8, dtype=torch.uint8, device=s.device)
+
+
+def room_for_gates(x: Tensor, rule: Rule) -> Tensor | None:
+    """An integer per neuron for the gates of all its steps; None where the backward needs more than gates."""
+    if not isinstance(rule, FireRule) or rule.levels > 1:
+        return None
+    if not isinstance(rule.surrogate, Rectangle) or not rule.detach_reset:
+        return None
+    dtype = next(dtype for dtype in GATES if 2 * len(x) <= dtype.itemsize * 8)
+    return torch.empty(x[0].numel(), dtype=dtype, device=x.device)
+
+
+def gate_width(rule: Rule, gates: Tensor | None) -> float | None:
+    """Of the rectangle, where there are gates."""
+    return None if gates is None else rule_constants(rule)[1]["PARAMETER"]
 
 
 class _LeakyFire(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, v: Tensor | None, decay: float | Tensor, gain: float | Tensor, rule: Rule
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, x: Tensor, v: Tensor | None, decay: float | Tensor, gain: float | Tensor, rule: Rule, records: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         x = in_steps(x)
         v = None if v is None else laid_out(v, like_state(x, rule))
         s, end = like_steps(x), like_state(x, rule)
         N, (constants, _) = x[0].numel(), rule_constants(rule)
+        learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
+        bits = room_for_bits(s, rule) if records and N % 8 == 0 else None
+        gates = room_for_gates(x, rule) if records and not any(learned) else None
         with torch.cuda.device_of(x):
             kernels("fire").forward_kernel[(-(-N // FORWARD_BLOCK),)](
-                x, v, s, end, decay, gain, N, _step(x), isinstance(decay, Tensor), isinstance(gain, Tensor),
-                T=len(x), **constants, BLOCK=FORWARD_BLOCK, **OPTIONS,
+                x, v, s, end, bits, gates, decay, gain, N, _step(x), *learned,
+                T=len(x), **constants, PARAMETER=gate_width(rule, gates), BLOCK=FORWARD_BLOCK, **OPTIONS,
             )  # fmt: skip
         ctx.set_materialize_grads(False)
         ctx.rule, ctx.numbers = rule, tuple(None if isinstance(c, Tensor) else c for c in (decay, gain))
-        ctx.save_for_backward(x, v, *(c if isinstance(c, Tensor) else None for c in (decay, gain)))
-        return s, end
+        ctx.steps, ctx.state = ((o.shape, o.stride(), o.dtype, o.device) for o in (s, end))
+        ctx.continues = v is not None
+        kept = (x, v, None) if gates is None else (None, None, gates)
+        ctx.save_for_backward(*kept, *(c if isinstance(c, Tensor) else None for c in (decay, gain)))
+        if bits is not None:
+            ctx.mark_non_differentiable(bits)
+        return s, end, bits
 
     @staticmethod
-    def backward(ctx: Any, ds: Tensor | None, d_end: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, ds: Tensor | None, d_end: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise no_second_derivative()
-        x, v, *learned = ctx.saved_tensors
+        x, v, gates, *learned = ctx.saved_tensors
         decay, gain = (n if c is None else c for n, c in zip(ctx.numbers, learned, strict=True))
-        ds = None if ds is None else laid_out(ds, like_steps(x))
-        d_end = None if d_end is None else laid_out(d_end, like_state(x, ctx.rule))
-        dx, dv = like_steps(x), None if v is None else like_state(x, ctx.rule)
-        N, (constants, slope_constants) = x[0].numel(), rule_constants(ctx.rule)
+        dx, dv = empty_strided(*ctx.steps), empty_strided(*ctx.state) if ctx.continues else None
+        ds = None if ds is None else laid_out(ds, empty_strided(*ctx.steps))
+        d_end = None if d_end is None else laid_out(d_end, empty_strided(*ctx.state))
+        N, (constants, slope_constants) = dx[0].numel(), rule_constants(ctx.rule)
         programs = -(-N // BACKWARD_BLOCK)
-        shares = x.new_empty(programs, 2, dtype=torch.float32) if any(ctx.needs_input_grad[2:4]) else None
-        with torch.cuda.device_of(x):
+        shares = dx.new_empty(programs, 2, dtype=torch.float32) if any(ctx.needs_input_grad[2:4]) else None
+        with torch.cuda.device_of(dx):
             kernels("fire").backward_kernel[(programs,)](
-                x, v, ds, d_end, dx, dv, shares, decay, gain, N, _step(x), *(c is not None for c in learned),
-                T=len(x), **constants, **slope_constants, BLOCK=BACKWARD_BLOCK, **OPTIONS,
+                x, v, gates, ds, d_end, dx, dv, shares, decay, gain, N, 0 if x is None else _step(x),
+                *(c is not None for c in learned),
+                T=len(dx), **constants, **slope_constants, BLOCK=BACKWARD_BLOCK, **OPTIONS,
             )  # fmt: skip
         total = None if shares is None else shares.sum(0, dtype=torch.float64)
         d_learned = (None if c is None or total is None else total[i].to(c.dtype) for i, c in enumerate(learned))
-        return dx, dv, *d_learned, None
+        return dx, dv, *d_learned, None, None
 
 
 @cache

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isospike.ops.fired import fired, note_fired
 from isospike.ops.firing import Firing, NormFired
 from isospike.ops.gpu import fire
-from isospike.ops.gpu.fire import OPTIONS, kernels, rule_constants
+from isospike.ops.gpu.fire import OPTIONS, gate_width, kernels, room_for_bits, room_for_gates, rule_constants
 from isospike.ops.rule import Rule
 
 TILE = 1024  # pixels times channels that a program works on at a time
@@ -45,7 +46,14 @@ def norm_fire(
     handed out, whether it is or not. Statistics, potentials and sums are float32 or more.
     """
     decay, gain, rule = (1.0, 1.0, None) if firing is None else firing
-    return NormFired(*_NormFire.apply(x, weight, bias, skip, added, decay, gain, rule, eps, keep))
+    records = torch.is_grad_enabled()
+    *done, bits = _NormFire.apply(x, weight, bias, skip, added, decay, gain, rule, eps, keep, records)
+    fired_before = None if added is None else fired(added)
+    if rule is not None and added is None:
+        note_fired(done[1], rule.levels, bits)
+    elif rule is not None and fired_before is not None:
+        note_fired(done[1], rule.levels + fired_before.levels)
+    return NormFired(*done)
 
 
 class _NormFire(torch.autograd.Function):
@@ -62,6 +70,7 @@ class _NormFire(torch.autograd.Function):
         rule: Rule | None,
         eps: float,
         keep: bool,
+        records: bool,
     ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         x = channels_last(x)
@@ -70,30 +79,38 @@ class _NormFire(torch.autograd.Function):
         ctx.added_shape, ctx.added_dtype = (None, None) if added is None else (added.shape, added.dtype)
         ctx.dtype = x.dtype if skip is None else torch.promote_types(x.dtype, skip.dtype)
         mean, var, rstd, a, b = _affine(x, weight, bias, eps)
-        u = torch.empty_like(x, dtype=ctx.dtype) if keep or skip is not None else None
-        s = None
+        learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
+        gates = None
+        if rule is not None and skip is not None and records and not any(learned):
+            gates = room_for_gates(x, rule)
+        wants_u = rule is not None and skip is not None and gates is None
+        u = torch.empty_like(x, dtype=ctx.dtype) if keep or wants_u else None
+        s = bits = None
         if rule is not None:
             s_dtype = ctx.dtype if added is None else torch.promote_types(ctx.dtype, added.dtype)
             s = torch.empty_like(x, dtype=s_dtype)
+            bits = room_for_bits(s, rule) if records and added is None and x.shape[2] % 8 == 0 else None
+        width = None if rule is None else gate_width(rule, gates)
         constants = NOTHING_FIRES if rule is None else rule_constants(rule)[0]
         T, N, C, tiles = _sizes(x)
-        learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
         with torch.cuda.device_of(x):
             kernels("norm_fire").forward_kernel[_grid(N // C, C)](
-                x, a, b, skip, added, u, s, decay, gain, N // C, C, N, _step(skip), _step(added), _dtype(ctx.dtype),
-                *learned, T=T, **constants, **tiles, **OPTIONS,
+                x, a, b, skip, added, u, s, bits, gates, decay, gain, N // C, C, N, _step(skip), _step(added),
+                _dtype(ctx.dtype), *learned, T=T, **constants, PARAMETER=width, **tiles, **OPTIONS,
             )  # fmt: skip
         ctx.rule, ctx.numbers = rule, tuple(None if isinstance(c, Tensor) else c for c in (decay, gain))
-        kept = None if rule is None or skip is None else u
-        ctx.save_for_backward(x, a, b, mean, rstd, kept, *(c if isinstance(c, Tensor) else None for c in (decay, gain)))
-        ctx.mark_non_differentiable(mean, var)
-        return (u if keep else None), s, mean, var
+        kept = u if wants_u else None, gates
+        ctx.save_for_backward(
+            x, a, b, mean, rstd, *kept, *(c if isinstance(c, Tensor) else None for c in (decay, gain))
+        )
+        ctx.mark_non_differentiable(mean, var, *([] if bits is None else [bits]))
+        return (u if keep else None), s, mean, var, bits
 
     @staticmethod
     def backward(ctx: Any, du: Tensor | None, ds: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise fire.no_second_derivative()
-        x, a, b, mean, rstd, u, *learned = ctx.saved_tensors
+        x, a, b, mean, rstd, u, gates, *learned = ctx.saved_tensors
         du, ds = (None if d is None else channels_last(d) for d in (du, ds))
         with torch.cuda.device_of(x):
             if ctx.rule is None:
@@ -103,13 +120,15 @@ class _NormFire(torch.autograd.Function):
             else:
                 decay, gain = (n if c is None else c for n, c in zip(ctx.numbers, learned, strict=True))
                 wanted = any(ctx.needs_input_grad[5:7])
-                g, partial, shares = _unfire(x, a, b, mean, rstd, u, du, ds, decay, gain, ctx.rule, ctx.dtype, wanted)
+                g, partial, shares = _unfire(
+                    x, a, b, mean, rstd, u, gates, du, ds, decay, gain, ctx.rule, ctx.dtype, wanted
+                )
             dx, d_weight, d_bias = _input_gradient(x, g, a, mean, rstd, partial)
         total = None if shares is None else shares.sum(0, dtype=torch.float64)
         d_learned = (None if c is None or total is None else total[i].to(c.dtype) for i, c in enumerate(learned))
         d_skip = None if ctx.skip_shape is None else g.sum_to_size(ctx.skip_shape).to(ctx.skip_dtype)
         d_added = None if ctx.added_shape is None or ds is None else ds.sum_to_size(ctx.added_shape).to(ctx.added_dtype)
-        return dx, d_weight, d_bias, d_skip, d_added, *d_learned, None, None, None
+        return dx, d_weight, d_bias, d_skip, d_added, *d_learned, None, None, None, None
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
@@ -144,6 +163,7 @@ def _unfire(
     mean: Tensor,
     rstd: Tensor,
     u: Tensor | None,
+    gates: Tensor | None,
     du: Tensor | None,
     ds: Tensor | None,
     decay: float | Tensor,
@@ -159,7 +179,7 @@ def _unfire(
     shares = x.new_empty(grid[0] * grid[1], 2, dtype=torch.float32) if wanted else None
     both, slope = rule_constants(rule)
     kernels("norm_fire").backward_kernel[grid](
-        x, a, b, mean, rstd, u, du, ds, g, partial, shares, decay, gain, N // C, C, N, run, _dtype(dtype),
+        x, a, b, mean, rstd, u, gates, du, ds, g, partial, shares, decay, gain, N // C, C, N, run, _dtype(dtype),
         isinstance(decay, Tensor), isinstance(gain, Tensor), T=T, **both, **slope, **tiles, **OPTIONS,
     )  # fmt: skip
     return g, partial, shares

@@ -8,6 +8,8 @@ tiles, and one program per tile of channels adds those partial sums in float64. 
 import triton
 import triton.language as tl
 
+from isospike.ops.gpu.kernels.bits import store_bits
+from isospike.ops.gpu.kernels.gates import gated_backward, gates_of
 from isospike.ops.gpu.kernels.recurrence import (
     coefficient,
     fire,
@@ -90,12 +92,15 @@ def currents_of(x, a, b, skip, i, inside, N, skip_step, DTYPE: tl.constexpr, T: 
 
 @triton.jit
 def forward_kernel(
-    x, a, b, skip, added, u, s, decay, gain, R, C, N, skip_step, added_step, DTYPE: tl.constexpr,
+    x, a, b, skip, added, u, s, bits, gates, decay, gain, R, C, N, skip_step, added_step, DTYPE: tl.constexpr,
     LEARNED_DECAY: tl.constexpr, LEARNED_GAIN: tl.constexpr,
     T: tl.constexpr, THRESHOLDS: tl.constexpr, LEVELS: tl.constexpr, V_RESET: tl.constexpr, SUBTRACT: tl.constexpr,
-    STRICT: tl.constexpr, INTEGER: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
+    STRICT: tl.constexpr, INTEGER: tl.constexpr, PARAMETER: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Currents ``u`` where they are wanted, and spikes with ``added`` on top, where there are neurons (``LEVELS``)."""
+    """Currents ``u`` where they are wanted, and spikes with ``added`` on top, where there are neurons (``LEVELS``).
+
+    Besides, where they are wanted, ``bits`` of the spikes and ``gates``, of a rectangle that is ``PARAMETER`` wide.
+    """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     inside = (row < R) & (c < C)[None, :]
@@ -112,11 +117,16 @@ def forward_kernel(
         for t in tl.static_range(T):
             sums = sums + (counts[t] + more[t],)
         store_tuple(s, i, inside, N, sums, T)
+        store_bits(bits, i, inside, N, counts, T, ROWS * CHANNELS)
+        if gates is not None:
+            rest = tl.zeros_like(currents[0])
+            opened = gates_of(currents, rest, decay, gain, T, THRESHOLDS, V_RESET, SUBTRACT, STRICT, PARAMETER)
+            tl.store(gates + i, opened.to(gates.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def backward_kernel(
-    x, a, b, mean, rstd, u, du, ds, g, partial, shares, decay, gain, R, C, N, run, DTYPE: tl.constexpr,
+    x, a, b, mean, rstd, u, gates, du, ds, g, partial, shares, decay, gain, R, C, N, run, DTYPE: tl.constexpr,
     LEARNED_DECAY: tl.constexpr, LEARNED_GAIN: tl.constexpr,
     T: tl.constexpr, THRESHOLDS: tl.constexpr, LEVELS: tl.constexpr, V_RESET: tl.constexpr, SUBTRACT: tl.constexpr,
     STRICT: tl.constexpr, INTEGER: tl.constexpr, DETACH: tl.constexpr, SURROGATE: tl.constexpr,
@@ -124,8 +134,8 @@ def backward_kernel(
 ):  # fmt: skip
     """The gradient ``g`` of the current, and the sums of ``g`` and ``g * xhat`` per channel.
 
-    ``du`` and ``ds`` are those of what the forward pass gave; the current is read from ``u``, or computed anew from x
-    where that is None.
+    ``du`` and ``ds`` are those of what the forward pass gave. Where there are no ``gates``, the current is read from
+    ``u``, or computed anew from x where that is None too.
     """
     program = tl.program_id(0)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -140,17 +150,23 @@ def backward_kernel(
         row = program.to(tl.int64) * run + start + tl.arange(0, ROWS)[:, None]
         inside = (row < R) & (c < C)[None, :]
         i = row * C + c[None, :]
-        if u is not None:
-            currents = load_tuple(u, i, inside, N, T)
+        d_counts = load_tuple(ds, i, inside, N, T)
+        if gates is not None:
+            opened = tl.load(gates + i, mask=inside, other=0).to(tl.int64)
+            nothing = tl.zeros_like(d_counts[0])
+            fired, state = gated_backward(opened, d_counts, nothing, decay, gain, T, SUBTRACT, PARAMETER)
         else:
-            currents = currents_of(x, scale, offset, None, i, inside, N, 0, DTYPE, T)
-        nothing = load_tuple(None, i, inside, N, LEVELS)
-        fired, state, more_decay, more_gain = fire_backward(
-            currents, nothing, load_tuple(ds, i, inside, N, T), nothing, decay, gain,
-            T, THRESHOLDS, LEVELS, V_RESET, SUBTRACT, STRICT, INTEGER, DETACH, SURROGATE, PARAMETER,
-        )  # fmt: skip
-        d_decay += tl.where(inside, more_decay, 0.0)
-        d_gain += tl.where(inside, more_gain, 0.0)
+            if u is not None:
+                currents = load_tuple(u, i, inside, N, T)
+            else:
+                currents = currents_of(x, scale, offset, None, i, inside, N, 0, DTYPE, T)
+            nothing = load_tuple(None, i, inside, N, LEVELS)
+            fired, state, more_decay, more_gain = fire_backward(
+                currents, nothing, d_counts, nothing, decay, gain,
+                T, THRESHOLDS, LEVELS, V_RESET, SUBTRACT, STRICT, INTEGER, DETACH, SURROGATE, PARAMETER,
+            )  # fmt: skip
+            d_decay += tl.where(inside, more_decay, 0.0)
+            d_gain += tl.where(inside, more_gain, 0.0)
         values, others, gradients = load_tuple(x, i, inside, N, T), load_tuple(du, i, inside, N, T), ()
         for t in tl.static_range(T):
             g_t = (fired[t] + others[t]).to(DTYPE).to(tl.float32)
