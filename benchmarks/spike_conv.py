@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from common import header, interleaved, save
+from isospike.ops.conv2d import Convolution
 from isospike.ops.packing import packed
 from isospike.ops.spike_conv import spike_conv, spike_weight, weight_gradient
+from isospike.ops.winograd import has_winograd, winograd_conv
 from isospike.train.memory import keep_freed_memory
 
 MAPS, REPEATS = 128, 15
@@ -43,8 +45,10 @@ def works(x, weight, stride):
     """Output and gradient, ours and PyTorch's, of x as training and the compiled network find it: floats."""
     padding = weight.shape[2] // 2
     kept, g = packed(x), torch.randn_like(F.conv2d(x, weight, None, stride, padding))
+    geometry = Convolution((stride,) * 2, (padding,) * 2, (1, 1), 1)
     options = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
-    return {
+    dense = {"winograd output": lambda: winograd_conv(x, weight, None)} if has_winograd(weight, geometry) else {}
+    return dense | {
         "output": lambda: spike_conv(packed(x), spike_weight(weight, None, stride)),
         "dense output": lambda: F.conv2d(x, weight, None, stride, padding),
         "gradient": lambda: weight_gradient(kept, weight, g, stride),
@@ -66,6 +70,8 @@ def main():
                     name: seconds[f"dense {name}"]["median"] / seconds[name]["median"]
                     for name in ("output", "gradient")
                 }
+                if "winograd output" in seconds:
+                    gains["output over winograd"] = seconds["winograd output"]["median"] / seconds["output"]["median"]
                 shape = {"channels": channels, "filters": filters, "size": size, "kernel": kernel, "stride": stride}
                 times = {name: {key: of[key] for key in ("median", "quartiles")} for name, of in seconds.items()}
                 rows.append({**shape, "maps": maps, "most": most, "rate": rate, "gain": gains, "seconds": times})

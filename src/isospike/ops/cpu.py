@@ -57,6 +57,10 @@ def library() -> ctypes.CDLL | None:
     lib.isospike_spike_conv_room.argtypes, lib.isospike_spike_conv_room.restype = [pointer], integer
     lib.isospike_spike_conv_pack.argtypes = lib.isospike_spike_conv_weight.argtypes = [*[pointer] * 5, integer]
     lib.isospike_spike_conv.argtypes = [*[pointer] * 4, integer, integer]
+    lib.isospike_winograd_lanes.restype = integer
+    lib.isospike_winograd_room.argtypes, lib.isospike_winograd_room.restype = [pointer], integer
+    lib.isospike_winograd_pack.argtypes = [*[pointer] * 3, integer, pointer, pointer, integer]
+    lib.isospike_winograd.argtypes = [*[pointer] * 4, integer]
     lib.isospike_pass.argtypes = [pointer]
     lib.isospike_pass_room.restype = integer
     return lib

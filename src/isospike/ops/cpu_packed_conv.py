@@ -6,11 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isospike.ops import cpu
+from isospike.ops import cpu, winograd
 from isospike.ops.conv2d import Convolution, geometry_of, gradients
 from isospike.ops.memory import empty_strided
 from isospike.ops.packing import packed, spikes_of, unpacked
-from isospike.ops.spike_conv import has_spike_conv, is_worth_it, spike_conv, spike_weight, weight_gradient
+from isospike.ops.spike_conv import (
+    BESIDE_WINOGRAD,
+    has_spike_conv,
+    is_worth_it,
+    spike_conv,
+    spike_weight,
+    weight_gradient,
+)
+from isospike.ops.winograd import has_winograd, winograd_conv, winograd_input_gradient
 
 
 def can(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -22,14 +30,15 @@ def can(conv: nn.Conv2d, x: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and cpu.no_library() is None
         and cpu.wrong_place(x) is None
-        and (torch.is_grad_enabled() or has_spike_conv(conv.weight, geometry))
+        and (torch.is_grad_enabled() or has_spike_conv(conv.weight, geometry) or has_winograd(conv.weight, geometry))
     )
 
 
 def packed_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """See ``isospike.ops.packed_conv``; here ``can`` has said that it can.
 
-    Where few elements are not 0, the output and the gradient of the weights are sums over those alone.
+    Where few elements are not 0, the output and the gradient of the weights are sums over those alone. Dense outputs
+    and gradients of the input go by Winograd's algorithm where they can.
     """
     return _PackedConv.apply(x, conv.weight, conv.bias, geometry_of(conv))
 
@@ -41,27 +50,30 @@ class _PackedConv(torch.autograd.Function):
         spikes = packed(x)
         ctx.number = 0 if spikes is None else spikes.number
         ctx.sparse = spikes is not None and has_spike_conv(weight, geometry) and is_worth_it(spikes)
+        ctx.winograd = has_winograd(weight, geometry) and winograd.is_worth_it(x)
         kept = x if spikes is None else spikes.kept
         ctx.save_for_backward(kept if ctx.needs_input_grad[1] else None, weight)
-        if spikes is not None and ctx.sparse:
+        if spikes is not None and ctx.sparse and (not ctx.winograd or is_worth_it(spikes, BESIDE_WINOGRAD)):
             return spike_conv(spikes, spike_weight(weight, bias, geometry.stride[0]))
-        return F.conv2d(x, weight, bias, *geometry)
+        return winograd_conv(x, weight, bias) if ctx.winograd else F.conv2d(x, weight, bias, *geometry)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise cpu.no_second_derivative("convolution")
         kept, weight = ctx.saved_tensors
-        d_weight = x = None
+        d_x = d_weight = x = None
         if kept is not None and ctx.sparse:
             spikes = spikes_of(kept, ctx.number, *ctx.layout)
             d_weight = weight_gradient(spikes, weight, grads[0], ctx.geometry.stride[0])
         elif kept is not None:
             x = kept if kept.dtype == torch.float32 else unpacked(kept, *ctx.layout)
-        needed = [ctx.needs_input_grad[0], x is not None, ctx.biased and ctx.needs_input_grad[2]]
-        if any(needed):
-            # Where this does not give the gradient of the weights, the values of x do not matter.
-            x = empty_strided(*ctx.layout) if x is None else x
-            d_x, dense, d_bias = gradients(grads[0], x, weight, ctx.geometry, needed)
-            return d_x, dense if d_weight is None else d_weight, d_bias, None
-        return None, d_weight, None, None
+        if ctx.winograd and ctx.needs_input_grad[0]:
+            d_x = winograd_input_gradient(grads[0], weight)
+        needed = [ctx.needs_input_grad[0] and d_x is None, x is not None, ctx.biased and ctx.needs_input_grad[2]]
+        if not any(needed):
+            return d_x, d_weight, None, None
+        # Where this does not give the gradient of the weights, the values of x do not matter.
+        x = empty_strided(*ctx.layout) if x is None else x
+        dense = gradients(grads[0], x, weight, ctx.geometry, needed)
+        return dense[0] if d_x is None else d_x, dense[1] if d_weight is None else d_weight, dense[2], None

@@ -14,10 +14,18 @@ from isospike.ops.memory import empty_strided
 from isospike.ops.packing import Spikes
 
 CHANNELS_LAST = torch.channels_last
-# Where more of the inputs fire than this, the convolutions of PyTorch may be faster (docs/performance.md).
-MOST_FIRING, MOST_COUNTED = 0.6, 0.3
 FEWEST_CHANNELS = {1: 64, 3: 8}  # by size of the kernel: with fewer, looking for spikes takes longer than adding them
 FEWEST_PIXELS = 64  # for fewer, putting many weights in order takes longer than a dense convolution
+
+
+class Most(NamedTuple):
+    """The share of inputs that may fire where adding up what fired is to be the faster way (docs/performance.md)."""
+
+    spikes: float
+    counts: float
+
+
+BESIDE_DENSE, BESIDE_WINOGRAD = Most(0.6, 0.3), Most(0.35, 0.1)
 
 Geometry = ctypes.Array[ctypes.c_int64]  # ``struct geometry`` of the C source
 
@@ -53,11 +61,11 @@ def has_spike_conv(weight: Tensor, conv: Convolution) -> bool:
     )
 
 
-def is_worth_it(spikes: Spikes) -> bool:
+def is_worth_it(spikes: Spikes, most: Most = BESIDE_DENSE) -> bool:
     """Whether few enough fire, at pixels enough, and their memory is channels-last."""
     size, (_, C, *_) = spikes.shape.numel(), spikes.shape
-    most = MOST_FIRING if spikes.counts is None else MOST_COUNTED
-    return spikes.channels_last and size >= FEWEST_PIXELS * C and spikes.number <= most * size
+    share = most.spikes if spikes.counts is None else most.counts
+    return spikes.channels_last and size >= FEWEST_PIXELS * C and spikes.number <= share * size
 
 
 def spike_weight(weight: Tensor, bias: Tensor | None, stride: int) -> SpikeWeight:

@@ -25,6 +25,35 @@ static int64_t pack_any(const float *restrict x, int64_t n, uint64_t *restrict w
     return ones;
 }
 
+/* Eight bytes at a time: the lowest bit of each says whether it is not 0, and a product brings these bits side by side. */
+static int64_t bits_any(const uint8_t *bytes, int64_t n, uint64_t *words) {
+    int64_t count = 0;
+    for (int64_t from = 0; from < n; from += WORD) {
+        uint64_t bits = 0;
+        for (int64_t i = from; i < from + WORD && i < n; i += 8) {
+            uint64_t eight = 0;
+            memcpy(&eight, bytes + i, n - i < 8 ? n - i : 8);
+            eight |= eight >> 4, eight |= eight >> 2, eight |= eight >> 1;
+            bits |= ((eight & 0x0101010101010101ull) * 0x0102040810204080ull) >> 56 << (i - from);
+        }
+        words[from / WORD] = bits;
+        count += __builtin_popcountll(bits);
+    }
+    return count;
+}
+
+/* Returns 1 where every value is an integer that fits. */
+static int bytes_any(const float *restrict x, int64_t n, uint8_t *restrict bytes) {
+    int other = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float value = x[i] < 0 ? 0 : (x[i] > 255 ? 255 : x[i]);
+        int32_t integer = (int32_t)value;
+        bytes[i] = (uint8_t)integer;
+        other |= (float)integer != x[i];
+    }
+    return !other;
+}
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 
@@ -64,6 +93,47 @@ __attribute__((target("avx2,popcnt"))) static int64_t pack_avx2(const float *x, 
     return rest < 0 ? rest : ones + rest;
 }
 
+__attribute__((target("avx2,popcnt"))) static int64_t bits_avx2(const uint8_t *bytes, int64_t n, uint64_t *words) {
+    int64_t count = 0, from = 0;
+    for (; from + WORD <= n; from += WORD) {
+        uint32_t none[2];
+        for (int i = 0; i < 2; i++) {
+            __m256i values = _mm256_loadu_si256((const __m256i *)(bytes + from + 32 * i));
+            none[i] = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(values, _mm256_setzero_si256()));
+        }
+        words[from / WORD] = ~(none[0] | (uint64_t)none[1] << 32);
+        count += __builtin_popcountll(words[from / WORD]);
+    }
+    return count + bits_any(bytes + from, n - from, words + from / WORD);
+}
+
+__attribute__((target("avx2"))) static int bytes_avx2(const float *x, int64_t n, uint8_t *bytes) {
+    const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing goes by halves of a register */
+    __m256i bits = _mm256_setzero_si256(), equal = _mm256_set1_epi32(-1);
+    int64_t from = 0;
+    for (; from + 32 <= n; from += 32) {
+        __m256i i[4];
+        for (int k = 0; k < 4; k++) {
+            __m256 values = _mm256_loadu_ps(x + from + 8 * k);
+            i[k] = _mm256_cvttps_epi32(values);
+            bits = _mm256_or_si256(bits, i[k]);
+            equal = _mm256_and_si256(equal, _mm256_castps_si256(_mm256_cmp_ps(_mm256_cvtepi32_ps(i[k]), values, _CMP_EQ_OQ)));
+        }
+        __m256i packed = _mm256_packus_epi16(_mm256_packus_epi32(i[0], i[1]), _mm256_packus_epi32(i[2], i[3]));
+        _mm256_storeu_si256((__m256i *)(bytes + from), _mm256_permutevar8x32_epi32(packed, in_order));
+    }
+    int fit = _mm256_testz_si256(bits, _mm256_set1_epi32(~255)) && _mm256_movemask_epi8(equal) == -1;
+    return fit & bytes_any(x + from, n - from, bytes + from);
+}
+
+static int64_t bits_block(const uint8_t *bytes, int64_t n, uint64_t *words) {
+    return __builtin_cpu_supports("avx2") ? bits_avx2(bytes, n, words) : bits_any(bytes, n, words);
+}
+
+static int bytes_block(const float *x, int64_t n, uint8_t *bytes) {
+    return __builtin_cpu_supports("avx2") ? bytes_avx2(x, n, bytes) : bytes_any(x, n, bytes);
+}
+
 static int64_t pack_block(const float *x, int64_t n, uint64_t *words) {
     if (__builtin_cpu_supports("avx512f")) return pack_avx512(x, n, words);
     if (__builtin_cpu_supports("avx2")) return pack_avx2(x, n, words);
@@ -71,42 +141,15 @@ static int64_t pack_block(const float *x, int64_t n, uint64_t *words) {
 }
 #else
 static int64_t pack_block(const float *x, int64_t n, uint64_t *words) { return pack_any(x, n, words); }
+static int64_t bits_block(const uint8_t *bytes, int64_t n, uint64_t *words) { return bits_any(bytes, n, words); }
+static int bytes_block(const float *x, int64_t n, uint8_t *bytes) { return bytes_any(x, n, bytes); }
 #endif
-
-/* Eight bytes at a time: the lowest bit of each says whether it is not 0, and a product brings these bits side by side. */
-static int64_t bits_block(const uint8_t *bytes, int64_t n, uint64_t *words) {
-    int64_t count = 0;
-    for (int64_t from = 0; from < n; from += WORD) {
-        uint64_t bits = 0;
-        for (int64_t i = from; i < from + WORD && i < n; i += 8) {
-            uint64_t eight = 0;
-            memcpy(&eight, bytes + i, n - i < 8 ? n - i : 8);
-            eight |= eight >> 4, eight |= eight >> 2, eight |= eight >> 1;
-            bits |= ((eight & 0x0101010101010101ull) * 0x0102040810204080ull) >> 56 << (i - from);
-        }
-        words[from / WORD] = bits;
-        count += __builtin_popcountll(bits);
-    }
-    return count;
-}
 
 ALL_MACHINES
 void unpack_block(const uint32_t *restrict words, int64_t n, float *restrict x) {
     for (int64_t word = 0; word < n / 32; word++)
         for (int i = 0; i < 32; i++) x[32 * word + i] = (float)(int32_t)((words[word] >> i) & 1);
     for (int64_t i = n / 32 * 32; i < n; i++) x[i] = (float)(int32_t)((words[i / 32] >> (i % 32)) & 1);
-}
-
-ALL_MACHINES
-int bytes_block(const float *restrict x, int64_t n, uint8_t *restrict bytes) {
-    int32_t other = 0;
-    for (int64_t i = 0; i < n; i++) {
-        float value = x[i] < 0 ? 0 : (x[i] > 255 ? 255 : x[i]);
-        int32_t integer = (int32_t)value;
-        bytes[i] = (uint8_t)integer;
-        other |= (float)integer != x[i];
-    }
-    return !other;
 }
 
 static int64_t size_from(int64_t from, int64_t N) { return N - from < BLOCK ? N - from : BLOCK; }

@@ -1,0 +1,106 @@
+/* The inner loops of winograd.c for vectors of LANES floats, compiled for the machine that TARGET names; NAME(f) is the name of f
+ * there, and FMA, ZERO, ALL and LOAD are its instructions on registers REGISTER. Included once for each. */
+
+typedef float NAME(dense_vector) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+#define VEC NAME(dense_vector)
+#define AT(p) (*(VEC *)(p)) /* wherever it lies */
+#define INNER __attribute__((target(TARGET))) static inline __attribute__((always_inline))
+#define OUTER __attribute__((target(TARGET))) static
+#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < n; i++)
+
+/* G w G' of one block of filters, from its taps [3][3][block], to places `place_step` apart. */
+OUTER void NAME(weights)(const float *taps, int64_t place_step, int wide, float *to) {
+    const int64_t block = wide * LANES;
+    for (int64_t k = 0; k < block; k += LANES) {
+        VEC rows[4][3];
+        EACH(x, 3) {
+            VEC a = AT(taps + x * block + k), b = AT(taps + (3 + x) * block + k), c = AT(taps + (6 + x) * block + k);
+            rows[0][x] = a, rows[1][x] = (a + b + c) * 0.5f, rows[2][x] = (a - b + c) * 0.5f, rows[3][x] = c;
+        }
+        EACH(y, 4) {
+            VEC a = rows[y][0], b = rows[y][1], c = rows[y][2];
+            float *at = to + 4 * y * place_step + k;
+            AT(at) = a, AT(at + place_step) = (a + b + c) * 0.5f;
+            AT(at + 2 * place_step) = (a - b + c) * 0.5f, AT(at + 3 * place_step) = c;
+        }
+    }
+}
+
+/* B' d for one column of inputs; zeros outside. */
+INNER void NAME(column)(const struct under *from, int64_t x, VEC *to) {
+    VEC d[4] = {{0}};
+    if (x >= 0 && x < from->width) EACH(y, 4) d[y] = AT(from->row[y] + x * from->step[y]);
+    to[0] = d[0] - d[2], to[1] = d[1] + d[2], to[2] = d[2] - d[1], to[3] = d[1] - d[3];
+}
+
+/* B' d B of a row of squares; neighbours share two columns. */
+OUTER void NAME(inputs)(const struct under *from, int64_t squares, int64_t place_step, float *to) {
+    VEC a[4], b[4], c[4], d[4];
+    NAME(column)(from, -1, a), NAME(column)(from, 0, b);
+    for (int64_t k = 0; k < squares; k++, to += LANES) {
+        NAME(column)(from, 2 * k + 1, c), NAME(column)(from, 2 * k + 2, d);
+        EACH(y, 4) {
+            float *at = to + 4 * y * place_step;
+            AT(at) = a[y] - c[y], AT(at + place_step) = b[y] + c[y];
+            AT(at + 2 * place_step) = c[y] - b[y], AT(at + 3 * place_step) = b[y] - d[y];
+            a[y] = c[y], b[y] = d[y];
+        }
+    }
+}
+
+/* The sums over all channels of one place, of `squares` squares. */
+INNER void NAME(multiply)(const float *inputs, int64_t channels, int64_t channel_step, const float *weights, int squares, int wide,
+                          float *to) {
+    REGISTER sum[LANES][2];
+    EACH(k, squares) EACH(v, wide) sum[k][v] = ZERO();
+    for (int64_t c = 0; c < channels; c += LANES, inputs += channel_step)
+        for (const float *of = inputs; of < inputs + LANES; of++, weights += wide * LANES) {
+            REGISTER w[2];
+            EACH(v, wide) w[v] = LOAD(weights + v * LANES);
+            EACH(k, squares) {
+                REGISTER x = ALL(of[k * LANES]);
+                EACH(v, wide) sum[k][v] = FMA(w[v], x, sum[k][v]);
+            }
+        }
+    EACH(k, squares) EACH(v, wide) AT(to + (k * wide + v) * LANES) = (VEC)sum[k][v];
+}
+
+/* Of GROUP squares: as many at a time as there are registers for. */
+OUTER void NAME(products)(const float *inputs, int64_t channels, int64_t channel_step, const float *weights, int wide, float *to) {
+    enum { NARROW = LANES, HALF = LANES / 2 };
+    for (int k = 0; k < GROUP; k += NARROW / wide) {
+        const float *from = inputs + k * LANES;
+        float *products = to + k * wide * LANES;
+        if (wide == 1)
+            NAME(multiply)(from, channels, channel_step, weights, NARROW, 1, products);
+        else
+            NAME(multiply)(from, channels, channel_step, weights, HALF, 2, products);
+    }
+}
+
+/* A' m A of a row of squares, plus the bias of the block. */
+OUTER void NAME(outputs)(const float *products, int64_t place_step, const float *bias, int64_t squares, int wide,
+                         const struct over_rows *to) {
+    for (int64_t k = 0; k < squares; k++)
+        for (int v = 0; v < wide; v++) {
+            const float *from = products + (k * wide + v) * LANES;
+            const int64_t at = 2 * k * to->O + v * LANES;
+            VEC up[4], down[4], offset = AT(bias + v * LANES);
+            EACH(x, 4) {
+                VEC m[4];
+                EACH(y, 4) m[y] = AT(from + (4 * y + x) * place_step);
+                up[x] = m[0] + m[1] + m[2], down[x] = m[1] - m[2] - m[3];
+            }
+            AT(to->first + at) = up[0] + up[1] + up[2] + offset;
+            if (2 * k + 1 < to->width) AT(to->first + at + to->O) = up[1] - up[2] - up[3] + offset;
+            if (!to->second) continue;
+            AT(to->second + at) = down[0] + down[1] + down[2] + offset;
+            if (2 * k + 1 < to->width) AT(to->second + at + to->O) = down[1] - down[2] - down[3] + offset;
+        }
+}
+
+#undef VEC
+#undef AT
+#undef INNER
+#undef OUTER
+#undef EACH

@@ -1,0 +1,150 @@
+"""Dense convolutions with fewer products give what those with all of them give."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers import dyadic
+from isospike.ops import cpu, cpu_packed_conv, packed_conv, winograd
+from isospike.ops.conv2d import Convolution
+from isospike.ops.winograd import has_winograd, winograd_conv, winograd_input_gradient
+
+pytestmark = pytest.mark.compiled
+# Samples, channels, height, width, filters: maps smaller than a square, odd ones, blocks of one and two vectors, more
+# squares in a row than are done at a time, and more rows.
+SHAPES = [
+    (1, 16, 1, 1, 16),
+    (2, 16, 1, 6, 48),
+    (3, 32, 7, 1, 16),
+    (2, 48, 5, 7, 32),
+    (5, 16, 8, 8, 80),
+    (1, 16, 3, 131, 64),
+    (1, 64, 90, 10, 16),
+    (70, 32, 2, 2, 32),
+]
+PLAIN = Convolution((1, 1), (1, 1), (1, 1), 1)
+WIDEST = 0 if cpu.library() is None else cpu.compiled().isospike_winograd_lanes()
+
+
+@pytest.fixture(params=[lanes for lanes in (8, 16) if lanes <= WIDEST], ids=lambda lanes: f"{lanes} lanes")
+def lanes(request, monkeypatch):
+    """Every width of vectors that this machine has."""
+    monkeypatch.setattr(winograd, "_lanes", lambda: request.param)
+
+
+def make(make_tensor, shape):
+    """Input, weight, bias and the gradient of the output, channels-last."""
+    N, C, H, W, filters = shape
+    tensors = (
+        make_tensor(N, C, H, W),
+        make_tensor(filters, C, 3, 3),
+        make_tensor(filters),
+        make_tensor(N, filters, H, W),
+    )
+    return [t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for t in tensors]
+
+
+def input_gradient(x, weight, g):
+    x = torch.zeros_like(x).requires_grad_()
+    return torch.autograd.grad(F.conv2d(x, weight, None, 1, 1), x, g)[0]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.usefixtures("lanes")
+def test_sums_are_exact_where_they_can_be(shape):
+    x, weight, bias, g = make(dyadic, shape)
+    assert has_winograd(weight, PLAIN)
+    y = winograd_conv(x, weight, bias)
+    assert torch.equal(y, F.conv2d(x, weight, bias, 1, 1))
+    assert torch.equal(winograd_conv(x, weight, None), F.conv2d(x, weight, None, 1, 1))
+    d_x = winograd_input_gradient(g, weight)
+    assert torch.equal(d_x, input_gradient(x, weight, g))
+    assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (y, d_x))
+
+
+@pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format], ids=str)
+@pytest.mark.usefixtures("lanes")
+def test_every_memory_order_is_read(memory):
+    x, weight, bias, g = (t.contiguous(memory_format=memory) if t.dim() == 4 else t for t in make(dyadic, SHAPES[3]))
+    bias = bias.repeat_interleave(2)[::2]  # with gaps
+    assert torch.equal(winograd_conv(x, weight, bias), F.conv2d(x, weight, bias, 1, 1))
+    assert torch.equal(winograd_input_gradient(g, weight), input_gradient(x, weight, g))
+
+
+@pytest.mark.parametrize("channels", [16, 64, 256])
+@pytest.mark.usefixtures("lanes")
+def test_it_rounds_no_more_than_the_plain_sums(channels):
+    x, weight, bias, g = make(torch.randn, (2, channels, 9, 9, channels))
+    exact = F.conv2d(x.double(), weight.double(), bias.double(), 1, 1)
+    ours, plain = ((y - exact).norm() for y in (winograd_conv(x, weight, bias), F.conv2d(x, weight, bias, 1, 1)))
+    assert 0 < ours < 1.5 * plain
+    exact = input_gradient(x.double(), weight.double(), g.double())
+    ours, plain = ((d - exact).norm() for d in (winograd_input_gradient(g, weight), input_gradient(x, weight, g)))
+    assert 0 < ours < 1.5 * plain
+
+
+@pytest.mark.usefixtures("lanes")
+def test_bits_depend_neither_on_threads_nor_on_the_batch():
+    x, weight, bias, _ = make(torch.randn, (9, 32, 6, 5, 32))
+    one = winograd_conv(x, weight, bias)
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(winograd_conv(x, weight, bias), one)
+    finally:
+        torch.set_num_threads(1)
+    alone = x[4:5].contiguous(memory_format=torch.channels_last)
+    assert torch.equal(winograd_conv(alone, weight, bias), one[4:5])
+
+
+def test_what_it_has(monkeypatch):
+    weight = torch.zeros(32, 16, 3, 3)
+    monkeypatch.setattr(winograd, "_lanes", lambda: 16)
+    assert has_winograd(weight, PLAIN)
+    assert not has_winograd(torch.zeros(32, 8, 3, 3), PLAIN)
+    assert not has_winograd(torch.zeros(40, 16, 3, 3), PLAIN)
+    assert not has_winograd(torch.zeros(32, 16, 1, 1), PLAIN)
+    for other in ({"stride": (2, 2)}, {"padding": (0, 0)}, {"dilation": (2, 2)}, {"groups": 2}):
+        assert not has_winograd(weight, PLAIN._replace(**other))
+    monkeypatch.setattr(winograd, "_lanes", lambda: 8)
+    assert has_winograd(torch.zeros(40, 8, 3, 3), PLAIN)
+    monkeypatch.setattr(winograd, "_lanes", lambda: 0)
+    assert not has_winograd(weight, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("share", "memory", "size", "outputs", "gradients"),
+    [
+        (0.2, torch.channels_last, 16, 0, 1),  # few spikes: their sum is faster
+        (0.5, torch.channels_last, 16, 1, 1),
+        (0.5, torch.contiguous_format, 16, 0, 0),
+        (0.5, torch.channels_last, 11, 0, 0),  # 2 * 11 * 11 pixels are too few
+    ],
+)
+def test_training_takes_it_for_what_is_dense(share, memory, size, outputs, gradients, monkeypatch):
+    monkeypatch.setattr(winograd, "_lanes", lambda: WIDEST)
+    calls = []
+    for name in ("winograd_conv", "winograd_input_gradient"):
+        original = getattr(winograd, name)
+        monkeypatch.setattr(cpu_packed_conv, name, lambda *a, n=name, f=original: calls.append(n) or f(*a))
+    conv = nn.Conv2d(16, 32, 3, padding=1).to(memory_format=memory)
+    x = (torch.rand(2, 16, size, size) < share).float().contiguous(memory_format=memory).requires_grad_()
+    g = torch.randn(2, 32, size, size).contiguous(memory_format=memory)
+    inputs = [x, *conv.parameters()]
+    y, true = packed_conv(conv, x), conv(x)
+    ours, plain = (torch.autograd.grad(o, inputs, g) for o in (y, true))
+    assert (calls.count("winograd_conv"), calls.count("winograd_input_gradient")) == (outputs, gradients)
+    for a, b in zip((y, *ours), (true, *plain), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
+
+
+def test_an_input_that_needs_no_gradient_gets_none_and_frozen_weights_too():
+    conv = nn.Conv2d(16, 16, 3, padding=1)
+    x = torch.randn(2, 16, 16, 16).contiguous(memory_format=torch.channels_last)
+    packed_conv(conv, x).sum().backward()
+    assert x.grad is None
+    assert conv.weight.grad is not None
+    conv.requires_grad_(False).weight.grad = None
+    packed_conv(conv, x.requires_grad_()).sum().backward()
+    assert x.grad is not None
+    assert conv.weight.grad is None
