@@ -13,7 +13,7 @@ from common import header, interleaved, save
 from isospike.ops.conv2d import Convolution
 from isospike.ops.packing import packed
 from isospike.ops.spike_conv import spike_conv, spike_weight, weight_gradient
-from isospike.ops.winograd import has_winograd, winograd_conv
+from isospike.ops.winograd import has_winograd, winograd_conv, winograd_weight
 from isospike.train.memory import keep_freed_memory
 
 MAPS, REPEATS = 128, 15
@@ -47,7 +47,11 @@ def works(x, weight, stride):
     kept, g = packed(x), torch.randn_like(F.conv2d(x, weight, None, stride, padding))
     geometry = Convolution((stride,) * 2, (padding,) * 2, (1, 1), 1)
     options = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
-    dense = {"winograd output": lambda: winograd_conv(x, weight, None)} if has_winograd(weight, geometry) else {}
+    dense = (
+        {"winograd output": lambda: winograd_conv(x, winograd_weight(weight, None))}
+        if has_winograd(weight, geometry)
+        else {}
+    )
     return dense | {
         "output": lambda: spike_conv(packed(x), spike_weight(weight, None, stride)),
         "dense output": lambda: F.conv2d(x, weight, None, stride, padding),

@@ -8,7 +8,7 @@ from torch import nn
 from helpers import dyadic
 from isospike.ops import cpu, cpu_packed_conv, packed_conv, winograd
 from isospike.ops.conv2d import Convolution
-from isospike.ops.winograd import has_winograd, winograd_conv, winograd_input_gradient
+from isospike.ops.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
 
 pytestmark = pytest.mark.compiled
 # Samples, channels, height, width, filters: maps smaller than a square, odd ones, blocks of one and two vectors, more
@@ -45,6 +45,10 @@ def make(make_tensor, shape):
     return [t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for t in tensors]
 
 
+def run(x, weight, bias):
+    return winograd_conv(x, winograd_weight(weight, bias))
+
+
 def input_gradient(x, weight, g):
     x = torch.zeros_like(x).requires_grad_()
     return torch.autograd.grad(F.conv2d(x, weight, None, 1, 1), x, g)[0]
@@ -55,9 +59,9 @@ def input_gradient(x, weight, g):
 def test_sums_are_exact_where_they_can_be(shape):
     x, weight, bias, g = make(dyadic, shape)
     assert has_winograd(weight, PLAIN)
-    y = winograd_conv(x, weight, bias)
+    y = run(x, weight, bias)
     assert torch.equal(y, F.conv2d(x, weight, bias, 1, 1))
-    assert torch.equal(winograd_conv(x, weight, None), F.conv2d(x, weight, None, 1, 1))
+    assert torch.equal(run(x, weight, None), F.conv2d(x, weight, None, 1, 1))
     d_x = winograd_input_gradient(g, weight)
     assert torch.equal(d_x, input_gradient(x, weight, g))
     assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (y, d_x))
@@ -68,7 +72,7 @@ def test_sums_are_exact_where_they_can_be(shape):
 def test_every_memory_order_is_read(memory):
     x, weight, bias, g = (t.contiguous(memory_format=memory) if t.dim() == 4 else t for t in make(dyadic, SHAPES[3]))
     bias = bias.repeat_interleave(2)[::2]  # with gaps
-    assert torch.equal(winograd_conv(x, weight, bias), F.conv2d(x, weight, bias, 1, 1))
+    assert torch.equal(run(x, weight, bias), F.conv2d(x, weight, bias, 1, 1))
     assert torch.equal(winograd_input_gradient(g, weight), input_gradient(x, weight, g))
 
 
@@ -77,7 +81,7 @@ def test_every_memory_order_is_read(memory):
 def test_it_rounds_no_more_than_the_plain_sums(channels):
     x, weight, bias, g = make(torch.randn, (2, channels, 9, 9, channels))
     exact = F.conv2d(x.double(), weight.double(), bias.double(), 1, 1)
-    ours, plain = ((y - exact).norm() for y in (winograd_conv(x, weight, bias), F.conv2d(x, weight, bias, 1, 1)))
+    ours, plain = ((y - exact).norm() for y in (run(x, weight, bias), F.conv2d(x, weight, bias, 1, 1)))
     assert 0 < ours < 1.5 * plain
     exact = input_gradient(x.double(), weight.double(), g.double())
     ours, plain = ((d - exact).norm() for d in (winograd_input_gradient(g, weight), input_gradient(x, weight, g)))
@@ -87,14 +91,14 @@ def test_it_rounds_no_more_than_the_plain_sums(channels):
 @pytest.mark.usefixtures("lanes")
 def test_bits_depend_neither_on_threads_nor_on_the_batch():
     x, weight, bias, _ = make(torch.randn, (9, 32, 6, 5, 32))
-    one = winograd_conv(x, weight, bias)
+    one = run(x, weight, bias)
     torch.set_num_threads(3)
     try:
-        assert torch.equal(winograd_conv(x, weight, bias), one)
+        assert torch.equal(run(x, weight, bias), one)
     finally:
         torch.set_num_threads(1)
     alone = x[4:5].contiguous(memory_format=torch.channels_last)
-    assert torch.equal(winograd_conv(alone, weight, bias), one[4:5])
+    assert torch.equal(run(alone, weight, bias), one[4:5])
 
 
 def test_what_it_has(monkeypatch):

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from isospike.errors import ConfigError, ShapeError
 from isospike.inference.convolution import (
     LARGEST_INTEGER,
+    Convolve,
     float_convolution,
+    has_fewer_products,
     has_packed,
     has_spikes,
     integer_convolution,
     packed_convolution,
     spike_convolution,
+    winograd_convolution,
 )
 from isospike.inference.network import Network
 from isospike.inference.program import Between, Call, Conv, Operation, Value, accumulate, fuse, uses, writes
@@ -159,7 +162,7 @@ def _bind(program: list[Operation], result: Value, net: CompiledNet) -> list[Bou
     bound = []
     for op in program:
         if isinstance(op, Conv):
-            run = _conv(op, op.x in integers, net.precision)
+            run = _conv(op, op.x in integers, net.precision, compiled)
         elif isinstance(op, Between):
             run = _between(op, net, op.out in integers, compiled)
         else:
@@ -204,11 +207,18 @@ def _is_integer(op: Operation, integers: set[Value]) -> bool:
     return isinstance(op, Between) or (isinstance(op.layer, nn.MaxPool2d) and op.x in integers)
 
 
-def _conv(op: Conv, integer: bool, precision: Precision) -> Run:
-    if integer:
-        convolve = integer_convolution(op) if precision == "int8" else spike_convolution(op)
-    else:
-        convolve = packed_convolution(op) if has_packed(op.layer.weight) else float_convolution(op)
+def _integer_convolution(op: Conv, precision: Precision) -> Convolve:
+    return integer_convolution(op) if precision == "int8" else spike_convolution(op)
+
+
+def _dense_convolution(op: Conv, compiled: bool) -> Convolve:
+    if not has_packed(op.layer.weight):
+        return float_convolution(op)
+    return winograd_convolution(op) if compiled and has_fewer_products(op.layer) else packed_convolution(op)
+
+
+def _conv(op: Conv, integer: bool, precision: Precision, compiled: bool) -> Run:
+    convolve = _integer_convolution(op, precision) if integer else _dense_convolution(op, compiled)
     x, out, onto = op.x, op.out, op.onto
 
     def run(maps: Maps, span: Span, states: States) -> None:

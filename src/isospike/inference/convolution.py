@@ -10,6 +10,7 @@ from isospike.inference.program import Conv
 from isospike.ops.conv2d import Convolution
 from isospike.ops.packing import packed_bytes
 from isospike.ops.spike_conv import has_spike_conv, spike_conv, spike_weight
+from isospike.ops.winograd import has_winograd, is_worth_it, winograd_conv, winograd_weight
 
 # Machines without an instruction for it add two products of 8 bits in 16: 2 * 129 * 127 is the largest sum that fits.
 LARGEST_INTEGER = 129
@@ -67,6 +68,25 @@ def packed_convolution(conv: Conv) -> Convolve:
 def _packed(weight: Tensor, x: Tensor, layer: nn.Conv2d) -> Tensor:
     stride, padding, dilation = _geometry(layer)
     return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, layer.groups, [*x.shape])
+
+
+def has_fewer_products(layer: nn.Conv2d) -> bool:
+    """Whether ``winograd_convolution`` can run this layer."""
+    fits = layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu"
+    return fits and has_winograd(layer.weight, Convolution(*_geometry(layer), layer.groups))
+
+
+def winograd_convolution(conv: Conv) -> Convolve:
+    """The same with fewer products, where ``has_fewer_products`` says yes and a map is large enough."""
+    weight, plain = winograd_weight(*folded(conv)), packed_convolution(conv)
+
+    def convolve(x: Tensor, onto: Tensor | None) -> Tensor:
+        if not is_worth_it(x):
+            return plain(x, onto)
+        out = winograd_conv(x, weight)
+        return out if onto is None else onto.add_(out)
+
+    return convolve
 
 
 def has_spikes(layer: nn.Conv2d) -> bool:

@@ -18,7 +18,7 @@ from isospike.ops.spike_conv import (
     spike_weight,
     weight_gradient,
 )
-from isospike.ops.winograd import has_winograd, winograd_conv, winograd_input_gradient
+from isospike.ops.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
 
 
 def can(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -55,7 +55,9 @@ class _PackedConv(torch.autograd.Function):
         ctx.save_for_backward(kept if ctx.needs_input_grad[1] else None, weight)
         if spikes is not None and ctx.sparse and (not ctx.winograd or is_worth_it(spikes, BESIDE_WINOGRAD)):
             return spike_conv(spikes, spike_weight(weight, bias, geometry.stride[0]))
-        return winograd_conv(x, weight, bias) if ctx.winograd else F.conv2d(x, weight, bias, *geometry)
+        if ctx.winograd:
+            return winograd_conv(x, winograd_weight(weight, bias))
+        return F.conv2d(x, weight, bias, *geometry)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,6 +1,7 @@
 """Dense convolutions with fewer products: ``csrc/winograd.c``."""
 
 import ctypes
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,18 @@ from isospike.ops.memory import empty_strided
 
 CHANNELS_LAST = torch.channels_last
 FEWEST_PIXELS = 256  # for fewer, transforming many weights takes longer than what is spared
+
+
+class WinogradWeight(NamedTuple):
+    """Transformed weights and bias in the order in which the library reads them.
+
+    Attributes:
+        data: All of them.
+        shape: ``[O, C, 3, 3]``, of the weights.
+    """
+
+    data: Tensor
+    shape: torch.Size
 
 
 def has_winograd(weight: Tensor, conv: Convolution) -> bool:
@@ -34,33 +47,44 @@ def is_worth_it(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=CHANNELS_LAST) and x.numel() >= FEWEST_PIXELS * x.shape[1]
 
 
-def winograd_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``F.conv2d`` of ``x [N, C, H, W]``, where ``has_winograd`` says yes; channels-last.
+def winograd_weight(weight: Tensor, bias: Tensor | None) -> WinogradWeight:
+    """``weight [O, C, 3, 3]`` and ``bias [O]`` of a convolution for which ``has_winograd`` says yes."""
+    return _transformed(weight, bias, turned=False)
+
+
+def winograd_conv(x: Tensor, weight: WinogradWeight) -> Tensor:
+    """``F.conv2d`` of ``x [N, C, H, W]``; channels-last.
 
     The order of every sum is fixed: its bits depend neither on the number of threads nor on the other samples.
     """
-    return _run(x, weight, bias, turned=False)
+    x, lib = x.contiguous(memory_format=CHANNELS_LAST), cpu.compiled()
+    (N, _, H, W), (C, *_) = x.shape, weight.shape
+    out = empty_strided((N, C, H, W), (C * H * W, 1, C * W, C))
+    pointers = x.data_ptr(), weight.data.data_ptr(), out.data_ptr()
+    if lib.isospike_winograd(_geometry(x.shape, weight.shape), *pointers, torch.get_num_threads()):
+        raise RunFailed("there is no memory left for a convolution: take a smaller batch")
+    return out
 
 
 def winograd_input_gradient(g: Tensor, weight: Tensor) -> Tensor:
     """The gradient of the input from that of the output, ``g [N, O, H, W]``: the same convolution, turned around."""
-    return _run(g, weight.transpose(0, 1), None, turned=True)
+    return winograd_conv(g, _transformed(weight.transpose(0, 1), None, turned=True))
 
 
-def _run(x: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool) -> Tensor:
-    """With the kernels of ``weight [filters, channels, 3, 3]`` turned around by half a circle, or as they are."""
-    lib, threads = cpu.compiled(), torch.get_num_threads()
-    x = x.contiguous(memory_format=CHANNELS_LAST)
-    (N, C, H, W), filters = x.shape, len(weight)
-    geometry = (ctypes.c_int64 * 6)(N, C, H, W, filters, _lanes())
-    packed = torch.empty(lib.isospike_winograd_room(geometry))
-    steps = (ctypes.c_int64 * 4)(*weight.stride())
+def _transformed(weight: Tensor, bias: Tensor | None, *, turned: bool) -> WinogradWeight:
+    """The kernels turned around by half a circle, or as they are."""
+    lib, geometry = cpu.compiled(), _geometry((0, weight.shape[1], 0, 0), weight.shape)
+    data, steps = torch.empty(lib.isospike_winograd_room(geometry)), (ctypes.c_int64 * 4)(*weight.stride())
     bias = None if bias is None else bias.contiguous()
-    lib.isospike_winograd_pack(geometry, weight.data_ptr(), steps, turned, cpu.data(bias), packed.data_ptr(), threads)
-    out = empty_strided((N, filters, H, W), (filters * H * W, 1, filters * W, filters))
-    if lib.isospike_winograd(geometry, x.data_ptr(), packed.data_ptr(), out.data_ptr(), threads):
-        raise RunFailed("there is no memory left for a convolution: take a smaller batch")
-    return out
+    lib.isospike_winograd_pack(
+        geometry, weight.data_ptr(), steps, turned, cpu.data(bias), data.data_ptr(), torch.get_num_threads()
+    )
+    return WinogradWeight(data, weight.shape)
+
+
+def _geometry(x: tuple[int, ...], weight: tuple[int, ...]) -> ctypes.Array[ctypes.c_int64]:
+    """``struct dense`` of the C source."""
+    return (ctypes.c_int64 * 6)(*x, weight[0], _lanes())
 
 
 def _lanes() -> int:
