@@ -199,3 +199,24 @@ def test_an_unknown_backend_is_answered_and_the_one_before_comes_back():
             raise KeyError
         assert backend._asked == "reference"
     assert backend._asked == "auto"
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("kind", ["lif", "plif", "ilif"])
+@pytest.mark.parametrize("started", [False, True])
+def test_what_is_written_past_the_caches_has_the_bits_of_its_parts(kind, started):
+    """Large tensors are written another way; their halves, too small for that, are not."""
+    neuron = make_neuron(kind)
+    N = 2**21 + 40
+    x, g = torch.randn(2, 1, N).requires_grad_(), torch.randn(2, 1, N)
+    v = torch.randn(neuron.rule.state_shape((1, N))).requires_grad_() if started else None
+    decay, gain = neuron.coefficients()
+
+    def run(part):
+        inputs = [x[..., part], *([] if v is None else [v[..., part]])]
+        s, end = leaky_fire(*inputs, decay=decay, gain=gain, rule=neuron.rule)
+        return s, end, *torch.autograd.grad([s, end], inputs, [g[..., part], g[0, :, part]])
+
+    whole, halves = run(slice(None)), [run(slice(0, N // 2)), run(slice(N // 2, None))]
+    for together, *parts in zip(whole, *halves, strict=True):
+        assert torch.equal(together, torch.cat(parts, -1))

@@ -15,6 +15,7 @@ from torch import Tensor
 from isospike.ops.rule import Rule
 
 LARGE = 2**18  # elements; small holes are found anyhow
+PAST_CACHES, LINE = 2**22, 16  # elements: LARGE of csrc/leaky_fire.c, and of a line
 CPU = torch.device("cpu")
 
 
@@ -24,7 +25,16 @@ def empty_strided(
     """An uninitialised tensor without gaps between its elements."""
     if device != CPU or dtype != torch.float32 or prod(shape) < LARGE:
         return torch.empty_strided(shape, strides, dtype=dtype, device=device)
-    return torch.from_numpy(np.empty(prod(shape), np.float32)).as_strided(shape, strides)
+    return torch.from_numpy(_plain_memory(prod(shape))).as_strided(shape, strides)
+
+
+def _plain_memory(size: int) -> np.ndarray:
+    """Floats; what is written past the caches starts with one of their lines, so that none is written in parts."""
+    if size < PAST_CACHES:
+        return np.empty(size, np.float32)
+    memory = np.empty(size + LINE, np.float32)
+    start = -memory.ctypes.data // memory.itemsize % LINE
+    return memory[start : start + size]
 
 
 def empty_like(x: Tensor) -> Tensor:

@@ -7,6 +7,13 @@
  */
 #include "gates.h"
 
+#define LARGE (1 << 22) /* elements: more than the caches of most machines hold */
+
+/* Whether what n neurons write is better not kept in the caches. */
+INLINE int is_large(const struct rule *r, int64_t T, int n, int64_t N) {
+    return T * N >= LARGE && r->levels == 1 && n % CHUNK == 0;
+}
+
 ALL_MACHINES
 void forward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
                    float *s, uint8_t *gates) {
@@ -15,6 +22,8 @@ void forward_block(const struct rule *r, int T, int n, int64_t N, const float *x
         copy_or_zero(n, v ? v + k * N : NULL, end + k * N);
         if (gates)
             WITH_GATES(forward_gated(q, r->thresholds[k], T, n, x, x_step, end + k * N, s, N, k > 0, bits, gates + k * level));
+        else if (is_large(r, T, n, N))
+            WITH_FLAGS(forward_past(q, r->thresholds[0], T, n, x, x_step, end, s, N));
         else
             WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, x, x_step, end + k * N, s, N, k > 0));
     }
@@ -27,7 +36,10 @@ void backward_block(const struct rule *r, int T, int n, int64_t N, const float *
     for (int k = 0; k < r->levels; k++) {
         copy_or_zero(n, v ? v + k * N : NULL, u);
         copy_or_zero(n, d_end ? d_end + k * N : NULL, d);
-        WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, x, x_step, h, u, ds, N, d, dx, k > 0, BLOCK, coefficients));
+        if (is_large(r, T, n, N))
+            WITH_FLAGS(backward_past(q, r->thresholds[0], T, n, x, x_step, h + T * CHUNK, u, ds, N, d, dx, h, coefficients));
+        else
+            WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, x, x_step, h, u, ds, N, d, dx, N, k > 0, BLOCK, coefficients));
         if (dv) copy_or_zero(n, d, dv + k * N);
     }
 }
@@ -52,11 +64,15 @@ int64_t isospike_gates(const struct rule *r, int64_t T, int64_t N) { return gate
 void isospike_forward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
                       float *s, uint8_t *gates, int64_t threads) {
     int64_t room = 2 * bits_of(BLOCK) * T * r->levels;
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t start = 0; start < N; start += BLOCK) {
-        int n = (int)(N - start < BLOCK ? N - start : BLOCK);
-        forward_block(r, (int)T, n, N, x + start, x_step, v ? v + start : NULL, end + start, s + start,
-                      gates ? gates + start / BLOCK * room : NULL);
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+        for (int64_t start = 0; start < N; start += BLOCK) {
+            int n = (int)(N - start < BLOCK ? N - start : BLOCK);
+            forward_block(r, (int)T, n, N, x + start, x_step, v ? v + start : NULL, end + start, s + start,
+                          gates ? gates + start / BLOCK * room : NULL);
+        }
+        settled();
     }
 }
 
@@ -79,6 +95,7 @@ int isospike_backward(const struct rule *r, int64_t T, int64_t N, const float *x
                                d_end ? d_end + start : NULL, dv ? dv + start : NULL, dx + start, room,
                                coefficients ? coefficients + 2 * (start / BLOCK) : NULL);
         }
+        settled();
         free(room);
     }
     return failed > 0;

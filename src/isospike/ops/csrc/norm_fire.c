@@ -237,7 +237,7 @@ void fire_backward_block(const struct backward *w, int n, int64_t start, int64_t
     for (int k = 0; k < r->levels; k++) {
         memset(m->v, 0, sizeof(float) * n);
         memset(m->dv, 0, sizeof(float) * n);
-        WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, u, u_step, m->h, m->v, d_s, w->N, m->dv, g, k > 0, block,
+        WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, u, u_step, m->h, m->v, d_s, w->N, m->dv, g, w->N, k > 0, block,
                                   coefficients));
     }
 }

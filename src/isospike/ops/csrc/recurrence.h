@@ -2,12 +2,36 @@
 #pragma once
 #include "rule.h"
 
+#include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #define BLOCK 1024 /* at most so many neurons */
+
+#define CHUNK 64   /* neurons whose steps are written past the caches at a time */
 
 #define ALIGNED _Alignas(64) /* vectors that straddle two lines of the cache cost twice */
 
 /* NULL where there is no memory. */
 INLINE float *room_of(int64_t floats) { return aligned_alloc(64, (sizeof(float) * floats + 63) / 64 * 64); }
+
+/* CHUNK floats past the caches: a store that misses them would first read what it overwrites. `settled` comes behind the last
+ * one of a thread. */
+INLINE void put_past(float *to, const float *from) {
+    int i = 0;
+#if defined(__SSE2__)
+    if ((uintptr_t)to % 16 == 0)
+        for (; i < CHUNK; i += 4) _mm_stream_ps(to + i, _mm_load_ps(from + i));
+#endif
+    for (; i < CHUNK; i++) to[i] = from[i];
+}
+
+INLINE void settled(void) {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
 
 INLINE double dot(int n, const float *restrict a, const float *restrict b) {
     double sum = 0;
@@ -32,12 +56,26 @@ INLINE void forward_level(const struct rule *r, float threshold, int T, int n, c
     }
 }
 
+/* The same of a block of whole chunks, past the caches. */
+INLINE void forward_past(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *v, float *s,
+                         int64_t s_step) {
+    ALIGNED float now[CHUNK], out[CHUNK];
+    for (int from = 0; from < n; from += CHUNK) {
+        memcpy(now, v + from, sizeof(now));
+        for (int t = 0; t < T; t++) {
+            forward_level(r, threshold, 1, CHUNK, x + t * x_step + from, 0, now, out, 0, 0);
+            put_past(s + t * s_step + from, out);
+        }
+        put_past(v + from, now);
+    }
+}
+
 /* The same backwards: adds to dx where `add` is set, and to coefficients[0] and [1] the gradients of decay and gain. On entry dv
  * is the gradient of the potential behind the last step, on return that of the one before the first. `h` and `v` have room for T
  * and T + 1 steps of `room` neurons. */
 INLINE void backward_level(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *h,
-                           float *v, const float *ds, int64_t s_step, float *dv, float *dx, int add,
-                           int64_t room, double *coefficients) {
+                           float *v, const float *ds, int64_t s_step, float *dv, float *dx,
+                           int64_t dx_step, int add, int64_t room, double *coefficients) {
     const float decay = r->decay, gain = r->gain;
     for (int t = 0; t < T; t++) {
         const float *restrict x_t = x + t * x_step, *restrict v_t = v + t * room;
@@ -49,7 +87,7 @@ INLINE void backward_level(const struct rule *r, float threshold, int T, int n, 
     }
     for (int t = T - 1; t >= 0; t--) {
         const float *restrict ds_t = ds + t * s_step;
-        float *restrict dx_t = dx + t * s_step, *restrict dv_t = dv, *restrict h_t = h + t * room;
+        float *restrict dx_t = dx + t * dx_step, *restrict dv_t = dv, *restrict h_t = h + t * room;
         for (int i = 0; i < n; i++) {
             float window = slope(r, h_t[i], threshold);
             float s = spike(r, h_t[i], threshold);
@@ -65,5 +103,18 @@ INLINE void backward_level(const struct rule *r, float threshold, int T, int n, 
             coefficients[0] += dot(n, h_t, v + t * room);
             coefficients[1] += dot(n, h_t, x + t * x_step);
         }
+    }
+}
+
+/* The same of a block of whole chunks, past the caches; `out` has room for T steps of a chunk. */
+INLINE void backward_past(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *h, float *v,
+                          const float *ds, int64_t s_step, float *dv, float *dx, float *out, double *coefficients) {
+    ALIGNED float now[CHUNK];
+    for (int from = 0; from < n; from += CHUNK) {
+        memcpy(now, v + from, sizeof(now));
+        memcpy(h + (int64_t)T * CHUNK, now, sizeof(now));
+        backward_level(r, threshold, T, CHUNK, x + from, x_step, h, h + (int64_t)T * CHUNK, ds + from, s_step, dv + from, out, CHUNK, 0,
+                       CHUNK, coefficients);
+        for (int t = 0; t < T; t++) put_past(dx + t * s_step + from, out + t * CHUNK);
     }
 }
