@@ -20,9 +20,9 @@ from isospike.train.memory import keep_freed_memory
 T, BATCH, SIZE, STEPS = 4, 32, 32, 20
 PARTS = {
     "spikes to bits, and convolutions of spikes": ("_PackedConv",),
-    "their weights' gradients": ("_PackedConvBackward",),
+    "their gradients: of weights, and of inputs at stride 1": ("_PackedConvBackward",),
     "dense convolutions: stem, projections": ("aten::mkldnn_convolution",),
-    "dense gradients: those of all inputs, of stem and projections": ("aten::convolution_backward",),
+    "dense gradients: at stride 2, of stem and projections": ("aten::convolution_backward",),
     "norm, sum and neuron, forward": ("_NormFire",),
     "norm, sum and neuron, backward": ("_NormFireBackward",),
 }

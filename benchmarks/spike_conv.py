@@ -16,7 +16,7 @@ from isospike.ops.spike_conv import spike_conv, spike_weight, weight_gradient
 from isospike.ops.winograd import has_winograd, winograd_conv, winograd_weight
 from isospike.train.memory import keep_freed_memory
 
-MAPS, REPEATS = 128, 15
+MAPS, REPEATS = 128, 9
 RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 # Channels, filters, height and width, kernel, stride; those of more than 16 million elements at a quarter of the maps.
 SHAPES = [

@@ -93,6 +93,14 @@ def test_no_bits_where_nothing_is_recorded_or_a_group_is_broken_or_values_are_co
     assert fired(fused(images(2, 2, 8, 2, 2), IntegerRule(levels=5)).s)[:2] == (5, None)
 
 
+def test_in_inference_mode_nothing_is_noted():
+    with torch.inference_mode():
+        s = fused(images(2, 2, 8, 3, 3)).s
+        alone, _ = leaky_fire(torch.randn(2, 2, 8, device=DEVICE), decay=0.5, gain=1.0, rule=RULE)
+        assert fired(s) is fired(alone) is None
+        assert packed_conv(nn.Conv2d(8, 6, 3).to(DEVICE), s.flatten(0, 1)) is None
+
+
 def test_a_sum_of_spikes_is_known_where_both_are():
     added = fused(images(2, 2, 8, 3, 3)).s
     both = fused(images(2, 2, 8, 3, 3), added=added).s

@@ -26,7 +26,9 @@ class Fired(NamedTuple):
 
 
 def note_fired(s: Tensor, levels: int, bits: Tensor | None = None) -> None:
-    """Note that ``s`` holds integers in {0, ..., levels}."""
+    """Note that ``s`` holds integers in {0, ..., levels}; not in inference mode, where writes are not counted."""
+    if s.is_inference():
+        return
     setattr(s, NAME, Fired(levels, bits, s._version))
 
 
