@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import dyadic
+import isospike as iso
+from helpers import dyadic, enliven
+from isospike.inference import convolution
 from isospike.ops import cpu, cpu_packed_conv, packed_conv, winograd
 from isospike.ops.conv2d import Convolution
 from isospike.ops.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
@@ -152,3 +154,14 @@ def test_an_input_that_needs_no_gradient_gets_none_and_frozen_weights_too():
     packed_conv(conv, x.requires_grad_()).sum().backward()
     assert x.grad is not None
     assert conv.weight.grad is None
+
+
+@pytest.mark.parametrize("name", ["sew_resnet14", "ds_resnet8"])  # deep ones have spikes that a last bit decides
+def test_a_compiled_network_takes_it_for_counts_and_agrees(name, monkeypatch):
+    calls, original = [], convolution.winograd_conv
+    monkeypatch.setattr(convolution, "winograd_conv", lambda *a: calls.append(a) or original(*a))
+    model = enliven(iso.create_model(name, T=2)).eval()
+    x = torch.randn(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        torch.testing.assert_close(model.compile_for_inference()(x), model(x), rtol=1e-3, atol=1e-3)
+    assert calls
