@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from isospike.ops import use_backend
-from isospike.ops.cpu import library
+from isospike.ops import cpu, use_backend
 
 # Triton decides when it is imported whether its kernels are compiled or run in Python.
 if not torch.cuda.is_available():
@@ -36,13 +35,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what this machine cannot run: it has no real images, browser or Triton, or had no C compiler."""
     absent = {
         "data": not os.environ.get("ISOSPIKE_DATA"),
-        "compiled": library() is None,
+        "compiled": cpu.library() is None,
         "triton": importlib.util.find_spec("triton") is None,
         "browser": BROWSER is None,
     }
     left_out = [i for i in items if any(missing and i.get_closest_marker(what) for what, missing in absent.items())]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(params=[lanes for lanes in (8, 16) if lanes <= cpu.dense_lanes()], ids=lambda lanes: f"{lanes} lanes")
+def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a test of dense convolutions with every width of vectors that this machine has."""
+    monkeypatch.setattr(cpu, "dense_lanes", lambda: request.param)
+    return request.param
 
 
 @pytest.fixture(params=["auto", "reference"])

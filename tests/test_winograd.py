@@ -26,13 +26,6 @@ SHAPES = [
     (70, 32, 2, 2, 32),
 ]
 PLAIN = Convolution((1, 1), (1, 1), (1, 1), 1)
-WIDEST = 0 if cpu.library() is None else cpu.compiled().isospike_winograd_lanes()
-
-
-@pytest.fixture(params=[lanes for lanes in (8, 16) if lanes <= WIDEST], ids=lambda lanes: f"{lanes} lanes")
-def lanes(request, monkeypatch):
-    """Every width of vectors that this machine has."""
-    monkeypatch.setattr(winograd, "_lanes", lambda: request.param)
 
 
 def make(make_tensor, shape):
@@ -105,16 +98,16 @@ def test_bits_depend_neither_on_threads_nor_on_the_batch():
 
 def test_what_it_has(monkeypatch):
     weight = torch.zeros(32, 16, 3, 3)
-    monkeypatch.setattr(winograd, "_lanes", lambda: 16)
+    monkeypatch.setattr(cpu, "dense_lanes", lambda: 16)
     assert has_winograd(weight, PLAIN)
     assert not has_winograd(torch.zeros(32, 8, 3, 3), PLAIN)
     assert not has_winograd(torch.zeros(40, 16, 3, 3), PLAIN)
     assert not has_winograd(torch.zeros(32, 16, 1, 1), PLAIN)
     for other in ({"stride": (2, 2)}, {"padding": (0, 0)}, {"dilation": (2, 2)}, {"groups": 2}):
         assert not has_winograd(weight, PLAIN._replace(**other))
-    monkeypatch.setattr(winograd, "_lanes", lambda: 8)
+    monkeypatch.setattr(cpu, "dense_lanes", lambda: 8)
     assert has_winograd(torch.zeros(40, 8, 3, 3), PLAIN)
-    monkeypatch.setattr(winograd, "_lanes", lambda: 0)
+    monkeypatch.setattr(cpu, "dense_lanes", lambda: 0)
     assert not has_winograd(weight, PLAIN)
 
 
@@ -128,7 +121,6 @@ def test_what_it_has(monkeypatch):
     ],
 )
 def test_training_takes_it_for_what_is_dense(share, memory, size, outputs, gradients, monkeypatch):
-    monkeypatch.setattr(winograd, "_lanes", lambda: WIDEST)
     calls = []
     for name in ("winograd_conv", "winograd_input_gradient"):
         original = getattr(winograd, name)

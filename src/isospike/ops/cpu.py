@@ -57,10 +57,11 @@ def library() -> ctypes.CDLL | None:
     lib.isospike_spike_conv_room.argtypes, lib.isospike_spike_conv_room.restype = [pointer], integer
     lib.isospike_spike_conv_pack.argtypes = lib.isospike_spike_conv_weight.argtypes = [*[pointer] * 5, integer]
     lib.isospike_spike_conv.argtypes = [*[pointer] * 4, integer, integer]
-    lib.isospike_winograd_lanes.restype = integer
+    lib.isospike_dense_lanes.restype = integer
     lib.isospike_winograd_room.argtypes, lib.isospike_winograd_room.restype = [pointer], integer
     lib.isospike_winograd_pack.argtypes = [*[pointer] * 3, integer, pointer, pointer, integer]
-    lib.isospike_winograd.argtypes = [*[pointer] * 4, integer]
+    lib.isospike_winograd.argtypes = lib.isospike_strided_gradient.argtypes = [*[pointer] * 4, integer]
+    lib.isospike_strided_gradient_pack.argtypes = [*[pointer] * 4, integer]
     lib.isospike_pass.argtypes = [pointer]
     lib.isospike_pass_room.restype = integer
     return lib
@@ -168,6 +169,11 @@ def compiled() -> ctypes.CDLL:
     lib = library()
     assert lib is not None, "refusal() was not asked"
     return lib
+
+
+def dense_lanes() -> int:
+    """Floats of a vector in its dense convolutions, 0 where there is no library, or none for this machine."""
+    return 0 if library() is None else compiled().isospike_dense_lanes()
 
 
 def c_rule(rule: Rule, decay: float, gain: float) -> CRule:

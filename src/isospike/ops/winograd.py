@@ -32,7 +32,7 @@ def has_winograd(weight: Tensor, conv: Convolution) -> bool:
 
     It is 3x3, padded by 1, of stride 1, in one group, between multiples of 16 channels (8 without AVX-512).
     """
-    (filters, C, *kernel), lanes = weight.shape, _lanes()
+    (filters, C, *kernel), lanes = weight.shape, cpu.dense_lanes()
     return (
         lanes > 0
         and kernel == [3, 3]
@@ -84,9 +84,4 @@ def _transformed(weight: Tensor, bias: Tensor | None, *, turned: bool) -> Winogr
 
 def _geometry(x: tuple[int, ...], weight: tuple[int, ...]) -> ctypes.Array[ctypes.c_int64]:
     """``struct dense`` of the C source."""
-    return (ctypes.c_int64 * 6)(*x, weight[0], _lanes())
-
-
-def _lanes() -> int:
-    """Floats of a vector, 0 where there is no library, or none for this machine."""
-    return 0 if cpu.library() is None else cpu.compiled().isospike_winograd_lanes()
+    return (ctypes.c_int64 * 6)(*x, weight[0], cpu.dense_lanes())

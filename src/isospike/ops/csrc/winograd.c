@@ -1,12 +1,18 @@
-/* Dense 3x3 convolutions: see winograd.h. */
-#include "winograd.h"
+/* Dense convolutions, 3x3 padded by 1, stride 1, channels last, by Winograd's F(2x2, 3x3): a square of 4x4 inputs makes 2x2
+ * outputs with 16 products per pair of channels, where sums over the taps take 36 (Lavin and Gray 2016, arXiv:1509.09308, section
+ * 4.1). The transforms have the coefficients 1, -1 and 1/2, so that they are exact on dyadic numbers, and sums run over C products
+ * in place of 9 C.
+ *
+ * Squares are numbered along their rows, rows one behind the other through all images. Some rows of squares are done at a time:
+ * their inputs are transformed into [16 places][C / lanes][squares][lanes], multiplied for each place with the weights
+ * [block][16][C][block of filters], and the products [16][squares][block] transformed into outputs.
+ */
+#include "dense.h"
 
 #include <string.h>
 
+#define PLACES 16  /* of a square of 4x4 */
 #define SQUARES 32 /* at a time, or one row of them: their transforms stay in cache */
-
-static int wide_of(const struct dense *s) { return s->O % (2 * s->lanes) ? 1 : 2; }
-static int64_t block_of(const struct dense *s) { return wide_of(s) * s->lanes; }
 
 /* From one place to the next, of inputs and of products: one line of the cache more than there is, so that the places of a square
  * do not all fall into the same few sets of the cache. */

@@ -1,5 +1,5 @@
-/* The inner loops of winograd.c for vectors of LANES floats, compiled for the machine that TARGET names; NAME(f) is the name of f
- * there, and FMA, ZERO, ALL and LOAD are its instructions on registers REGISTER. Included once for each. */
+/* The inner loops of dense convolutions for vectors of LANES floats, compiled for the machine that TARGET names; NAME(f) is the name
+ * of f there, and FMA, ZERO, ALL and LOAD are its instructions on registers REGISTER. Included once for each. */
 
 typedef float NAME(dense_vector) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 #define VEC NAME(dense_vector)
@@ -48,7 +48,7 @@ OUTER void NAME(inputs)(const struct under *from, int64_t squares, int64_t place
     }
 }
 
-/* The sums over all channels of one place, of `squares` squares. */
+/* The sums over all channels, of `squares` pixels or squares of them. */
 INNER void NAME(multiply)(const float *inputs, int64_t channels, int64_t channel_step, const float *weights, int squares, int wide,
                           float *to) {
     REGISTER sum[LANES][2];
@@ -65,7 +65,7 @@ INNER void NAME(multiply)(const float *inputs, int64_t channels, int64_t channel
     EACH(k, squares) EACH(v, wide) AT(to + (k * wide + v) * LANES) = (VEC)sum[k][v];
 }
 
-/* Of GROUP squares: as many at a time as there are registers for. */
+/* Of GROUP of them: as many at a time as there are registers for. */
 OUTER void NAME(products)(const float *inputs, int64_t channels, int64_t channel_step, const float *weights, int wide, float *to) {
     enum { NARROW = LANES, HALF = LANES / 2 };
     for (int k = 0; k < GROUP; k += NARROW / wide) {

@@ -1,22 +1,21 @@
-/* Dense convolutions, 3x3 padded by 1, stride 1, channels last, by Winograd's F(2x2, 3x3): a square of 4x4 inputs makes 2x2
- * outputs with 16 products per pair of channels, where sums over the taps take 36 (Lavin and Gray 2016, arXiv:1509.09308, section
- * 4.1). The transforms have the coefficients 1, -1 and 1/2, so that they are exact on dyadic numbers, and sums run over C products
- * in place of 9 C.
+/* Dense convolutions, channels last, in multiples of the lanes of a vector: winograd.c, strided_gradient.c.
  *
- * Squares are numbered along their rows, rows one behind the other through all images. Some rows of squares are done at a time:
- * their inputs are transformed into [16 places][C / lanes][squares][lanes], multiplied for each place with the weights
- * [block][16][C][block of filters], and the products [16][squares][block] transformed into outputs. Every sum over channels has one
- * order: bits depend neither on threads nor on the batch.
+ * Both gather what a group of output pixels needs into [places][C / lanes][pixels][lanes], multiply it with weights
+ * [C][block of filters], and put the products [pixels][block] where they belong. Every sum over channels has one order: bits depend
+ * neither on threads nor on the batch.
  */
 #pragma once
 #include "recurrence.h"
 
-#define PLACES 16 /* of a square of 4x4 */
-#define GROUP 16  /* squares are multiplied so many at a time, or a part of it */
+#define GROUP 16 /* pixels, or squares of them, are multiplied so many at a time, or a part of it */
 
 struct dense {
     int64_t N, C, H, W, O, lanes; /* C and O are multiples of lanes */
 };
+
+/* Vectors of a block of filters, and the block. */
+static inline int wide_of(const struct dense *s) { return s->O % (2 * s->lanes) ? 1 : 2; }
+static inline int64_t block_of(const struct dense *s) { return wide_of(s) * s->lanes; }
 
 /* The four rows of inputs under a row of squares, for one block of channels: those outside have a step of 0 and point at zeros. */
 struct under {
@@ -30,7 +29,7 @@ struct over_rows {
     int64_t width, O;
 };
 
-/* The inner loops for vectors of so many floats: winograd_lanes.h. `wide`: vectors of a block of filters, 1 or 2. */
+/* The inner loops for vectors of so many floats: dense_lanes.h; all but `products` are Winograd's transforms. */
 struct dense_machine {
     int64_t lanes;
     void (*weights)(const float *taps, int64_t place_step, int wide, float *to);
