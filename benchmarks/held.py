@@ -1,6 +1,9 @@
-"""What a process holds where the allocator keeps freed memory, beside what is alive: training steps at 32x32.
+"""What a process holds in training steps beside what the planner says, in every mode of memory.
 
-python benchmarks/held.py
+    python benchmarks/held.py
+
+Each run is a process of its own. In mode "fast" the allocator keeps freed memory, in the others it gives it back, as
+in ``isospike train``. "Aligned": the compiled library writes into blocks of PyTorch, not into plain memory.
 """
 
 import subprocess
@@ -9,55 +12,72 @@ from statistics import median
 
 import isospike as iso
 from common import header, save
-from isospike.train.plan import PROCESS, plan_training
+from isospike.layers import MEMORY
+from isospike.train.plan import plan_training
 
+# Model, batch, T, height and width.
 CASES = [
-    ("ms_resnet20", 48, 4),
-    ("ms_resnet20", 100, 6),
-    ("sew_resnet20", 64, 4),
-    ("vanilla_resnet20", 64, 4),
-    ("ms_resnet56", 24, 4),
-    ("ms_resnet18", 32, 4),
-    ("da_nsc_resnet20", 32, 4),
-    ("ds_resnet20", 32, 4),
+    ("ms_resnet20", 48, 4, 32),
+    ("ms_resnet20", 100, 6, 32),
+    ("ms_resnet56", 24, 4, 32),
+    ("plain_resnet20", 32, 4, 32),
+    ("vanilla_resnet20", 64, 4, 32),
+    ("sew_resnet20", 64, 4, 32),
+    ("ds_resnet20", 32, 4, 32),
+    ("da_nsc_resnet20", 32, 4, 32),
+    ("da_ncs_resnet20", 32, 4, 32),
+    ("ms_resnet18", 32, 4, 32),
+    ("ds_resnet18", 16, 4, 64),
+    ("da_nsc_resnet18", 32, 4, 64),
+    ("sew_resnet34", 4, 4, 128),
+    ("ms_resnet18", 8, 4, 224),
+    ("ms_resnet18", 16, 4, 224),
+    ("ms_resnet34", 8, 4, 224),
+    ("sew_resnet18", 8, 4, 224),
 ]
+REPEATS = 3
 STEPS = """
 import sys, torch, torch.nn.functional as F
 import isospike as iso
 from isospike.ops import memory
-from isospike.train.memory import keep_freed_memory, peak_memory_mb
-name, batch, T, blocks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+from isospike.train.memory import keep_freed_memory, peak_memory_mb, return_freed_memory
+name, mode, blocks = sys.argv[1], sys.argv[2], sys.argv[3]
+batch, T, size = map(int, sys.argv[4:])
 if blocks == "aligned":
     memory.LARGE = sys.maxsize
-keep_freed_memory()
+keep_freed_memory() if mode == "fast" else return_freed_memory()
 cpu = torch.device("cpu")
 before = peak_memory_mb(cpu)
 model = iso.create_model(name, T=T)
-for _ in range(3):
-    F.cross_entropy(model(torch.randn(batch, 3, 32, 32)), torch.randint(0, 10, (batch,))).backward()
+model.memory = mode
+for _ in range(4):
+    F.cross_entropy(model(torch.randn(batch, 3, size, size)), torch.randint(0, 10, (batch,))).backward()
     model.zero_grad()
 print(peak_memory_mb(cpu) - before)
 """
 
 
-def held_mb(name, batch, T, blocks):
-    """Of a process of its own, where the compiled library writes into "plain" or "aligned" memory."""
-    command = [sys.executable, "-c", STEPS, name, str(batch), str(T), blocks]
+def held_mb(name, mode, blocks, sizes):
+    command = [sys.executable, "-c", STEPS, name, mode, blocks, *map(str, sizes)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def main():
     rows = []
-    for name, batch, T in CASES:
-        plan = plan_training(iso.create_model(name, T=T), batch=batch, size=32, memory="fast", moments=0)
-        row = {"model": name, "batch": batch, "T": T, "alive_mb": plan.alive / 1e6}
-        for blocks in ("plain", "aligned"):
-            held = [held_mb(name, batch, T, blocks) for _ in range(5)]
-            factor = (median(held) - (PROCESS + plan.weights) / 1e6) / row["alive_mb"]
-            row[blocks] = {"held_mb": held, "factor": factor}
+    for name, batch, T, size in CASES:
+        row = {"model": name, "batch": batch, "T": T, "size": size}
+        for mode, blocks in [*((mode, "plain") for mode in MEMORY), ("fast", "aligned")]:
+            plan = plan_training(iso.create_model(name, T=T), batch=batch, size=size, memory=mode, moments=0)
+            held = [held_mb(name, mode, blocks, (batch, T, size)) for _ in range(REPEATS)]
+            row[mode if blocks == "plain" else blocks] = {
+                "alive_mb": plan.alive / 1e6,
+                "plan_mb": plan.total / 1e6,
+                "held_mb": held,
+                "plan_of_held": plan.total / 1e6 / median(held),
+            }
         rows.append(row)
-        factors = ", ".join(f"{row[blocks]['factor']:.2f}x held in {blocks} memory" for blocks in ("plain", "aligned"))
-        print(f"{name}, batch {batch}, T={T}: {row['alive_mb']:.0f} MB alive, {factors}", flush=True)
+        of_held = ", ".join(f"{mode} {row[mode]['plan_of_held']:.2f}" for mode in (*MEMORY, "aligned"))
+        print(f"{name}, batch {batch}, T={T}, {size}x{size}: the plan, of what was held: {of_held}", flush=True)
     save("held", {"header": header("python benchmarks/held.py"), "rows": rows})
 
 

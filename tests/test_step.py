@@ -44,7 +44,6 @@ def with_fused_optimizer(trainer, spec=SGD):
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "fp16"])  # the scaler needs a GPU for that
 def test_no_part_of_a_step_waits_for_the_device(tmp_path, variant, spec):
     trainer = with_fused_optimizer(new_trainer(tiny(**VARIANTS[variant]), tmp_path / "run"), spec)
-    trainer.step.average = None  # it counts on the host, where nobody waits
     batch = trainer._augmented(next(trainer.train_loader.epoch(0)))
     trainer.model.train()
     before = [p.clone() for p in trainer.model.parameters()]

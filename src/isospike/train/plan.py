@@ -1,8 +1,10 @@
-"""How much memory a training run will take, found out from two tiny steps before anything large is allocated."""
+"""How much memory a training run will take, found out from tiny steps before anything large is allocated."""
 
 import weakref
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from isospike.errors import ConfigError
 from isospike.layers import MEMORY, BatchNorm, statistics_known
 from isospike.models import SpikingResNet
 
-TRIALS = (2, 4)  # images; what a step holds is a straight line over them, as over any batch
+SMALLEST_TRIAL, LARGEST_TRIAL = 2, 32  # images
+SMALL = 2**18  # bytes that do not matter
 PROCESS = 30e6  # bytes that PyTorch takes for its first step
-FRAGMENTED = 1.25  # of what is alive, where freed memory is kept (docs/performance.md)
+APART = 0.5  # of the bytes of gradients: what they keep from use, as they stay where they were made
 
 
 @dataclass(frozen=True)
@@ -28,22 +31,29 @@ class Plan:
         memory: Name in ``MEMORY``.
         weights: Parameters, buffers and what the optimiser keeps of them.
         alive: Activations and gradients alive at the worst moment.
-        held: Factor of ``alive`` that the allocator holds.
+        wasted: What the allocator holds besides, where it keeps freed memory.
     """
 
     memory: str
     weights: float
     alive: float
-    held: float
+    wasted: float
 
     @property
     def total(self) -> float:
         """All of it."""
-        return self.weights + self.alive * self.held + PROCESS
+        return self.weights + self.alive + self.wasted + PROCESS
 
 
 def plan_training(
-    model: SpikingResNet, *, batch: int, size: int, memory: str, moments: int = 1, keeps_freed: bool = True
+    model: SpikingResNet,
+    *,
+    batch: int,
+    size: int,
+    memory: str,
+    moments: int = 1,
+    autocast: torch.dtype | None = None,
+    keeps_freed: bool = True,
 ) -> Plan:
     """Predict what training ``model`` in one mode of memory takes.
 
@@ -53,16 +63,17 @@ def plan_training(
         size: Their height and width.
         memory: Name in ``MEMORY``.
         moments: Numbers that the optimiser keeps per parameter: 1 for SGD with momentum, 2 for AdamW.
+        autocast: Precision of the forward; ``None`` for that of the parameters.
         keeps_freed: Whether the allocator keeps freed memory (``keep_freed_memory``).
     """
     groups = [module.process_group for module in model.modules() if isinstance(module, BatchNorm)]
     trial = deepcopy(model, {id(group): group for group in groups}).train()  # a group of processes cannot be copied
     trial.memory = memory
-    few, more = (_alive_in_a_step(trial, images, size) for images in TRIALS)
-    per_image = (more - few) / (TRIALS[1] - TRIALS[0])
-    weights = sum(p.nbytes * (1 + moments) for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
-    alive = few + per_image * (batch - TRIALS[0])
-    return Plan(memory, weights, alive, FRAGMENTED if keeps_freed and memory == "fast" else 1.0)
+    parameters, buffers = (sum(t.nbytes for t in tensors) for tensors in (model.parameters(), model.buffers()))
+    alive, largest = _at_most(batch, lambda images: _lives_of_a_step(trial, images, size, autocast))
+    # By benchmarks/held.py. The largest tensor once finds no hole, though there is room enough in smaller ones.
+    wasted = largest + APART * parameters if keeps_freed and memory == "fast" else 0.0
+    return Plan(memory, parameters * (1 + moments) + buffers, alive, wasted)
 
 
 def check_fits(plans: dict[str, Plan], memory: str, available: float) -> None:
@@ -102,44 +113,98 @@ def _meminfo(key: str) -> float:
     return int(line.split()[1]) * 1024
 
 
-def _alive_in_a_step(model: SpikingResNet, images: int, size: int) -> int:
-    """Most bytes that a forward and backward of so many images had alive at once, parameters aside."""
-    weight = next(model.parameters())
-    x = torch.zeros(images, model.in_channels, size, size, device=weight.device)
+@dataclass(frozen=True)
+class _Lives:
+    """The tensors of a step of so many ``images``.
+
+    Args:
+        order: The number of every storage as it is made, and its complement as it ends.
+        sizes: Bytes, by number.
+    """
+
+    images: int
+    order: list[int]
+    sizes: Sequence[float]
+
+    @property
+    def peak(self) -> float:
+        """Most bytes alive at once."""
+        changes = (self.sizes[number] if number >= 0 else -self.sizes[~number] for number in self.order)
+        return max(accumulate(changes))
+
+
+def _at_most(batch: int, lives: Callable[[int], _Lives]) -> tuple[float, float]:
+    """Most bytes that a step of ``batch`` images has alive at once, and in one tensor.
+
+    Every tensor is a straight line over the images. The moment at which most is alive changes with them, so it is
+    looked for among the lines. Two trials that do not make the same tensors, because ops choose their way by the size
+    of their input, are followed by a larger one; of the largest ones only the peaks are left to draw a line through.
+    """
+    few = more = lives(min(SMALLEST_TRIAL, batch))
+    while more.images < min(batch, LARGEST_TRIAL):
+        few, more = more, lives(min(2 * more.images, batch))
+        if _do_the_same(few, more):
+            sizes = [_on_line(batch, few, more, a, b) for a, b in zip(few.sizes, more.sizes, strict=True)]
+            return _Lives(batch, more.order, sizes).peak, max(sizes)
+    largest = _on_line(batch, few, more, max(few.sizes), max(more.sizes))
+    return _on_line(batch, few, more, few.peak, more.peak), largest
+
+
+def _do_the_same(few: _Lives, more: _Lives) -> bool:
+    """Whether the same tensors are made, each of a size that is fixed or grows with the images, up to rounding."""
+    growth = more.images / few.images
+    pairs = zip(few.sizes, more.sizes, strict=False)
+    return few.order == more.order and all(b - a < SMALL or abs(b / a / growth - 1) < 0.05 for a, b in pairs)
+
+
+def _on_line(batch: int, few: _Lives, more: _Lives, a: float, b: float) -> float:
+    """What is ``a`` at few images and ``b`` at more of them is so much at ``batch``."""
+    return b if batch == more.images else a + (b - a) / (more.images - few.images) * (batch - few.images)
+
+
+def _lives_of_a_step(model: SpikingResNet, images: int, size: int, autocast: torch.dtype | None) -> _Lives:
+    """Of a forward and backward; of images that are not alike, as neurons of a blank one would not fire."""
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(0)
+    x = torch.randn(images, model.in_channels, size, size, device=device, generator=generator)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # too little work to share
     try:
-        with statistics_known(), _Alive() as alive:
-            model(x).sum().backward()
+        with statistics_known(), _Recorder(chain(model.parameters(), model.buffers())) as recorder:
+            with torch.autocast(device.type, autocast, enabled=autocast is not None):
+                logits = model(x)
+            logits.float().sum().backward()
     finally:
         torch.set_num_threads(threads)
     model.zero_grad()
-    return alive.peak
+    return _Lives(images, list(recorder.order), recorder.sizes)
 
 
-class _Alive(TorchDispatchMode):
-    """Counts the bytes of every storage from the operation that made it to its end."""
+class _Recorder(TorchDispatchMode):
+    """Sees every storage but those of ``known`` tensors, from the operation that made it to its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()
-        self.now = self.peak = 0
-        self._sizes: dict[int, int] = {}
+        self.order: list[int] = []
+        self.sizes: list[float] = []
+        self._known = {tensor.untyped_storage()._cdata for tensor in known}
+        self._alive: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
-                self._count(leaf.untyped_storage())
+                self._see(leaf.untyped_storage())
         return result
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
+    def _see(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
-        if key in self._sizes:
+        if key in self._alive or key in self._known:
             return
-        self._sizes[key] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
+        self._alive[key] = len(self.sizes)
+        self.order.append(len(self.sizes))
+        self.sizes.append(storage.nbytes())
         weakref.finalize(storage, self._forget, key)
 
     def _forget(self, key: int) -> None:
-        self.now -= self._sizes.pop(key, 0)
+        self.order.append(~self._alive.pop(key))

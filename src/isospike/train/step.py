@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from isospike.config import TrainSpec
 from isospike.errors import ConfigError
 from isospike.layers import one_statistics_update
 from isospike.models import SpikingResNet
+from isospike.train.averaging import MovingAverage
 from isospike.train.distributed import World
 from isospike.train.graphs import CapturedStep
 from isospike.train.objective import Objective
@@ -65,7 +65,7 @@ class Step:
         scaler: torch.amp.GradScaler,
         world: World,
         spec: TrainSpec,
-        average: AveragedModel | None,
+        average: MovingAverage | None,
     ) -> None:
         self.model, self.network, self.optimizer, self.objective = model, network, optimizer, objective
         self.scaler, self.world, self.spec, self.average = scaler, world, spec, average
@@ -81,7 +81,7 @@ class Step:
         asked = torch.full((), float(stop), dtype=torch.float64, device=self.world.device)
         figures = self._take(images, targets, labels, asked)
         if self.average:
-            self.average.update_parameters(self.model)
+            self.average.update(self.model)
         return figures
 
     def capture(self, images: Tensor, targets: Tensor, labels: Tensor) -> None:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
 from isospike.config import RunConfig
 from isospike.data import Augment, Batch, Dataset, Loader, to_device
@@ -19,6 +18,7 @@ from isospike.layers import MEMORY
 from isospike.run_folder import MetricsWriter, RunFolder
 from isospike.seeding import derive_seed
 from isospike.train import checkpoint
+from isospike.train.averaging import MovingAverage
 from isospike.train.build import build_model
 from isospike.train.display import Display
 from isospike.train.distributed import World
@@ -30,7 +30,7 @@ from isospike.train.optim import build_optimizer, learning_rate
 from isospike.train.plan import Plan, available_memory, check_fits, plan_training
 from isospike.train.readback import Readback
 from isospike.train.state import Best, RunState, Sums
-from isospike.train.step import Figures, Step
+from isospike.train.step import PRECISIONS, Figures, Step
 from isospike.train.stopping import StopRequest, listen_for_signals
 from isospike.train.tensorboard import Board, open_board
 from isospike.train.watching import Watching
@@ -83,7 +83,7 @@ class Trainer:
         self.model.memory = train.memory
         if train.memory != "fast":
             return_freed_memory()
-        self.average = _average(self.model, train.ema) if train.ema else None
+        self.average = MovingAverage(self.model, train.ema) if train.ema else None
         self.network = world.wrap(self.model, sync_norm=train.sync_norm)
         self.optimizer = build_optimizer(config.optim, self.model)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
@@ -149,7 +149,7 @@ class Trainer:
         checkpoint.load_optimizer(self.optimizer, self.model, checkpoint.under("optim", tensors))
         if self.average:
             load_weights(self.average.module, checkpoint.under("ema", tensors), str(path))
-            self.average.n_averaged.fill_(meta["averaged"])
+            self.average.updates = meta["averaged"]
         self.state = RunState.from_dict(meta["state"])
         if self.state.scaler:
             self.scaler.load_state_dict(self.state.scaler)
@@ -162,10 +162,11 @@ class Trainer:
         """
         train, device = self.config.train, self.world.device
         moments = (2 if isinstance(self.optimizer, torch.optim.AdamW) else 1) + (1 if self.average else 0)
-        images = train.batch_size // train.accumulate
+        images, autocast = train.batch_size // train.accumulate, PRECISIONS[train.precision]
 
         def plan(memory: str) -> Plan:
-            return plan_training(self.model, batch=images, size=self.dataset.size, memory=memory, moments=moments)
+            size = self.dataset.size
+            return plan_training(self.model, batch=images, size=size, memory=memory, moments=moments, autocast=autocast)
 
         asked, available = plan(train.memory), available_memory(device)
         if asked.total > available:
@@ -296,7 +297,7 @@ class Trainer:
         if name == "last":
             optimizer = checkpoint.optimizer_tensors(self.optimizer, self.model)
             tensors |= {f"optim.{n}": t for n, t in optimizer.items()}
-        averaged = int(self.average.n_averaged) if self.average else 0
+        averaged = self.average.updates if self.average else 0
         meta = {"config": self.config.model_dump(mode="json"), "state": self.state.as_dict(), "averaged": averaged}
         save_tensors(self.run.checkpoint(name), tensors, meta)
 
@@ -381,8 +382,3 @@ class Trainer:
             f"{what} is not finite at step {taken.step}: {where}. "
             f"Try a lower optim.lr, train.clip_norm, or train.precision fp32.{kept}"
         )
-
-
-def _average(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and running statistics."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
