@@ -130,7 +130,7 @@ def test_the_bytes_that_are_alive_are_those_of_the_whole_step(batch, autocast):
     other = planner._lives_of_a_step(model, batch, 32, torch.bfloat16 if autocast is None else None)
     assert abs(counted.peak / other.peak - 1) > 0.02
     assert planned.alive == pytest.approx(counted.peak, rel=0.01)
-    assert planned.wasted == pytest.approx(max(counted.sizes) + planned.weights / 4, rel=0.01)
+    assert planned.wasted == pytest.approx(1.5 * max(counted.sizes) + planned.weights / 4, rel=0.01)
 
 
 def test_trials_grow_until_they_do_the_same_and_end_in_a_line_through_peaks():
