@@ -22,7 +22,7 @@ from helpers import (
 from isospike.errors import ConfigError, IsospikeWarning, UnknownName
 from isospike.neurons import SpikingNeuron
 from isospike.ops import BACKENDS, FireRule, backend, cpu, gpu, leaky_fire, use_backend
-from isospike.surrogates import SURROGATES, Arctan
+from isospike.surrogates import SURROGATES, Arctan, Rectangle
 
 NEEDS = {"cpu": pytest.mark.compiled, "triton": pytest.mark.triton}
 FAST = [pytest.param(name, marks=NEEDS[name]) for name in BACKENDS if name != "reference"]
@@ -210,11 +210,20 @@ def test_an_unknown_backend_is_answered_and_the_one_before_comes_back():
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("kind", ["lif", "plif", "ilif"])
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        *map(make_neuron, ("lif", "plif", "ilif")),
+        *(
+            make_neuron("lif", detach_reset=True, reset=reset, surrogate=Rectangle())
+            for reset in ("to_value", "subtract")
+        ),  # gates
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("started", [False, True])
-def test_what_is_written_past_the_caches_has_the_bits_of_its_parts(kind, started):
+def test_what_is_written_past_the_caches_has_the_bits_of_its_parts(neuron, started):
     """Large tensors are written another way; their halves, too small for that, are not."""
-    neuron = make_neuron(kind)
     N = 2**21 + 40
     x, g = torch.randn(2, 1, N).requires_grad_(), torch.randn(2, 1, N)
     v = torch.randn(neuron.rule.state_shape((1, N))).requires_grad_() if started else None

@@ -15,7 +15,7 @@ from torch import Tensor
 from isospike.ops.rule import Rule
 
 LARGE = 2**18  # elements; small holes are found anyhow
-PAST_CACHES, LINE = 2**22, 16  # elements: LARGE of csrc/leaky_fire.c, and of a line
+LINE = 16  # elements of a line of the cache
 CPU = torch.device("cpu")
 
 
@@ -29,9 +29,7 @@ def empty_strided(
 
 
 def _plain_memory(size: int) -> np.ndarray:
-    """Floats; what is written past the caches starts with one of their lines, so that none is written in parts."""
-    if size < PAST_CACHES:
-        return np.empty(size, np.float32)
+    """Floats that start with a line of the cache: vectors that straddle two cost twice."""
     memory = np.empty(size + LINE, np.float32)
     start = -memory.ctypes.data // memory.itemsize % LINE
     return memory[start : start + size]

@@ -66,6 +66,22 @@ INLINE void forward_gated(const struct rule *r, float threshold, int T, int n, c
         }
 }
 
+/* The same of a block of whole chunks, from v (NULL for rest) to `end`; s and `end` are written past the caches. */
+INLINE void forward_gated_past(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, const float *v,
+                               float *end, float *s, int64_t s_step, int64_t bits, uint8_t *gates) {
+    ALIGNED float now[ROW], out[ROW];
+    for (int from = 0; from < n; from += ROW) {
+        int m = n - from < ROW ? n - from : ROW;
+        copy_or_zero(m, v ? v + from : NULL, now);
+        for (int t = 0; t < T; t++) {
+            fetch(x + t * x_step + from + AHEAD, m);
+            forward_gated(r, threshold, 1, m, x + t * x_step + from, 0, now, out, 0, 0, bits, gates + 2 * bits * t + from / 8);
+            for (int i = 0; i < m; i += CHUNK) put_past(s + t * s_step + from + i, out + i);
+        }
+        for (int i = 0; i < m; i += CHUNK) put_past(end + from + i, now + i);
+    }
+}
+
 INLINE void return_lanes(const struct rule *r, int width, int bit, const float *restrict ds, float *restrict dv,
                          float *restrict dx, int add, const uint32_t *restrict open, const uint32_t *restrict fired) {
     const float decay = r->decay, gain = r->gain, height = 1.0f / r->parameter;
@@ -95,4 +111,18 @@ INLINE void backward_gated(const struct rule *r, int T, int n, const float *ds, 
                 return_lanes(r, LANES, bit, ds_t, dv_t, dx_t, add, open, fired);
             return_lanes(r, m % LANES, full, ds_t, dv_t, dx_t, add, open, fired);
         }
+}
+
+/* The same of a block of whole chunks, dx past the caches. */
+INLINE void backward_gated_past(const struct rule *r, int T, int n, const float *ds, int64_t s_step, float *dv, float *dx,
+                                int64_t bits, const uint8_t *gates) {
+    ALIGNED float out[ROW];
+    for (int from = 0; from < n; from += ROW) {
+        int m = n - from < ROW ? n - from : ROW;
+        for (int t = T - 1; t >= 0; t--) {
+            fetch(ds + t * s_step + from + AHEAD, m);
+            backward_gated(r, 1, m, ds + t * s_step + from, 0, dv + from, out, 0, bits, gates + 2 * bits * t + from / 8);
+            for (int i = 0; i < m; i += CHUNK) put_past(dx + t * s_step + from + i, out + i);
+        }
+    }
 }

@@ -18,12 +18,17 @@ ALL_MACHINES
 void forward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
                    float *s, uint8_t *gates) {
     int64_t bits = bits_of(BLOCK), level = 2 * bits * T;
+    if (is_large(r, T, n, N)) {
+        if (gates)
+            WITH_GATES(forward_gated_past(q, r->thresholds[0], T, n, x, x_step, v, end, s, N, bits, gates));
+        else
+            WITH_FLAGS(forward_past(q, r->thresholds[0], T, n, x, x_step, v, end, s, N));
+        return;
+    }
     for (int k = 0; k < r->levels; k++) {
         copy_or_zero(n, v ? v + k * N : NULL, end + k * N);
         if (gates)
             WITH_GATES(forward_gated(q, r->thresholds[k], T, n, x, x_step, end + k * N, s, N, k > 0, bits, gates + k * level));
-        else if (is_large(r, T, n, N))
-            WITH_FLAGS(forward_past(q, r->thresholds[0], T, n, x, x_step, end, s, N));
         else
             WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, x, x_step, end + k * N, s, N, k > 0));
     }
@@ -51,7 +56,10 @@ void pass_gates(const struct rule *r, int T, int n, int64_t N, const float *ds, 
     int64_t bits = bits_of(BLOCK), level = 2 * bits * T;
     for (int k = 0; k < r->levels; k++) {
         copy_or_zero(n, d_end ? d_end + k * N : NULL, d);
-        WITH_GATES(backward_gated(q, T, n, ds, N, d, dx, k > 0, bits, gates + k * level));
+        if (is_large(r, T, n, N))
+            WITH_GATES(backward_gated_past(q, T, n, ds, N, d, dx, bits, gates));
+        else
+            WITH_GATES(backward_gated(q, T, n, ds, N, d, dx, k > 0, bits, gates + k * level));
         if (dv) copy_or_zero(n, d, dv + k * N);
     }
 }
@@ -105,11 +113,15 @@ int isospike_backward(const struct rule *r, int64_t T, int64_t N, const float *x
 void isospike_backward_gated(const struct rule *r, int64_t T, int64_t N, const uint8_t *gates, const float *ds,
                              const float *d_end, float *dv, float *dx, int64_t threads) {
     int64_t room = 2 * bits_of(BLOCK) * T * r->levels;
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t start = 0; start < N; start += BLOCK) {
-        int n = (int)(N - start < BLOCK ? N - start : BLOCK);
-        pass_gates(r, (int)T, n, N, ds + start, d_end ? d_end + start : NULL, dv ? dv + start : NULL, dx + start,
-                   gates + start / BLOCK * room);
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+        for (int64_t start = 0; start < N; start += BLOCK) {
+            int n = (int)(N - start < BLOCK ? N - start : BLOCK);
+            pass_gates(r, (int)T, n, N, ds + start, d_end ? d_end + start : NULL, dv ? dv + start : NULL, dx + start,
+                       gates + start / BLOCK * room);
+        }
+        settled();
     }
 }
 

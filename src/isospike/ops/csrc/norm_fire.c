@@ -126,6 +126,9 @@ void current_block(const struct forward *f, int n, int64_t start, const float *r
     for (int64_t t = 0; t < f->T; t++) {
         const float *restrict x = f->x + t * f->N + start;
         float *restrict to = u + t * u_step;
+        fetch(x + n, n);
+        if (f->s) fetch_to_write(f->s + t * f->N + start + n, n);
+        if (f->skip_step) fetch(f->skip + t * f->skip_step + start + n, n);
         if (f->skip) {
             const float *restrict skip = f->skip + t * f->skip_step + start;
             for (int i = 0; i < n; i++) to[i] = (x[i] * a[i] + b[i]) + skip[i];
@@ -248,6 +251,7 @@ void pass_gates_block(const struct backward *w, int n, int64_t start, int64_t bl
     int T = (int)w->T;
     const float *d_s = w->d_s + start;
     float *g = w->g + start;
+    for (int64_t t = 0; t < T; t++) fetch(d_s + t * w->N + n, n), fetch_to_write(g + t * w->N + n, n);
     int64_t bits = bits_of(block), level = 2 * bits * T;
     const uint8_t *gates = w->gates + start / block * r->levels * level;
     for (int k = 0; k < r->levels; k++) {
@@ -266,6 +270,8 @@ void sum_gradient_block(const struct backward *w, int n, int64_t start, const st
     float *restrict first = m->first, *restrict second = m->second;
     for (int64_t t = 0; t < w->T; t++) {
         const float *restrict x = w->x + t * w->N + start, *d_u = w->d_u + t * w->N + start, *g = d_u;
+        fetch(x + n, n);
+        if (w->d_u) fetch(d_u + n, n);
         if (w->d_s) {
             float *restrict total = w->g + t * w->N + start;
             if (w->d_u)

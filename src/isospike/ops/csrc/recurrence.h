@@ -10,6 +10,8 @@
 #define BLOCK 1024 /* at most so many neurons */
 
 #define CHUNK 64   /* neurons whose steps are written past the caches at a time */
+#define LINE 16    /* floats of a line of the cache */
+#define AHEAD 512  /* floats */
 
 #define ALIGNED _Alignas(64) /* vectors that straddle two lines of the cache cost twice */
 
@@ -25,6 +27,17 @@ INLINE void put_past(float *to, const float *from) {
         for (; i < CHUNK; i += 4) _mm_stream_ps(to + i, _mm_load_ps(from + i));
 #endif
     for (; i < CHUNK; i++) to[i] = from[i];
+}
+
+/* n floats, into the inner caches before they are needed: where each of T streams goes on only for a block at a time, the machine
+ * does not see it coming. Nothing happens where there is no memory. */
+INLINE void fetch(const float *from, int n) {
+    for (int i = 0; i < n; i += LINE) __builtin_prefetch(from + i);
+}
+
+/* The same of what will be written: a store that misses the caches reads first. */
+INLINE void fetch_to_write(const float *to, int n) {
+    for (int i = 0; i < n; i += LINE) __builtin_prefetch(to + i, 1);
 }
 
 INLINE void settled(void) {
@@ -56,17 +69,18 @@ INLINE void forward_level(const struct rule *r, float threshold, int T, int n, c
     }
 }
 
-/* The same of a block of whole chunks, past the caches. */
-INLINE void forward_past(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *v, float *s,
-                         int64_t s_step) {
+/* The same of a block of whole chunks, from v (NULL for rest) to `end`; s and `end` are written past the caches. */
+INLINE void forward_past(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, const float *v,
+                         float *end, float *s, int64_t s_step) {
     ALIGNED float now[CHUNK], out[CHUNK];
     for (int from = 0; from < n; from += CHUNK) {
-        memcpy(now, v + from, sizeof(now));
+        copy_or_zero(CHUNK, v ? v + from : NULL, now);
         for (int t = 0; t < T; t++) {
+            fetch(x + t * x_step + from + AHEAD, CHUNK);
             forward_level(r, threshold, 1, CHUNK, x + t * x_step + from, 0, now, out, 0, 0);
             put_past(s + t * s_step + from, out);
         }
-        put_past(v + from, now);
+        put_past(end + from, now);
     }
 }
 
