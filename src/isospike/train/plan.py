@@ -155,7 +155,7 @@ def _do_the_same(few: _Lives, more: _Lives) -> bool:
     """Whether the same tensors are made, each of a size that is fixed or grows with the images, up to rounding."""
     growth = more.images / few.images
     pairs = zip(few.sizes, more.sizes, strict=False)
-    return few.order == more.order and all(b - a < SMALL or abs(b / a / growth - 1) < 0.05 for a, b in pairs)
+    return few.order == more.order and all(b - a < SMALL or abs(b - a * growth) < 0.05 * b for a, b in pairs)
 
 
 def _on_line(batch: int, few: _Lives, more: _Lives, a: float, b: float) -> float:
