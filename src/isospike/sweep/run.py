@@ -22,6 +22,7 @@ from isospike.train.build import build_model
 from isospike.train.display import Display
 from isospike.train.distributed import open_world
 from isospike.train.plan import available_memory, plan_training
+from isospike.train.step import PRECISIONS
 from isospike.train.stopping import StopRequest, listen_for_signals
 
 IMPORTED = 300e6  # bytes of a process with PyTorch and this package in it (measured: 260 MB)
@@ -138,8 +139,10 @@ def _memory(cells: Sequence[Cell], cards: Mapping[str, ModelCard], datasets: Map
     largest = max(cells, key=activations)
     config, data = largest.config, datasets[_key(largest)]
     model = build_model(config, num_classes=len(data.classes), in_channels=data.channels)
-    batch = config.train.batch_size // config.train.accumulate
-    return IMPORTED + plan_training(model, batch=batch, size=data.size, memory=config.train.memory, moments=2).total
+    train = config.train
+    batch, autocast = train.batch_size // train.accumulate, PRECISIONS[train.precision]
+    plan = plan_training(model, batch=batch, size=data.size, memory=train.memory, moments=2, autocast=autocast)
+    return IMPORTED + plan.total
 
 
 def _check_shared_memory(datasets: Mapping[str, Dataset]) -> None:
