@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from isospike.errors import ConfigError
 from isospike.inference.network import Network
 from isospike.inference.program import COMPLEMENT, Between, Call, Conv, Operation, Value
-from isospike.layers import BatchNorm, PerStepNorm, SlotConv, Steps
+from isospike.layers import BatchNorm, PerStepNorm, SlotConv, Steps, is_plain_conv
 from isospike.neurons import Neuron, ReLU, SpikingNeuron
 from isospike.ops.pointwise import Activation, Affine
 from isospike.residual import BINARY, REAL, Domain, ResidualUnit
@@ -80,7 +80,7 @@ class Recorder(Steps):
                 return self.between(x, domain, firing=firing)
             return self._call(layer, x, value.channels, domain)
         conv = layer.conv if isinstance(layer, SlotConv) else layer
-        if type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
+        if is_plain_conv(conv) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
             out = self._value(conv.out_channels, REAL)
             self.program.append(Conv(value, out, conv, layer.bias))  # type: ignore[arg-type]
             return Symbol(self, out)

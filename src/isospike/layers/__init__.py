@@ -1,6 +1,7 @@
 """Building blocks between the neurons: time, normalisation, initialisation."""
 
 from isospike.layers.chain import Chain, run
+from isospike.layers.conv import Conv2d, is_plain_conv
 from isospike.layers.fold import FoldedNeuron
 from isospike.layers.init import WEIGHT_INITS
 from isospike.layers.lowering import fuse, untouched
@@ -14,6 +15,7 @@ __all__ = [
     "WEIGHT_INITS",
     "BatchNorm",
     "Chain",
+    "Conv2d",
     "FoldedNeuron",
     "PerStepNorm",
     "SlotConv",
@@ -21,6 +23,7 @@ __all__ = [
     "binary_slots",
     "fold_time",
     "fuse",
+    "is_plain_conv",
     "one_statistics_update",
     "recomputed",
     "run",

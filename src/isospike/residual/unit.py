@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from isospike.layers import WEIGHT_INITS, BatchNorm, Chain, PerStepNorm, Steps, fuse, run, untouched
+from isospike.layers import WEIGHT_INITS, BatchNorm, Chain, Conv2d, PerStepNorm, Steps, fuse, run, untouched
 from isospike.neurons import NEURONS, Neuron
 from isospike.registry import build
 from isospike.residual.topology import NormInit, Topology
@@ -25,10 +25,10 @@ class Conv:
     stride: int = 1
     bias: bool = False
 
-    def module(self, in_channels: int, weight_init: str) -> nn.Conv2d:
+    def module(self, in_channels: int, weight_init: str) -> Conv2d:
         """The module for this many input channels, its weights drawn."""
         padding = self.kernel // 2
-        conv = nn.Conv2d(in_channels, self.out_channels, self.kernel, self.stride, padding, bias=self.bias)
+        conv = Conv2d(in_channels, self.out_channels, self.kernel, self.stride, padding, bias=self.bias)
         WEIGHT_INITS[weight_init](conv)
         return conv
 
