@@ -1,7 +1,9 @@
 """Both pages in a real browser without a window: every chart is drawn and nothing is said on the console."""
 
+import json
 import re
 import subprocess
+from html import unescape
 
 import pytest
 
@@ -42,3 +44,35 @@ def test_every_chart_is_drawn_and_the_console_is_silent(tmp_path, mode):
     assert f'stroke="{series}"' in body
     assert "alert(1)" in body
     assert "<script>alert(1)" not in body
+
+
+@pytest.mark.browser
+def test_charts_and_tables_are_saved_as_svg_csv_and_latex(tmp_path):
+    """The page's own functions are called in the page, and what they make is written into its body."""
+    run = make_run(tmp_path / "run")
+    write_report(run)
+    calls = """<script>
+      addEventListener("load", async () => {
+        const rows = [["a, b", 'said "x"'], ["50 %", "n_1"], [null, "\\\\"]];
+        const figure = document.querySelector("figure");
+        const made = [csv_of(rows), latex_of(rows), csv_of(numbers_of(spec_of(figure))), await svg_of(figure)];
+        made.push([...document.querySelectorAll("section .save")].map((bar) => bar.textContent).join(" "));
+        const place = Object.assign(document.createElement("pre"), { id: "made", textContent: JSON.stringify(made) });
+        document.body.append(place);
+      });
+    </script></body>"""
+    run.report.write_text(run.report.read_text().replace("</body>", calls))
+    dom, console = render(run.report)
+    assert console == []
+    csv, latex, numbers, svg, buttons = json.loads(unescape(re.search('<pre id="made">(.*?)</pre>', dom, re.DOTALL)[1]))
+    assert csv == '"a, b","said ""x"""\r\n50 %,n_1\r\n,\\\r\n'
+    assert latex.splitlines() == [
+        r"\begin{tabular}{lr}", r"  \toprule", r"  a, b & said "'"x"'r" \\", r"  \midrule", r"  50 \% & n\_1 \\",
+        r"   & \textbackslash{} \\", r"  \bottomrule", r"\end{tabular}",
+    ]  # fmt: skip
+    assert numbers.splitlines()[0] == "x,value,series"
+    assert len(numbers.splitlines()) == 1 + 40 + 1  # steps and one test
+    assert svg.startswith("<svg")
+    assert "white" in svg
+    assert buttons.count("SVG") == len(re.findall('<div class="chart', dom)) + 1  # the unit
+    assert buttons.count("LaTeX") == len(re.findall('<div class="wide"[^>]*><table', dom))

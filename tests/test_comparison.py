@@ -87,7 +87,7 @@ def test_runs_are_called_by_what_tells_them_apart(tmp_path):
     folders = [tmp_path / first / second for first in "ab" for second in ("x", "run")]
     sections, _ = comparison_sections([make_run(folder) for folder in folders])
     for folder in folders:
-        assert f"<td>{folder.parent.name}/{folder.name}</td>" in sections[0].html
+        assert f"<th>{folder.parent.name}/{folder.name}</th>" in sections[0].html
     with pytest.raises(ConfigError, match="was named twice"):
         comparison_sections([RunFolder(folders[0]), RunFolder(folders[0])])
     with pytest.raises(ConfigError, match="nothing is not a run folder"):

@@ -6,12 +6,14 @@ import re
 import pytest
 import vl_convert
 
+import isospike as iso
 from isospike.config import parse_yaml, read_config
 from isospike.errors import MissingExtra
-from isospike.report import page, write_report
-from isospike.report.charts import MAX_POINTS, heat_map, line_chart, thin
+from isospike.report import page, run_sections, write_report
+from isospike.report.charts import MAX_POINTS, heat_map, line_chart, percent_format, thin
 from isospike.report.sections import SECTIONS
 from isospike.run_folder import RunFolder, write_json
+from isospike.text import energy_unit
 from report_runs import CONFIG, HOSTILE, PIXEL, isometry_result, make_run, measure, read
 
 
@@ -252,3 +254,51 @@ def test_charts_hold_what_they_are_given():
 
 def test_sections_are_found_by_being_in_the_list():
     assert [make.__name__ for make in SECTIONS][:2] == ["summary", "curves"]
+
+
+def test_the_ticks_of_shares_that_differ_by_little_are_told_apart():
+    assert percent_format([0.1, 0.9], from_zero=True) == ".0%"
+    assert percent_format([0.98, 0.996], from_zero=False) == ".1%"
+    assert percent_format([0.99, 0.994], from_zero=False) == ".1%"
+    assert percent_format([0.99, 0.9904], from_zero=False) == ".3%"
+    assert percent_format([0.5, 0.5], from_zero=False) == ".3%"
+    points = [{"x": t, "value": 0.99 + t / 1000, "series": "accuracy"} for t in range(1, 7)]
+    spec = line_chart(points, x="T", y="accuracy", title="accuracy", percent=True, from_zero=False)
+    ticks = re.findall(r">([\d.]+%)<", vl_convert.vegalite_to_svg({**spec, "width": 400}))
+    assert len(ticks) > 3
+    assert len(set(ticks)) == len(ticks)
+
+
+def test_energies_share_a_unit_by_the_largest_of_them():
+    assert energy_unit([0.002, 3.0]) == ("mJ", 1.0)
+    assert energy_unit([0.002, 0.03]) == ("uJ", 1e3)
+    assert energy_unit([2e-4]) == ("nJ", 1e6)
+
+
+def test_energy_is_said_in_one_unit(tmp_path):
+    run = make_run(tmp_path / "run")
+    energy, _ = measure(run)
+    unit, per_mj = energy_unit(energy["mj"].values())
+    section = next(s for s in run_sections(run)[0] if s.title == "Energy")
+    assert set(re.findall("[mun]J", section.html)) == {unit}
+    assert f"<td>{per_mj * energy['mj']['ann']:,.4g}</td>" in section.html
+    assert section.charts[0].spec["encoding"]["y"]["title"] == unit
+
+
+def test_every_caption_says_more_than_its_title(tmp_path):
+    run = make_run(tmp_path / "run", analyzed=True)
+    measure(run, "ds_resnet8")
+    for section in run_sections(run)[0]:
+        for chart in section.charts:
+            title = chart.spec["description"].lower()
+            words = set(re.findall("[a-z]+", chart.caption.lower())) - set(re.findall("[a-z]+", title))
+            assert len(words) > 3, chart.caption
+
+
+def test_the_facts_of_a_model_are_said_in_words(tmp_path):
+    run = make_run(tmp_path / "run")
+    write_json(run.analysis("model"), iso.model_card("ms_resnet8").as_dict())
+    section = next(s for s in run_sections(run)[0] if s.title == "Model")
+    keys = re.findall("<tr><td>(.*?)</td>", section.html)
+    assert "MACs of the stem, once per image" in keys
+    assert not [key for key in keys if "." in key or "_" in key]

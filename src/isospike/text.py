@@ -1,5 +1,7 @@
 """Quantities in words."""
 
+from collections.abc import Iterable
+
 
 def duration(seconds: float) -> str:
     """The two largest units: "2 h 05 min", "3 min 09 s", "12 s"."""
@@ -8,3 +10,11 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours:,} h {minutes:02} min"
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def energy_unit(millijoules: Iterable[float]) -> tuple[str, float]:
+    """One unit for all of these, by the largest of them, and how many of it are a millijoule: ("uJ", 1000)."""
+    largest = max(millijoules, default=0.0)
+    if largest >= 1:
+        return "mJ", 1.0
+    return ("uJ", 1e3) if largest >= 1e-3 else ("nJ", 1e6)

@@ -12,6 +12,7 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 WHOLE = {"tickMinStep": 1, "format": ",d", "labelExpr": "datum.value % 1 ? '' : datum.label"}
 COLOUR_BAR = {"gradientLength": 180, "tickCount": 5, "format": ".2~g"}
 DENSE = 200  # points per series from which on lines are thin
+TICKS = 6  # on a vertical axis, about
 MAX_POINTS = 600  # per series; more would not be seen and make the page heavy
 
 
@@ -62,13 +63,20 @@ def line_chart(
                 "field": "value",
                 "type": "quantitative",
                 "title": y,
-                "axis": {"format": ".0%"} if percent else {},
+                "axis": {"format": percent_format([point["value"] for point in points], zero)} if percent else {},
                 "scale": scale,
             },
             "color": named,
         },
         "layer": [_shade(y), *layers] if band else layers,
     }
+
+
+def percent_format(shares: Sequence[float], from_zero: bool) -> str:
+    """With as many digits as it takes to tell the ticks of an axis apart."""
+    span = max([*shares, 0.0]) - min([*shares, 0.0]) if from_zero else max(shares, default=0) - min(shares, default=0)
+    between_ticks = max(span / TICKS, 1e-5)
+    return f".{max(0, math.ceil(-math.log10(between_ticks)) - 2)}%"
 
 
 def _lines(named: Spec, width: int) -> Spec:

@@ -18,7 +18,7 @@ from isospike.report.sections.confusion import steps_chart
 from isospike.report.sections.isometry import products
 from isospike.report.sections.summary import what_is_missing
 from isospike.run_folder import RunFolder, read_records
-from isospike.text import duration
+from isospike.text import duration, energy_unit
 
 RESULTS = ("data", "model", "test", "isometry", "flow", "energy")
 NEURONS_AXIS = "neurons, in the order of the network"
@@ -121,11 +121,14 @@ def _labels(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def overview(runs: Sequence[Compared]) -> Section | None:
-    """A row for every run."""
-    head = (
-        "run", "model", "data", "T", "parameters", "test accuracy, last epoch", "best epoch", "epochs", "training time",
-        "images/s", "spikes per neuron", "energy, uJ", "ANN / this",
+    """A column for every run, so that a few of them fit on the page."""
+    unit, per_mj = energy_unit(run.results["energy"]["mj"]["stem_once"] for run in runs if "energy" in run.results)
+    facts = (
+        "model", "data", "T", "parameters", "test accuracy, last epoch", "best epoch", "epochs", "training time",
+        "images/s", "spikes per neuron", f"energy, {unit}", "ANN / this",
     )  # fmt: skip
+    columns = [_facts(run, per_mj) for run in runs]
+    rows = [[fact, *values] for fact, *values in zip(facts, *columns, strict=True)]
     notes = {note for run in runs if (note := run.results.get("data", {}).get("note"))}
     text = "".join(f"<p>{escape(note)}.</p>" for note in sorted(notes))
     missing = "".join(
@@ -133,15 +136,15 @@ def overview(runs: Sequence[Compared]) -> Section | None:
         for run in runs
         for sentence in run.missing
     )
-    return Section("Overview", f"{text}{table(head, map(_row, runs))}{missing}")
+    return Section("Overview", f"{text}{table(['', *(run.label for run in runs)], rows)}{missing}")
 
 
-def _row(run: Compared) -> list[str]:
+def _facts(run: Compared, per_mj: float) -> list[str]:
+    """In the order of the overview."""
     model, data, energy = (run.results.get(name, {}) for name in ("model", "data", "energy"))
     best = max(run.tests, key=lambda r: r["accuracy"], default=None)
     rates = sorted(r["images_per_s"] for r in run.steps)
     return [
-        run.label,
         run.config.model.name,
         data.get("name", run.config.data.kind),
         _or_dash(model.get("T"), "{}"),
@@ -152,7 +155,7 @@ def _row(run: Compared) -> list[str]:
         duration(run.steps[-1]["seconds"]) if run.steps else "-",
         _or_dash(rates[len(rates) // 2] if rates else None, "{:,.0f}"),
         _or_dash(energy.get("spikes_per_neuron"), "{:.3f}"),
-        _or_dash(energy["mj"]["stem_once"] * 1e3 if energy else None, "{:,.3f}"),
+        _or_dash(energy["mj"]["stem_once"] * per_mj if energy else None, "{:,.3f}"),
         _or_dash(energy.get("ratio"), "{:.2f}"),
     ]
 
@@ -189,7 +192,7 @@ def curves(runs: Sequence[Compared]) -> Section | None:
         "Firing rate in training": (_over(runs, "watched", "rate"), {"x": "optimiser step"}),
     }
     charts = tuple(
-        Chart(line_chart(points, y=name.lower(), title=name, **options), f"{name}.")
+        Chart(line_chart(points, y=name.lower(), title=name, **options), f"{name} of each run over the training.")
         for name, (points, options) in lines.items()
         if points
     )
@@ -234,7 +237,8 @@ def isometry(runs: Sequence[Compared]) -> Section | None:
         for x, (name, norm) in enumerate(result["gradients"]["inputs"].items(), start=1)
         if norm > 0
     ]
-    charts = [Chart(line_chart(phi, x="unit", y="phi", title="phi of every unit"), "phi of every unit.")]
+    caption = "phi of every unit: the mean of the eigenvalues of its J J<sup>T</sup>; at 1 a gradient keeps its length."
+    charts = [Chart(line_chart(phi, x="unit", y="phi", title="phi of every unit"), caption)]
     if grown:
         chart = line_chart(grown, x="unit", y="log10 of the product of phi", title="Product of phi")
         charts.append(
@@ -251,13 +255,14 @@ def firing(runs: Sequence[Compared]) -> Section | None:
     found = [(run.label, run.results["flow"]["neurons"]) for run in runs if "flow" in run.results]
     if not found:
         return None
-    quantities: dict[str, tuple[Callable[[Mapping[str, Any]], float], bool]] = {
-        "Firing rate": (lambda n: mean(n["rate"]), False),
-        "Silent neurons": (lambda n: n["silent"], True),
-        "Saturated neurons": (lambda n: n["saturated"], True),
+    quantities: dict[str, tuple[Callable[[Mapping[str, Any]], float], str, bool]] = {
+        "Firing rate": (lambda n: mean(n["rate"]), "Mean count of spikes per neuron and step", False),
+        "Silent neurons": (lambda n: n["silent"], "Share of neurons that never fired", True),
+        "Saturated neurons": (lambda n: n["saturated"], "Share of neurons that put out their most at every step", True),
     }
     charts = tuple(
-        _along_depth(found, value, NEURONS_AXIS, name, percent=percent) for name, (value, percent) in quantities.items()
+        _along_depth(found, value, NEURONS_AXIS, name, caption, percent=percent)
+        for name, (value, caption, percent) in quantities.items()
     )
     return Section("Firing", "", charts)
 
@@ -269,14 +274,21 @@ def energy(runs: Sequence[Compared]) -> Section | None:
         return None
     first = next(iter(found.values()))
     ways = {"ann": "ANN of the same layers, dense", **first["ways"]}
-    rows = [[words, *(f"{1e3 * result['mj'][way]:,.3f}" for result in found.values())] for way, words in ways.items()]
+    unit, per_mj = energy_unit(mj for result in found.values() for mj in result["mj"].values())
+    rows = [
+        [words, *(f"{per_mj * result['mj'][way]:,.4g}" for result in found.values())] for way, words in ways.items()
+    ]
     tables = sorted({f"{label}: {result['table']['name']}" for label, result in found.items()})
     alike = len({result["table"]["name"] for result in found.values()}) == 1
-    text = f"<p>Microjoules per image, {escape(first['table']['name'] if alike else '; '.join(tables))}.</p>"
+    text = f"<p>{unit} per image, {escape(first['table']['name'] if alike else '; '.join(tables))}.</p>"
     layers = [(label, result["layers"]) for label, result in found.items()]
     named = [(label, [{**layer, "name": layer["layer"]} for layer in each]) for label, each in layers]
     chart = _along_depth(
-        named, lambda layer: 1e3 * layer["mj"], "layer, in the order of the network", "Energy of a layer, uJ"
+        named,
+        lambda layer: per_mj * layer["mj"],
+        "layer, in the order of the network",
+        f"Energy of a layer, {unit}",
+        "What every convolution and linear layer takes per image",
     )
     return Section("Energy", text + table(["way of counting", *found], rows), (chart,))
 
@@ -286,11 +298,13 @@ def _along_depth(
     value: Callable[[Mapping[str, Any]], float],
     x: str,
     title: str,
+    caption: str,
     *,
     percent: bool = False,
 ) -> Chart:
     points = [p for label, places in found for p in thin(depth_series(places, [value(n) for n in places], label))]
-    return Chart(line_chart(points, x=x, y=title.lower(), title=f"{title} along depth", percent=percent), f"{title}.")
+    y = title[0].lower() + title[1:]
+    return Chart(line_chart(points, x=x, y=y, title=f"{title} along depth", percent=percent), f"{caption}.")
 
 
 SECTIONS: tuple[Callable[[Sequence[Compared]], Section | None], ...] = (

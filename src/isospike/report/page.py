@@ -83,7 +83,7 @@ def render(title: str, sections: Sequence[Section]) -> str:
         links=links,
         body=body,
         library=_library(),
-        script=f"const themes = {themes};\n{_asset('page.js')}",
+        script=f"const themes = {themes};\n{_asset('page.js')}\n{_asset('save.js')}",
     )
 
 
@@ -101,7 +101,7 @@ def _chart(chart: Chart) -> str:
     data = json.dumps(chart.spec, separators=(",", ":")).replace("<", "\\u003c")
     return (
         f'<figure><div class="chart" tabindex="0"></div><script type="application/json">{data}</script>'
-        f"<figcaption>{chart.caption}</figcaption>"
+        f'<figcaption>{chart.caption}</figcaption><div class="save"></div>'
         f'<details class="data"><summary>Numbers</summary></details></figure>'
     )
 

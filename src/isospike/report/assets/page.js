@@ -57,18 +57,24 @@ async function draw_all() {
   }
 }
 
+// Heads and rows of what a chart shows.
+function numbers_of(spec) {
+  const rows = spec.data.values;
+  const heads = [...new Set(rows.slice(0, 1000).flatMap(Object.keys))];
+  return [heads, ...rows.map((row) => heads.map((head) => row[head]))];
+}
+
 // The numbers of a chart as a table, for those who do not hover; made when it is opened.
 function tabulate(details) {
   if (!details.open || details.querySelector("table")) return;
-  const rows = spec_of(details.closest("figure")).data.values;
-  const heads = [...new Set(rows.slice(0, 1000).flatMap(Object.keys))];
+  const [heads, ...rows] = numbers_of(spec_of(details.closest("figure")));
   const table = document.createElement("table");
   const add = (row, tag) => {
     const line = table.insertRow();
     for (const value of row) line.appendChild(document.createElement(tag)).textContent = value ?? "";
   };
   add(heads, "th");
-  for (const row of rows) add(heads.map((head) => row[head]), "td");
+  for (const row of rows) add(row, "td");
   const wide = document.createElement("div");
   wide.className = "wide numbers";
   wide.tabIndex = 0;

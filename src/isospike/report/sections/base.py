@@ -45,11 +45,12 @@ def depth_chart(
     y: str,
     title: str,
     *,
+    caption: str,
     percent: bool = False,
 ) -> Chart:
-    """Lines over places of the network that have a ``name``."""
+    """Lines over places of the network that have a ``name``; the caption is plain text."""
     points = [point for name, values in lines.items() for point in depth_series(places, values, name)]
-    return Chart(line_chart(points, x=x, y=y, title=title, percent=percent), f"{escape(title)}.")
+    return Chart(line_chart(points, x=x, y=y, title=title, percent=percent), escape(caption))
 
 
 def depth_series(places: Sequence[Mapping[str, Any]], values: Sequence[float], name: str) -> list[dict[str, Any]]:

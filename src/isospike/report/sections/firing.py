@@ -11,6 +11,9 @@ from isospike.run_folder import RunFolder
 MOST_STEPS = 8  # drawn with a line each
 MOST_PLACES, MOST_TIMES = 120, 16  # columns and rows of the map
 NEURONS_AXIS = "neurons, in the order of the network"
+RATES = "How much every population of neurons puts out, from the first behind the stem to the last before the head."
+LEVELS = "How often the neurons of every population put out each level."
+STREAM = "Mean, variance and largest value of the stream behind every residual unit, over the images and time steps."
 
 
 def firing(run: RunFolder) -> Section | None:
@@ -30,7 +33,7 @@ def firing(run: RunFolder) -> Section | None:
     if flow["units"]:
         streams = {part: [mean(u[part]) for u in flow["units"]] for part in ("mean", "variance")}
         streams["maximum"] = [max(u["largest"]) for u in flow["units"]]
-        charts.append(depth_chart(flow["units"], streams, "unit", "value", "Stream behind every unit"))
+        charts.append(depth_chart(flow["units"], streams, "unit", "value", "Stream behind every unit", caption=STREAM))
     return Section("Firing", html, tuple(charts))
 
 
@@ -42,10 +45,14 @@ def _rate_charts(neurons: Sequence[Mapping[str, Any]], T: int) -> list[Chart]:
     most = max(len(n["histogram"]) for n in neurons)
     several = most > 2
     unit = "mean count per step" if several else "share that fires"
-    charts = [depth_chart(neurons, rates, NEURONS_AXIS, unit, "Firing rate along depth", percent=not several)]
+    charts = [
+        depth_chart(neurons, rates, NEURONS_AXIS, unit, "Firing rate along depth", caption=RATES, percent=not several)
+    ]
     if several:
         levels = {f"puts out {k}": [dict(enumerate(n["histogram"])).get(k, 0.0) for n in neurons] for k in range(most)}
-        charts.append(depth_chart(neurons, levels, NEURONS_AXIS, "share", "Levels along depth", percent=True))
+        charts.append(
+            depth_chart(neurons, levels, NEURONS_AXIS, "share", "Levels along depth", caption=LEVELS, percent=True)
+        )
     return charts
 
 
@@ -115,4 +122,5 @@ def _gate_chart(neurons: Sequence[Mapping[str, Any]]) -> Chart:
         shares |= {"dormant per step": [mean(n["dormant"]) for n in neurons]}
         shares |= {"dormant at all steps": [n["dormant_throughout"] for n in neurons]}
     title = "Silent, saturated and dormant neurons along depth"
-    return depth_chart(neurons, shares, NEURONS_AXIS, "share", title, percent=True)
+    caption = "Share of the neurons of every population that never fire, fire at every step, or get no gradient."
+    return depth_chart(neurons, shares, NEURONS_AXIS, "share", title, caption=caption, percent=True)

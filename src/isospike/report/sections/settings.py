@@ -1,6 +1,8 @@
 """The model and its architecture, the configuration, the machine."""
 
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 import torch
 
@@ -9,6 +11,31 @@ from isospike.models import SpikingResNet, create_model
 from isospike.report.sections.base import Section, flat, table
 from isospike.residual.unit import EXPANSION
 from isospike.run_folder import RunFolder, read_json
+
+IN_WORDS = {
+    "name": "model",
+    "T": "time steps T",
+    "input_size": "height and width of the input",
+    "num_classes": "classes",
+    "parameters": "learnable parameters",
+    "neurons": "spiking neurons",
+    "stem_macs": "MACs of the stem, once per image",
+    "unit_macs": "MACs of the units, per time step",
+    "projection_macs": "MACs of the projections, per time step",
+    "head_macs": "MACs of the head, per time step",
+    "macs": "MACs per image, all time steps",
+    "neuron.kind": "neuron",
+    "v_threshold": "threshold of the neuron",
+    "words.cell": "unit, but for its last convolution",
+    "words.last": "last convolution of a unit",
+    "words.after": "behind the join",
+    "words.project": "projection in the skip",
+    "words.join": "join of branch and skip",
+    "words.reach": "earlier stages that feed a stage",
+    "words.combine": "how several terms are combined",
+    "cpu": "processor",
+    "gpu": "graphics processor",
+}
 
 
 def architecture(run: RunFolder) -> Section | None:
@@ -41,7 +68,14 @@ def model(run: RunFolder) -> Section | None:
     if card is None:
         return None
     whole = {key: f"{value:,}" if isinstance(value, int) else value for key, value in card.items()}
-    return Section("Model", table(("", ""), flat(whole)))
+    return Section("Model", table(("fact", "value"), [(_in_words(key), value) for key, value in flat(whole)]))
+
+
+def _in_words(key: str) -> str:
+    """``unit_macs`` and ``words.cell`` as a person would say them; other keys keep their words."""
+    if key in IN_WORDS:
+        return IN_WORDS[key]
+    return key.replace(".", ": ").replace("_", " ")
 
 
 def configuration(run: RunFolder) -> Section | None:
@@ -52,4 +86,8 @@ def configuration(run: RunFolder) -> Section | None:
 def environment(run: RunFolder) -> Section | None:
     """Versions and hardware."""
     path = run.path / "env.json"
-    return Section("Environment", table(("", ""), flat(read_json(path)))) if path.is_file() else None
+    return _environment(read_json(path)) if path.is_file() else None
+
+
+def _environment(found: Mapping[str, Any]) -> Section:
+    return Section("Environment", table(("what", "value"), [(_in_words(key), value) for key, value in flat(found)]))
