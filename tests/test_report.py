@@ -259,7 +259,7 @@ def test_sections_are_found_by_being_in_the_list():
 def test_the_ticks_of_shares_that_differ_by_little_are_told_apart():
     assert percent_format([0.1, 0.9], from_zero=True) == ".0%"
     assert percent_format([0.98, 0.996], from_zero=False) == ".1%"
-    assert percent_format([0.99, 0.994], from_zero=False) == ".1%"
+    assert percent_format([0.99, 0.994], from_zero=False) == ".2%"
     assert percent_format([0.99, 0.9904], from_zero=False) == ".3%"
     assert percent_format([0.5, 0.5], from_zero=False) == ".3%"
     points = [{"x": t, "value": 0.99 + t / 1000, "series": "accuracy"} for t in range(1, 7)]
