@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import isospike
+from isospike.ops.cpu_library import instruction_set
 
 LOGS = Path(__file__).parent / "logs"
 
@@ -28,6 +29,7 @@ def header(command: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpu": cpu,
+        "instruction_set": instruction_set(),
         "threads": torch.get_num_threads(),
     }
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from isospike.ops import cpu, use_backend
+from isospike.ops import cpu_library, use_backend
+from isospike.ops.cpu_build import ISAS
 
 # Triton decides when it is imported whether its kernels are compiled or run in Python.
 if not torch.cuda.is_available():
@@ -15,6 +16,10 @@ if not torch.cuda.is_available():
 
 # Whichever browser is here; its engine is the same.
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+# The instruction sets that the library may be run with here, from the lowest on.
+BEST = cpu_library.instruction_set()
+HAS = list(ISAS)[: list(ISAS).index(BEST) + 1] if BEST else []
 
 # Two test processes share two cores; one thread each also makes every sum the same from run to run.
 torch.set_num_threads(1)
@@ -35,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what this machine cannot run: it has no real images, browser or Triton, or had no C compiler."""
     absent = {
         "data": not os.environ.get("ISOSPIKE_DATA"),
-        "compiled": cpu.library() is None,
+        "compiled": cpu_library.library() is None,
         "triton": importlib.util.find_spec("triton") is None,
         "browser": BROWSER is None,
     }
@@ -44,11 +49,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=left_out)
 
 
-@pytest.fixture(params=[lanes for lanes in (8, 16) if lanes <= cpu.dense_lanes()], ids=lambda lanes: f"{lanes} lanes")
-def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run a test of dense convolutions with every width of vectors that this machine has."""
-    monkeypatch.setattr(cpu, "dense_lanes", lambda: request.param)
-    return request.param
+@pytest.fixture(params=HAS)
+def each_isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with the library for every instruction set that this machine has."""
+    lib = cpu_library.load(request.param)
+    monkeypatch.setattr(cpu_library, "_found", lambda: (request.param, lib))
+
+
+@pytest.fixture
+def found_anew() -> Iterator[None]:
+    """Look for the library again in this test and behind it."""
+    cpu_library._found.cache_clear()
+    yield
+    cpu_library._found.cache_clear()
 
 
 @pytest.fixture(params=["auto", "reference"])

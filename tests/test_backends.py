@@ -21,7 +21,7 @@ from helpers import (
 )
 from isospike.errors import ConfigError, IsospikeWarning, UnknownName
 from isospike.neurons import SpikingNeuron
-from isospike.ops import BACKENDS, FireRule, backend, cpu, gpu, leaky_fire, use_backend
+from isospike.ops import BACKENDS, FireRule, backend, cpu_library, gpu, leaky_fire, use_backend
 from isospike.surrogates import SURROGATES, Arctan, Rectangle
 
 NEEDS = {"cpu": pytest.mark.compiled, "triton": pytest.mark.triton}
@@ -153,15 +153,15 @@ def test_what_the_cpu_backend_cannot_is_refused_by_name_and_left_to_the_referenc
 
 @pytest.mark.compiled
 def test_auto_takes_the_compiled_library_where_it_can(monkeypatch):
-    assert cpu.library() is not None
     assert backend.pick(torch.randn(2, 3), None, FireRule()).name == "cpu"
     with use_backend("reference"):
         assert backend.pick(torch.randn(2, 3), None, FireRule()).name == "reference"
 
 
 @pytest.mark.compiled
-def test_a_missing_library_is_said_once_and_costs_speed_only(monkeypatch):
-    monkeypatch.setattr(cpu, "library", lambda: None)
+@pytest.mark.usefixtures("found_anew")
+def test_a_missing_library_is_said_once_and_costs_speed_only(monkeypatch, tmp_path):
+    monkeypatch.setattr(cpu_library, "FOLDER", tmp_path)
     backend._say_once.cache_clear()
     x = torch.randn(3, 2, 5)
     with pytest.warns(IsospikeWarning, match="eager reference.*install a C compiler, then install isospike again"):
@@ -172,18 +172,6 @@ def test_a_missing_library_is_said_once_and_costs_speed_only(monkeypatch):
     assert torch.equal(s, again)
     with use_backend("cpu"), pytest.raises(ConfigError, match="the compiled library is missing"):
         leaky_fire(x, decay=0.5, gain=1.0, rule=FireRule())
-
-
-@pytest.mark.compiled
-def test_a_file_that_is_no_library_counts_as_missing(monkeypatch, tmp_path):
-    broken = tmp_path / "_cpu.so"
-    broken.write_bytes(b"not a library")
-    monkeypatch.setattr(cpu, "LIBRARY", broken)
-    cpu.library.cache_clear()
-    assert cpu.library() is None
-    monkeypatch.undo()
-    cpu.library.cache_clear()
-    assert cpu.library() is not None
 
 
 @pytest.mark.parametrize("name", FAST)

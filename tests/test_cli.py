@@ -107,7 +107,7 @@ def test_a_run_leaves_its_folder(run):
 
 def test_without_a_compiled_library_a_run_is_as_good_and_says_once_what_would_make_it_faster(tmp_path):
     """In a copy of the package that has none."""
-    shutil.copytree(Path(isospike.__file__).parent, tmp_path / "isospike", ignore=shutil.ignore_patterns("_cpu.so"))
+    shutil.copytree(Path(isospike.__file__).parent, tmp_path / "isospike", ignore=shutil.ignore_patterns("_cpu*.so"))
     command = [sys.executable, "-m", "isospike", "train", *TINY, "--max-steps", "2", "--out", str(tmp_path / "run")]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

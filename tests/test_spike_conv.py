@@ -9,7 +9,7 @@ from torch import nn
 
 import isospike as iso
 from helpers import dyadic, enliven
-from isospike.ops import cpu, packed_conv, spike_conv
+from isospike.ops import packed_conv, spike_conv
 from isospike.ops.cpu_packed_conv import can
 from isospike.ops.packing import packed
 from isospike.ops.spike_conv import Convolution, has_spike_conv, is_worth_it, spike_weight, weight_gradient
@@ -37,28 +37,6 @@ SHAPES = [
     (3, 64, 5, 7, 3, 1, 2),
     (2, 128, 16, 16, 64, 1, 2),
 ]
-WIDEST = 0 if cpu.library() is None else cpu.compiled().isospike_spike_conv_lanes()
-
-
-@pytest.fixture(params=[lanes for lanes in (8, 16) if lanes <= WIDEST], ids=lambda lanes: f"{lanes} lanes")
-def lanes(request, monkeypatch):
-    """Every width of vectors that this machine has."""
-    set_lanes(monkeypatch, request.param)
-
-
-class OfLanes:
-    """The library as it is on a machine with other vectors."""
-
-    def __init__(self, lanes):
-        self.isospike_spike_conv_lanes = lambda: lanes
-
-    def __getattr__(self, name):
-        return getattr(cpu.library(), name)
-
-
-def set_lanes(monkeypatch, lanes):
-    library = OfLanes(lanes)
-    monkeypatch.setattr(cpu, "compiled", lambda: library)
 
 
 def make(shape, most):
@@ -77,7 +55,7 @@ def run(x, weight, bias, stride, onto=None):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("most", [1, 5])
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=str)
-@pytest.mark.usefixtures("lanes")
+@pytest.mark.usefixtures("each_isa")
 def test_output_and_gradient_are_those_of_the_dense_convolution_to_the_bit(shape, most, memory_format):
     (x, weight, g), (*_, kernel, stride) = make(shape, most), shape
     weight, bias = weight.contiguous(memory_format=memory_format).requires_grad_(), dyadic(shape[4])
@@ -92,7 +70,7 @@ def test_output_and_gradient_are_those_of_the_dense_convolution_to_the_bit(shape
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=str)
-@pytest.mark.usefixtures("lanes")
+@pytest.mark.usefixtures("each_isa")
 def test_a_sum_is_added_to_in_place(memory_format):
     x, weight, onto = make((3, 16, 9, 9, 24, 3, 1), 1)
     onto = onto.contiguous(memory_format=memory_format)
@@ -102,7 +80,7 @@ def test_a_sum_is_added_to_in_place(memory_format):
     assert torch.equal(out, true)
 
 
-@pytest.mark.usefixtures("lanes")
+@pytest.mark.usefixtures("each_isa")
 def test_bits_depend_neither_on_threads_nor_on_the_other_samples():
     x, _, _ = make((24, 64, 16, 16, 32, 3, 1), 1)
     weight, g = torch.randn(32, 64, 3, 3), torch.randn(24, 32, 16, 16)
@@ -119,7 +97,7 @@ def test_bits_depend_neither_on_threads_nor_on_the_other_samples():
 
 
 @pytest.mark.parametrize("most", [1, 3])
-@pytest.mark.usefixtures("lanes")
+@pytest.mark.usefixtures("each_isa")
 def test_training_takes_it_where_few_fire_and_rounds_as_little(most, monkeypatch):
     calls = []
     original = spike_conv.spike_conv
@@ -174,14 +152,6 @@ def test_another_memory_order_and_few_pixels_are_left_to_the_dense_convolution()
     assert not is_worth_it(packed(x[:0]))
 
 
-def test_a_machine_without_vectors_keeps_the_dense_convolution(monkeypatch):
-    set_lanes(monkeypatch, 0)
-    conv = nn.Conv2d(16, 8, 3, padding=1)
-    assert not has_spike_conv(conv.weight, Convolution((1, 1), (1, 1), (1, 1), 1))
-    x = (torch.rand(2, 16, 9, 9) < 0.1).float().contiguous(memory_format=torch.channels_last)
-    assert torch.equal(packed_conv(conv, x), conv(x))
-
-
 @pytest.mark.parametrize("name", ["ms_resnet8", "sew_resnet8", "vanilla_resnet8"])
 def test_a_network_has_the_gradients_of_the_reference(name):
     """Up to rounding: no potential lies so close to its threshold here that it would fire on one side alone."""
@@ -209,7 +179,7 @@ def test_eval_gives_the_same_with_and_without_gradients():
         assert torch.equal(model(x), logits)
 
 
-@pytest.mark.usefixtures("lanes")
+@pytest.mark.usefixtures("each_isa")
 def test_a_weight_that_is_not_finite_matters_only_where_its_channel_fires():
     x, weight, _ = make((2, 16, 6, 6, 8, 3, 1), 1)
     weight[:, 3] = torch.inf

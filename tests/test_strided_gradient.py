@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers import dyadic
-from isospike.ops import cpu, cpu_packed_conv, packed_conv
+from isospike.ops import cpu_packed_conv, packed_conv
 from isospike.ops.conv2d import Convolution
 from isospike.ops.strided_gradient import has_strided_gradient, strided_gradient
 
@@ -44,7 +44,7 @@ def expected(g, weight, shape):
 
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.usefixtures("lanes")
+@pytest.mark.usefixtures("each_isa")
 def test_sums_are_exact_where_they_can_be(shape, kernel):
     weight, g = make(dyadic, shape, kernel)
     d_x = strided_gradient(g, weight, shape[2:4])
@@ -56,7 +56,7 @@ def test_sums_are_exact_where_they_can_be(shape, kernel):
 
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("channels", [16, 64, 256])
-@pytest.mark.usefixtures("lanes")
+@pytest.mark.usefixtures("each_isa")
 def test_it_rounds_no_more_than_the_plain_sums(channels, kernel):
     shape = (2, channels, 9, 10, channels)
     weight, g = make(torch.randn, shape, kernel)
@@ -65,7 +65,7 @@ def test_it_rounds_no_more_than_the_plain_sums(channels, kernel):
     assert 0 < ours < 1.5 * plain
 
 
-@pytest.mark.usefixtures("lanes")
+@pytest.mark.usefixtures("each_isa")
 def test_bits_depend_neither_on_threads_nor_on_the_batch():
     weight, g = make(torch.randn, (40, 32, 14, 14, 32), 3)
     one = strided_gradient(g, weight, (14, 14))
@@ -84,7 +84,7 @@ def test_what_it_has(monkeypatch):
         return has_strided_gradient(weight, strided(weight.shape[-1])._replace(**other), g)
 
     weight, g = torch.zeros(32, 16, 3, 3), torch.zeros(2, 32, 16, 16)
-    monkeypatch.setattr(cpu, "dense_lanes", lambda: 16)
+    monkeypatch.setattr("isospike.ops.strided_gradient.lanes", lambda: 16)
     assert has(weight, g)
     assert has(torch.zeros(32, 16, 1, 1), g)
     assert not has_strided_gradient(weight, strided(3), g)
@@ -95,9 +95,9 @@ def test_what_it_has(monkeypatch):
         assert not has(torch.zeros(32, 16, *size), g)
     for other in ({"stride": (1, 1)}, {"stride": (2, 1)}, {"padding": (0, 0)}, {"dilation": (2, 2)}, {"groups": 2}):
         assert not has(weight, g, **other)
-    monkeypatch.setattr(cpu, "dense_lanes", lambda: 8)
+    monkeypatch.setattr("isospike.ops.strided_gradient.lanes", lambda: 8)
     assert has(torch.zeros(40, 8, 3, 3), torch.zeros(2, 40, 16, 16))
-    monkeypatch.setattr(cpu, "dense_lanes", lambda: 0)
+    monkeypatch.setattr("isospike.ops.strided_gradient.lanes", lambda: 0)
     assert not has(weight, g)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 import isospike as iso
 from helpers import dyadic, enliven
 from isospike.inference import convolution
-from isospike.ops import cpu, cpu_packed_conv, packed_conv, winograd
+from isospike.ops import cpu_packed_conv, packed_conv, winograd
 from isospike.ops.conv2d import Convolution
 from isospike.ops.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
 
@@ -50,7 +50,7 @@ def input_gradient(x, weight, g):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.usefixtures("lanes")
+@pytest.mark.usefixtures("each_isa")
 def test_sums_are_exact_where_they_can_be(shape):
     x, weight, bias, g = make(dyadic, shape)
     assert has_winograd(weight, PLAIN)
@@ -63,7 +63,7 @@ def test_sums_are_exact_where_they_can_be(shape):
 
 
 @pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format], ids=str)
-@pytest.mark.usefixtures("lanes")
+@pytest.mark.usefixtures("each_isa")
 def test_every_memory_order_is_read(memory):
     x, weight, bias, g = (t.contiguous(memory_format=memory) if t.dim() == 4 else t for t in make(dyadic, SHAPES[3]))
     bias = bias.repeat_interleave(2)[::2]  # with gaps
@@ -72,7 +72,7 @@ def test_every_memory_order_is_read(memory):
 
 
 @pytest.mark.parametrize("channels", [16, 64, 256])
-@pytest.mark.usefixtures("lanes")
+@pytest.mark.usefixtures("each_isa")
 def test_it_rounds_no_more_than_the_plain_sums(channels):
     x, weight, bias, g = make(torch.randn, (2, channels, 9, 9, channels))
     exact = F.conv2d(x.double(), weight.double(), bias.double(), 1, 1)
@@ -83,7 +83,7 @@ def test_it_rounds_no_more_than_the_plain_sums(channels):
     assert 0 < ours < 1.5 * plain
 
 
-@pytest.mark.usefixtures("lanes")
+@pytest.mark.usefixtures("each_isa")
 def test_bits_depend_neither_on_threads_nor_on_the_batch():
     x, weight, bias, _ = make(torch.randn, (9, 32, 6, 5, 32))
     one = run(x, weight, bias)
@@ -98,16 +98,16 @@ def test_bits_depend_neither_on_threads_nor_on_the_batch():
 
 def test_what_it_has(monkeypatch):
     weight = torch.zeros(32, 16, 3, 3)
-    monkeypatch.setattr(cpu, "dense_lanes", lambda: 16)
+    monkeypatch.setattr("isospike.ops.winograd.lanes", lambda: 16)
     assert has_winograd(weight, PLAIN)
     assert not has_winograd(torch.zeros(32, 8, 3, 3), PLAIN)
     assert not has_winograd(torch.zeros(40, 16, 3, 3), PLAIN)
     assert not has_winograd(torch.zeros(32, 16, 1, 1), PLAIN)
     for other in ({"stride": (2, 2)}, {"padding": (0, 0)}, {"dilation": (2, 2)}, {"groups": 2}):
         assert not has_winograd(weight, PLAIN._replace(**other))
-    monkeypatch.setattr(cpu, "dense_lanes", lambda: 8)
+    monkeypatch.setattr("isospike.ops.winograd.lanes", lambda: 8)
     assert has_winograd(torch.zeros(40, 8, 3, 3), PLAIN)
-    monkeypatch.setattr(cpu, "dense_lanes", lambda: 0)
+    monkeypatch.setattr("isospike.ops.winograd.lanes", lambda: 0)
     assert not has_winograd(weight, PLAIN)
 
 

@@ -95,12 +95,12 @@ def notes(row: Row) -> list[str]:
 def header_lines(result: Mapping[str, Any]) -> list[str]:
     """Command, hardware and versions."""
     header = result["header"]
-    where = header["gpu"] or f"{header['cpu']}, {header['threads']} threads"
+    cpu = ", ".join(filter(None, (header["cpu"], header.get("instruction_set"), f"{header['threads']} threads")))
     versions = dict(
         sorted({k: v for row in result["rows"] for c in row["contestants"] for k, v in c["versions"].items()}.items())
     )
     return [
-        f"{header['command']}: {header['started'][:10]}, {where}",
+        f"{header['command']}: {header['started'][:10]}, {header['gpu'] or cpu}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
         "medians of interleaved turns, each contestant in a process of its own; speed-up is that over the first peer; "
         "MB is the peak of memory above that before the network was built, in a process of its own where glibc gives "

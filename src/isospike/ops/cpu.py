@@ -2,69 +2,24 @@
 
 import ctypes
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from isospike.errors import ConfigError, RunFailed
+from isospike.ops.cpu_library import compiled, no_library
+from isospike.ops.cpu_structs import MAX_LEVELS, CRule
 from isospike.ops.memory import empty_strided, in_steps, laid_out, like_state, like_steps
 from isospike.ops.rule import FireRule, Rule
 from isospike.surrogates import Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 
-LIBRARY = Path(__file__).with_name("_cpu.so")  # hatch_build.py makes it when the package is installed
 SURROGATES: dict[type[Surrogate], tuple[int, str]] = {
     Rectangle: (0, "width"),
     Arctan: (1, "alpha"),
     Sigmoid: (2, "alpha"),
     Triangle: (3, "gamma"),
 }
-MAX_LEVELS = 16
-
-
-class CRule(ctypes.Structure):
-    """``struct rule`` of the C source."""
-
-    _fields_ = [
-        *((name, ctypes.c_float) for name in ("decay", "gain", "v_reset", "parameter")),
-        *((name, ctypes.c_int32) for name in ("subtract", "strict", "detach", "surrogate", "levels", "integer")),
-        ("thresholds", ctypes.c_float * MAX_LEVELS),
-    ]
-
-
-@cache
-def library() -> ctypes.CDLL | None:
-    """The compiled library, or None where it was not built or does not load here."""
-    if not LIBRARY.is_file():
-        return None
-    try:
-        lib = ctypes.CDLL(str(LIBRARY))
-    except OSError:
-        return None
-    pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    lib.isospike_gates.argtypes, lib.isospike_gates.restype = [pointer, integer, integer], integer
-    lib.isospike_forward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 4, integer]
-    lib.isospike_backward.argtypes = [pointer, integer, integer, pointer, integer, *[pointer] * 6, integer]
-    lib.isospike_backward_gated.argtypes = [pointer, integer, integer, *[pointer] * 5, integer]
-    lib.isospike_block.restype = integer
-    lib.isospike_norm_fire_gates.argtypes, lib.isospike_norm_fire_gates.restype = [pointer, *[integer] * 3], integer
-    lib.isospike_norm_fire_forward.argtypes = lib.isospike_norm_fire_backward.argtypes = [pointer, integer]
-    for pack in (lib.isospike_pack_bits, lib.isospike_unpack_bits, lib.isospike_pack_bytes, lib.isospike_bits_of_bytes):
-        pack.argtypes, pack.restype = [integer, pointer, pointer, integer], integer
-    lib.isospike_spike_conv_lanes.restype = integer
-    lib.isospike_spike_conv_room.argtypes, lib.isospike_spike_conv_room.restype = [pointer], integer
-    lib.isospike_spike_conv_pack.argtypes = lib.isospike_spike_conv_weight.argtypes = [*[pointer] * 5, integer]
-    lib.isospike_spike_conv.argtypes = [*[pointer] * 4, integer, integer]
-    lib.isospike_dense_lanes.restype = integer
-    lib.isospike_winograd_room.argtypes, lib.isospike_winograd_room.restype = [pointer], integer
-    lib.isospike_winograd_pack.argtypes = [*[pointer] * 3, integer, pointer, pointer, integer]
-    lib.isospike_winograd.argtypes = lib.isospike_strided_gradient.argtypes = [*[pointer] * 4, integer]
-    lib.isospike_strided_gradient_pack.argtypes = [*[pointer] * 4, integer]
-    lib.isospike_pass.argtypes = [pointer]
-    lib.isospike_pass_room.restype = integer
-    return lib
 
 
 def refusal(x: Tensor, v: Tensor | None, rule: Rule) -> str | None:
@@ -79,16 +34,6 @@ def refusal(x: Tensor, v: Tensor | None, rule: Rule) -> str | None:
     if rule.levels > MAX_LEVELS and isinstance(rule, FireRule):
         return f"it has room for {MAX_LEVELS} levels"
     return None
-
-
-def no_library() -> str | None:
-    """What to do where the library is missing."""
-    if library() is not None:
-        return None
-    return (
-        "the compiled library is missing: install a C compiler, then install isospike again "
-        "(pip install --force-reinstall --no-deps)"
-    )
 
 
 def wrong_place(x: Tensor) -> str | None:
@@ -162,18 +107,6 @@ def room_for_gates(bytes_for: Callable[..., int], rule: CRule, *sizes: int) -> T
     more."""
     count = bytes_for(ctypes.byref(rule), *sizes)
     return torch.empty(count, dtype=torch.uint8) if count else None
-
-
-def compiled() -> ctypes.CDLL:
-    """The library, where it is known to be there."""
-    lib = library()
-    assert lib is not None, "refusal() was not asked"
-    return lib
-
-
-def dense_lanes() -> int:
-    """Floats of a vector in its dense convolutions, 0 where there is no library, or none for this machine."""
-    return 0 if library() is None else compiled().isospike_dense_lanes()
 
 
 def c_rule(rule: Rule, decay: float, gain: float) -> CRule:

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from isospike.errors import RunFailed
-from isospike.ops.cpu import MAX_LEVELS, CRule, c_rule, compiled, data, library
+from isospike.ops.cpu import c_rule, data
+from isospike.ops.cpu_library import compiled, library
+from isospike.ops.cpu_structs import MAX_LEVELS, CAffine, CPass, CTerm
 from isospike.ops.memory import laid_out, like_state
 from isospike.ops.pointwise import Affine, Pointwise, Result, Span
 from isospike.ops.rule import IntegerRule
@@ -17,34 +19,6 @@ JOINS = {None: 0, "add": 1, "and": 2, "iand": 3}
 NOTHING, RULE, RECTIFIER = range(3)
 CHANNELS_LAST = torch.channels_last
 FLOAT = 4  # bytes
-
-
-class _CAffine(ctypes.Structure):
-    _fields_ = [("scale", ctypes.c_void_p), ("shift", ctypes.c_void_p), ("step", ctypes.c_int64)]
-
-
-class _CTerm(ctypes.Structure):
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("step", ctypes.c_int64),
-        ("bytes", ctypes.c_int64),
-        ("affine", _CAffine),
-    ]
-
-
-class _CPass(ctypes.Structure):
-    """``struct pass`` of the C source."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("T", "N", "block", "threads")),
-        *((name, _CTerm) for name in ("x", "y", "z")),
-        ("affine", _CAffine),
-        ("sum", ctypes.c_void_p),
-        ("sum_step", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("before", "after", "out")),
-        *((name, ctypes.c_int64) for name in ("out_bytes", "fires", "join")),
-        ("rule", CRule),
-    ]
 
 
 def can_run(spec: Pointwise, channels: int) -> bool:
@@ -68,9 +42,7 @@ class CompiledPass:
         self.spec, self.channels = spec, channels
         self.rows = max(1, BLOCK // channels)
         self.kept: list[Tensor] = []  # what the pointers below point at
-        self.template = _CPass(
-            block=self.rows * channels, out_bytes=1 if spec.integer else FLOAT, join=JOINS[spec.join]
-        )
+        self.template = CPass(block=self.rows * channels, out_bytes=1 if spec.integer else FLOAT, join=JOINS[spec.join])
         for name in ("x", "y"):
             self._fill(getattr(self.template, name).affine, getattr(spec, name))
         self._fill(self.template.affine, spec.affine)
@@ -85,7 +57,7 @@ class CompiledPass:
             if rule is not None:
                 self.template.rule = c_rule(rule, decay, gain)
 
-    def _fill(self, c_affine: _CAffine, affine: Affine | None) -> None:
+    def _fill(self, c_affine: CAffine, affine: Affine | None) -> None:
         if affine is not None:
             scale, shift = (rows.expand(-1, self.channels).repeat(1, self.rows) for rows in affine)
             self.kept += [scale, shift]
@@ -96,7 +68,7 @@ class CompiledPass:
         self, span: Span, x: Tensor, y: Tensor | None = None, z: Tensor | None = None, v: Tensor | None = None
     ) -> Result:
         """As ``run_eager``."""
-        spec, call, (T, B, start, stateful) = self.spec, _CPass.from_buffer_copy(self.template), span
+        spec, call, (T, B, start, stateful) = self.spec, CPass.from_buffer_copy(self.template), span
         _, C, H, W = x.shape
         call.N = N = B * C * H * W
         # The tensors are named until the call is over: two of them may be copies in another memory order.
@@ -124,7 +96,7 @@ class CompiledPass:
         return Result(out, total, after)
 
 
-def _point(term: _CTerm, x: Tensor, N: int, B: int) -> Tensor:
+def _point(term: CTerm, x: Tensor, N: int, B: int) -> Tensor:
     """Let a term of the call point at a map; returned is what must stay alive."""
     if not x.is_contiguous(memory_format=CHANNELS_LAST):
         x = x.contiguous(memory_format=CHANNELS_LAST)
@@ -132,7 +104,7 @@ def _point(term: _CTerm, x: Tensor, N: int, B: int) -> Tensor:
     return x
 
 
-def _advance(affine: _CAffine, start: int) -> None:
+def _advance(affine: CAffine, start: int) -> None:
     if affine.step:
         affine.scale += start * affine.step * FLOAT
         affine.shift += start * affine.step * FLOAT

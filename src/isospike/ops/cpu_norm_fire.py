@@ -8,43 +8,10 @@ from torch import Tensor
 
 from isospike.errors import RunFailed
 from isospike.ops import cpu
+from isospike.ops.cpu_library import compiled, no_library
+from isospike.ops.cpu_structs import CBackward, CForward, CNorm, CRule
 from isospike.ops.firing import Firing, NormFired
 from isospike.ops.memory import empty_like
-
-_POINTER, _INTEGER = ctypes.c_void_p, ctypes.c_int64
-
-
-class _Norm(ctypes.Structure):
-    """``struct norm`` of the C source."""
-
-    _fields_ = [
-        *((name, _POINTER) for name in ["weight", "bias"]),
-        ("eps", ctypes.c_double),
-        *((name, _POINTER) for name in ["mean", "var", "rstd", "a", "b"]),
-    ]
-
-
-class _Forward(ctypes.Structure):
-    """``struct forward`` of the C source."""
-
-    _fields_ = [
-        ("rule", _POINTER),
-        *((name, _INTEGER) for name in ["T", "N", "C", "skip_step"]),
-        ("norm", _Norm),
-        *((name, _POINTER) for name in ["x", "skip", "added", "u", "s", "gates"]),
-    ]
-
-
-class _Backward(ctypes.Structure):
-    """``struct backward`` of the C source."""
-
-    _fields_ = [
-        ("rule", _POINTER),
-        *((name, _INTEGER) for name in ["T", "N", "C"]),
-        ("norm", _Norm),
-        *((name, _POINTER) for name in ["x", "u", "d_s", "d_u", "g", "d_x"]),
-        *((name, _POINTER) for name in ["d_bias", "d_weight", "coefficients", "gates"]),
-    ]
 
 
 def refusal(x: Tensor, skip: Tensor | None, added: Tensor | None, firing: Firing | None) -> str | None:
@@ -53,7 +20,7 @@ def refusal(x: Tensor, skip: Tensor | None, added: Tensor | None, firing: Firing
         if tensor is not None and tensor.dtype != torch.float32:
             return f"it computes in float32, and one of its tensors is {str(tensor.dtype).removeprefix('torch.')}"
     if firing is None:
-        return cpu.no_library() or cpu.wrong_place(x)
+        return no_library() or cpu.wrong_place(x)
     return cpu.refusal(x, None, firing.rule)
 
 
@@ -100,21 +67,21 @@ class _NormFire(torch.autograd.Function):
         gates = None
         if ctx.rule is not None and records and any(ctx.needs_input_grad) and not any(ctx.learned):
             size = x.shape[0], x[0].numel(), C
-            gates = cpu.room_for_gates(cpu.compiled().isospike_norm_fire_gates, ctx.rule, *size)
+            gates = cpu.room_for_gates(compiled().isospike_norm_fire_gates, ctx.rule, *size)
         wants_u = records and rule is not None and skip is not None and gates is None
         u = empty_like(x) if keep or wants_u else None
         s = None if rule is None else empty_like(x)
         skip = None if skip is None else channels_last(skip)
         added = None if added is None else channels_last(added.expand_as(x))
         ctx.skip_shape = None if skip is None else skip.shape
-        call = _Forward(
+        call = CForward(
             rule=_address(ctx.rule), T=x.shape[0], N=x[0].numel(), C=C,
             skip_step=0 if skip is None or skip.shape[0] == 1 else skip[0].numel(),
             norm=_norm(statistics, affine, weight, bias, eps),
             x=cpu.data(x), skip=cpu.data(skip), added=cpu.data(added), u=cpu.data(u), s=cpu.data(s),
             gates=cpu.data(gates),
         )  # fmt: skip
-        _run(cpu.compiled().isospike_norm_fire_forward, call)
+        _run(compiled().isospike_norm_fire_forward, call)
         ctx.save_for_backward(x, statistics, affine, u if wants_u else None, gates)
         mean, var = statistics.clone()
         ctx.mark_non_differentiable(mean, var)
@@ -133,13 +100,13 @@ class _NormFire(torch.autograd.Function):
         d_x = g if d_s is not None and ctx.skip_shape is None else empty_like(x)
         d_bias, d_weight = x.new_empty(2, C)
         shares = x.new_empty(2) if any(ctx.learned) else None
-        call = _Backward(
+        call = CBackward(
             rule=_address(ctx.rule), T=x.shape[0], N=x[0].numel(), C=C, norm=_norm(statistics, affine),
             x=cpu.data(x), u=cpu.data(u), d_s=cpu.data(d_s), d_u=cpu.data(d_u), g=None if d_s is None else cpu.data(g),
             d_x=cpu.data(d_x), d_bias=cpu.data(d_bias), d_weight=cpu.data(d_weight), coefficients=cpu.data(shares),
             gates=cpu.data(gates),
         )  # fmt: skip
-        _run(cpu.compiled().isospike_norm_fire_backward, call)
+        _run(compiled().isospike_norm_fire_backward, call)
         d_decay, d_gain = (None, None) if shares is None else shares
         learned = d_decay if ctx.learned[0] else None, d_gain if ctx.learned[1] else None
         d_skip = None if ctx.skip_shape is None else g.sum_to_size(ctx.skip_shape)
@@ -148,11 +115,11 @@ class _NormFire(torch.autograd.Function):
 
 def _norm(
     statistics: Tensor, affine: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 0.0
-) -> _Norm:
+) -> CNorm:
     """From ``statistics [2, C]`` and ``affine [3, C]``; the backward needs no more."""
     row = statistics.shape[1] * statistics.element_size()
     mean, rstd = statistics.data_ptr(), affine.data_ptr()
-    return _Norm(cpu.data(weight), cpu.data(bias), eps, mean, mean + row, rstd, rstd + row, rstd + 2 * row)
+    return CNorm(cpu.data(weight), cpu.data(bias), eps, mean, mean + row, rstd, rstd + row, rstd + 2 * row)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -163,7 +130,7 @@ def channels_last(x: Tensor) -> Tensor:
     return folded.contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
 
 
-def _address(rule: cpu.CRule | None) -> int | None:
+def _address(rule: CRule | None) -> int | None:
     return None if rule is None else ctypes.addressof(rule)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from isospike.ops import cpu, winograd
 from isospike.ops.conv2d import Convolution, geometry_of, gradients
+from isospike.ops.cpu_library import no_library
 from isospike.ops.memory import empty_strided
 from isospike.ops.packing import packed, spikes_of, unpacked
 from isospike.ops.spike_conv import (
@@ -29,7 +30,7 @@ def can(conv: nn.Conv2d, x: Tensor) -> bool:
         geometry is not None
         and x.dtype == conv.weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and cpu.no_library() is None
+        and no_library() is None
         and cpu.wrong_place(x) is None
         and (torch.is_grad_enabled() or has_spike_conv(conv.weight, geometry) or has_winograd(conv.weight, geometry))
     )

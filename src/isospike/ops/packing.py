@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from isospike.ops import cpu
+from isospike.ops.cpu_library import compiled
 from isospike.ops.memory import empty_strided
 
 WORD = 64
@@ -74,7 +74,7 @@ def unpacked(kept: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor
     if kept.dtype == torch.uint8:
         x.as_strided((x.numel(),), (1,)).copy_(kept)
     else:
-        cpu.compiled().isospike_unpack_bits(x.numel(), kept.data_ptr(), x.data_ptr(), torch.get_num_threads())
+        compiled().isospike_unpack_bits(x.numel(), kept.data_ptr(), x.data_ptr(), torch.get_num_threads())
     return x
 
 
@@ -88,4 +88,4 @@ def _room_for_bits(size: int) -> Tensor:
 
 
 def _call(name: str, x: Tensor, out: Tensor) -> int:
-    return getattr(cpu.compiled(), name)(x.numel(), x.data_ptr(), out.data_ptr(), torch.get_num_threads())
+    return getattr(compiled(), name)(x.numel(), x.data_ptr(), out.data_ptr(), torch.get_num_threads())

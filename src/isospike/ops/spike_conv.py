@@ -10,6 +10,8 @@ from torch import Tensor
 from isospike.errors import RunFailed
 from isospike.ops import cpu
 from isospike.ops.conv2d import Convolution
+from isospike.ops.cpu_library import compiled, no_library
+from isospike.ops.cpu_structs import CGeometry, CSpikes
 from isospike.ops.memory import empty_strided
 from isospike.ops.packing import Spikes
 
@@ -26,8 +28,6 @@ class Most(NamedTuple):
 
 
 BESIDE_DENSE, BESIDE_WINOGRAD = Most(0.6, 0.3), Most(0.35, 0.1)
-
-Geometry = ctypes.Array[ctypes.c_int64]  # ``struct geometry`` of the C source
 
 
 class SpikeWeight(NamedTuple):
@@ -51,8 +51,7 @@ def has_spike_conv(weight: Tensor, conv: Convolution) -> bool:
     """
     (_, C, kernel, width), stride = weight.shape, conv.stride[0]
     return (
-        cpu.no_library() is None
-        and cpu.compiled().isospike_spike_conv_lanes() > 0
+        no_library() is None
         and kernel == width
         and FEWEST_CHANNELS.get(kernel, C + 1) <= C
         and C % 8 == 0
@@ -70,7 +69,7 @@ def is_worth_it(spikes: Spikes, most: Most = BESIDE_DENSE) -> bool:
 
 def spike_weight(weight: Tensor, bias: Tensor | None, stride: int) -> SpikeWeight:
     """``weight [O, C, k, k]`` and ``bias [O]`` of a convolution for which ``has_spike_conv`` says yes."""
-    lib, geometry = cpu.compiled(), _geometry((0, weight.shape[1], 0, 0), weight.shape, stride)
+    lib, geometry = compiled(), _geometry((0, weight.shape[1], 0, 0), weight.shape, stride)
     data = torch.empty(lib.isospike_spike_conv_room(geometry))
     bias = None if bias is None else bias.contiguous()
     lib.isospike_spike_conv_pack(
@@ -90,7 +89,7 @@ def spike_conv(spikes: Spikes, weight: SpikeWeight, onto: Tensor | None = None) 
     out = onto if onto is not None and fits else empty_strided((N, C, H, W), (C * H * W, 1, C * W, C))
     geometry = _geometry(spikes.shape, weight.shape, weight.stride)
     pointers = _pointers(spikes), weight.data.data_ptr(), out.data_ptr()
-    _run(cpu.compiled().isospike_spike_conv, geometry, *pointers, fits)
+    _run(compiled().isospike_spike_conv, geometry, *pointers, fits)
     return out if onto is None or fits else onto.add_(out)
 
 
@@ -99,18 +98,16 @@ def weight_gradient(spikes: Spikes, weight: Tensor, g: Tensor, stride: int) -> T
     g, d_weight = g.contiguous(memory_format=CHANNELS_LAST), torch.empty_like(weight)
     geometry = _geometry(spikes.shape, weight.shape, stride)
     pointers = _pointers(spikes), g.data_ptr(), d_weight.data_ptr(), _steps(d_weight)
-    _run(cpu.compiled().isospike_spike_conv_weight, geometry, *pointers)
+    _run(compiled().isospike_spike_conv_weight, geometry, *pointers)
     return d_weight
 
 
-def _geometry(x: tuple[int, ...], weight: tuple[int, ...], stride: int) -> Geometry:
-    lanes = cpu.compiled().isospike_spike_conv_lanes()
-    return (ctypes.c_int64 * 8)(*x, weight[0], weight[2], stride, lanes)
+def _geometry(x: tuple[int, ...], weight: tuple[int, ...], stride: int) -> CGeometry:
+    return CGeometry(*x, weight[0], weight[2], stride)
 
 
-def _pointers(spikes: Spikes) -> ctypes.Array[ctypes.c_void_p]:
-    """``struct spikes`` of the C source."""
-    return (ctypes.c_void_p * 2)(spikes.fired.data_ptr(), cpu.data(spikes.counts))
+def _pointers(spikes: Spikes) -> CSpikes:
+    return CSpikes(spikes.fired.data_ptr(), cpu.data(spikes.counts))
 
 
 def _steps(weight: Tensor) -> ctypes.Array[ctypes.c_int64]:

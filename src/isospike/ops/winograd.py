@@ -9,6 +9,8 @@ from torch import Tensor
 from isospike.errors import RunFailed
 from isospike.ops import cpu
 from isospike.ops.conv2d import Convolution
+from isospike.ops.cpu_library import compiled, lanes
+from isospike.ops.cpu_structs import CDense
 from isospike.ops.memory import empty_strided
 
 CHANNELS_LAST = torch.channels_last
@@ -30,15 +32,16 @@ class WinogradWeight(NamedTuple):
 def has_winograd(weight: Tensor, conv: Convolution) -> bool:
     """Whether the library has a dense convolution of this shape, and the gradient of its input.
 
-    It is 3x3, padded by 1, of stride 1, in one group, between multiples of 16 channels (8 without AVX-512).
+    It is 3x3, padded by 1, of stride 1, in one group, between multiples of 16 channels (8 without AVX-512, 4 without
+    AVX2).
     """
-    (filters, C, *kernel), lanes = weight.shape, cpu.dense_lanes()
+    (filters, C, *kernel), block = weight.shape, lanes()
     return (
-        lanes > 0
+        block > 0
         and kernel == [3, 3]
         and conv == Convolution((1, 1), (1, 1), (1, 1), 1)
-        and filters % lanes == 0
-        and C % lanes == 0
+        and filters % block == 0
+        and C % block == 0
     )
 
 
@@ -57,7 +60,7 @@ def winograd_conv(x: Tensor, weight: WinogradWeight) -> Tensor:
 
     The order of every sum is fixed: its bits depend neither on the number of threads nor on the other samples.
     """
-    x, lib = x.contiguous(memory_format=CHANNELS_LAST), cpu.compiled()
+    x, lib = x.contiguous(memory_format=CHANNELS_LAST), compiled()
     (N, _, H, W), (C, *_) = x.shape, weight.shape
     out = empty_strided((N, C, H, W), (C * H * W, 1, C * W, C))
     pointers = x.data_ptr(), weight.data.data_ptr(), out.data_ptr()
@@ -73,7 +76,7 @@ def winograd_input_gradient(g: Tensor, weight: Tensor) -> Tensor:
 
 def _transformed(weight: Tensor, bias: Tensor | None, *, turned: bool) -> WinogradWeight:
     """The kernels turned around by half a circle, or as they are."""
-    lib, geometry = cpu.compiled(), _geometry((0, weight.shape[1], 0, 0), weight.shape)
+    lib, geometry = compiled(), _geometry((0, weight.shape[1], 0, 0), weight.shape)
     data, steps = torch.empty(lib.isospike_winograd_room(geometry)), (ctypes.c_int64 * 4)(*weight.stride())
     bias = None if bias is None else bias.contiguous()
     lib.isospike_winograd_pack(
@@ -82,6 +85,5 @@ def _transformed(weight: Tensor, bias: Tensor | None, *, turned: bool) -> Winogr
     return WinogradWeight(data, weight.shape)
 
 
-def _geometry(x: tuple[int, ...], weight: tuple[int, ...]) -> ctypes.Array[ctypes.c_int64]:
-    """``struct dense`` of the C source."""
-    return (ctypes.c_int64 * 6)(*x, weight[0], cpu.dense_lanes())
+def _geometry(x: tuple[int, ...], weight: tuple[int, ...]) -> CDense:
+    return CDense(*x, weight[0])

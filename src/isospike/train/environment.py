@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from isospike.ops.cpu import library
+from isospike.ops.cpu_library import instruction_set, library
 
 PACKAGES = ("isospike", "torch", "numpy", "safetensors", "pydantic", "pillow", "pyarrow", "scikit-learn", "kornia")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, hardware, command, commit, and whether the compiled recurrence is there."""
+    """Versions, hardware, command, commit, and for which instruction set the compiled library runs, if it is there."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["isospike", *sys.argv[1:]]),
@@ -32,6 +32,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cuda": torch.version.cuda,
         "compiled": library() is not None,
+        "instruction_set": instruction_set(),
     }
 
 

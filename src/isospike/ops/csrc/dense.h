@@ -10,12 +10,12 @@
 #define GROUP 16 /* pixels, or squares of them, are multiplied so many at a time, or a part of it */
 
 struct dense {
-    int64_t N, C, H, W, O, lanes; /* C and O are multiples of lanes */
+    int64_t N, C, H, W, O; /* C and O are multiples of LANES */
 };
 
 /* Vectors of a block of filters, and the block. */
-static inline int wide_of(const struct dense *s) { return s->O % (2 * s->lanes) ? 1 : 2; }
-static inline int64_t block_of(const struct dense *s) { return wide_of(s) * s->lanes; }
+static inline int wide_of(const struct dense *s) { return s->O % (2 * LANES) ? 1 : 2; }
+static inline int64_t block_of(const struct dense *s) { return wide_of(s) * LANES; }
 
 /* The four rows of inputs under a row of squares, for one block of channels: those outside have a step of 0 and point at zeros. */
 struct under {
@@ -29,14 +29,9 @@ struct over_rows {
     int64_t width, O;
 };
 
-/* The inner loops for vectors of so many floats: dense_lanes.h; all but `products` are Winograd's transforms. */
-struct dense_machine {
-    int64_t lanes;
-    void (*weights)(const float *taps, int64_t place_step, int wide, float *to);
-    void (*inputs)(const struct under *from, int64_t squares, int64_t place_step, float *to);
-    void (*products)(const float *inputs, int64_t channels, int64_t channel_step, const float *weights, int wide, float *to);
-    void (*outputs)(const float *products, int64_t place_step, const float *bias, int64_t squares, int wide,
-                    const struct over_rows *to);
-};
-
-const struct dense_machine *isospike_dense_machine(int64_t lanes);
+/* The inner loops, in vectors: dense_lanes.c; all but `products` are Winograd's transforms. */
+void dense_weights(const float *taps, int64_t place_step, int wide, float *to);
+void dense_inputs(const struct under *from, int64_t squares, int64_t place_step, float *to);
+void dense_products(const float *inputs, int64_t channels, int64_t channel_step, const float *weights, int wide, float *to);
+void dense_outputs(const float *products, int64_t place_step, const float *bias, int64_t squares, int wide,
+                            const struct over_rows *to);

@@ -9,15 +9,15 @@
 
 #include "recurrence.h"
 
-#define LANES 64
-#define ROW (8 * LANES) /* neurons */
+#define COLUMNS 64 /* bytes of a row */
+#define ROW (8 * COLUMNS) /* neurons */
 
 /* Bytes of one bit of every neuron of a block. */
-INLINE int64_t bits_of(int64_t block) { return (block + ROW - 1) / ROW * LANES; }
+INLINE int64_t bits_of(int64_t block) { return (block + ROW - 1) / ROW * COLUMNS; }
 
 /* Bytes of all gates of N neurons; 0 where this rule needs more than gates. */
 INLINE int64_t gates_of(const struct rule *r, int64_t T, int64_t N, int64_t block) {
-    if (r->integer || r->surrogate != RECTANGLE || !r->detach) return 0;
+    if (N == 0 || r->integer || r->surrogate != RECTANGLE || !r->detach) return 0;
     return (N + block - 1) / block * r->levels * T * 2 * bits_of(block);
 }
 
@@ -30,8 +30,8 @@ INLINE int64_t gates_of(const struct rule *r, int64_t T, int64_t N, int64_t bloc
         else { fixed.subtract = 0; CALL; }                                        \
     } while (0)
 
-/* One bit for each of h [width], width <= LANES: whether the window is open, and whether it fires. */
-INLINE void gate_lanes(const struct rule *r, float threshold, int width, int bit, const float *restrict h,
+/* One bit for each of h [width], width <= COLUMNS: whether the window is open, and whether it fires. */
+INLINE void gate_columns(const struct rule *r, float threshold, int width, int bit, const float *restrict h,
                        uint32_t *restrict open, uint32_t *restrict fired) {
     for (int i = 0; i < width; i++) open[i] |= (uint32_t)window_open(r, h[i], threshold) << bit;
     for (int i = 0; i < width; i++) fired[i] |= (uint32_t)fires(r, h[i], threshold) << bit;
@@ -39,11 +39,11 @@ INLINE void gate_lanes(const struct rule *r, float threshold, int width, int bit
 
 INLINE void gate_row(const struct rule *r, float threshold, int n, const float *h, uint8_t *restrict open_bytes,
                      uint8_t *restrict fired_bytes) {
-    uint32_t open[LANES] = {0}, fired[LANES] = {0};
-    for (int bit = 0; bit < n / LANES; bit++) gate_lanes(r, threshold, LANES, bit, h + bit * LANES, open, fired);
-    gate_lanes(r, threshold, n % LANES, n / LANES, h + n / LANES * LANES, open, fired);
-    for (int i = 0; i < LANES; i++) open_bytes[i] = (uint8_t)open[i];
-    for (int i = 0; i < LANES; i++) fired_bytes[i] = (uint8_t)fired[i];
+    uint32_t open[COLUMNS] = {0}, fired[COLUMNS] = {0};
+    for (int bit = 0; bit < n / COLUMNS; bit++) gate_columns(r, threshold, COLUMNS, bit, h + bit * COLUMNS, open, fired);
+    gate_columns(r, threshold, n % COLUMNS, n / COLUMNS, h + n / COLUMNS * COLUMNS, open, fired);
+    for (int i = 0; i < COLUMNS; i++) open_bytes[i] = (uint8_t)open[i];
+    for (int i = 0; i < COLUMNS; i++) fired_bytes[i] = (uint8_t)fired[i];
 }
 
 /* forward_level that also writes the gates of its level. */
@@ -74,7 +74,7 @@ INLINE void forward_gated_past(const struct rule *r, float threshold, int T, int
         int m = n - from < ROW ? n - from : ROW;
         copy_or_zero(m, v ? v + from : NULL, now);
         for (int t = 0; t < T; t++) {
-            fetch(x + t * x_step + from + AHEAD, m);
+            fetch(x + t * x_step + from, AHEAD, m);
             forward_gated(r, threshold, 1, m, x + t * x_step + from, 0, now, out, 0, 0, bits, gates + 2 * bits * t + from / 8);
             for (int i = 0; i < m; i += CHUNK) put_past(s + t * s_step + from + i, out + i);
         }
@@ -82,7 +82,7 @@ INLINE void forward_gated_past(const struct rule *r, float threshold, int T, int
     }
 }
 
-INLINE void return_lanes(const struct rule *r, int width, int bit, const float *restrict ds, float *restrict dv,
+INLINE void return_columns(const struct rule *r, int width, int bit, const float *restrict ds, float *restrict dv,
                          float *restrict dx, int add, const uint32_t *restrict open, const uint32_t *restrict fired) {
     const float decay = r->decay, gain = r->gain, height = 1.0f / r->parameter;
     for (int i = 0; i < width; i++) {
@@ -97,19 +97,18 @@ INLINE void return_lanes(const struct rule *r, int width, int bit, const float *
 /* backward_level from the gates of its level. */
 INLINE void backward_gated(const struct rule *r, int T, int n, const float *ds, int64_t s_step, float *dv, float *dx, int add,
                            int64_t bits, const uint8_t *gates) {
-    gates += 2 * bits * (T - 1);
-    for (int t = T - 1; t >= 0; t--, gates -= 2 * bits)
+    for (int t = T - 1; t >= 0; t--)
         for (int from = 0; from < n; from += ROW) {
-            int m = n - from < ROW ? n - from : ROW, full = m / LANES;
+            int m = n - from < ROW ? n - from : ROW, full = m / COLUMNS;
             const float *ds_t = ds + t * s_step + from;
             float *dx_t = dx + t * s_step + from, *dv_t = dv + from;
-            const uint8_t *restrict at = gates + from / 8;
-            uint32_t open[LANES], fired[LANES];
-            for (int i = 0; i < LANES; i++) open[i] = at[i];
-            for (int i = 0; i < LANES; i++) fired[i] = at[bits + i];
-            for (int bit = 0; bit < full; bit++, ds_t += LANES, dx_t += LANES, dv_t += LANES)
-                return_lanes(r, LANES, bit, ds_t, dv_t, dx_t, add, open, fired);
-            return_lanes(r, m % LANES, full, ds_t, dv_t, dx_t, add, open, fired);
+            const uint8_t *restrict at = gates + 2 * bits * t + from / 8;
+            uint32_t open[COLUMNS], fired[COLUMNS];
+            for (int i = 0; i < COLUMNS; i++) open[i] = at[i];
+            for (int i = 0; i < COLUMNS; i++) fired[i] = at[bits + i];
+            for (int bit = 0; bit < full; bit++, ds_t += COLUMNS, dx_t += COLUMNS, dv_t += COLUMNS)
+                return_columns(r, COLUMNS, bit, ds_t, dv_t, dx_t, add, open, fired);
+            return_columns(r, m % COLUMNS, full, ds_t, dv_t, dx_t, add, open, fired);
         }
 }
 
@@ -120,7 +119,7 @@ INLINE void backward_gated_past(const struct rule *r, int T, int n, const float 
     for (int from = 0; from < n; from += ROW) {
         int m = n - from < ROW ? n - from : ROW;
         for (int t = T - 1; t >= 0; t--) {
-            fetch(ds + t * s_step + from + AHEAD, m);
+            fetch(ds + t * s_step + from, AHEAD, m);
             backward_gated(r, 1, m, ds + t * s_step + from, 0, dv + from, out, 0, bits, gates + 2 * bits * t + from / 8);
             for (int i = 0; i < m; i += CHUNK) put_past(dx + t * s_step + from + i, out + i);
         }

@@ -39,6 +39,10 @@ struct pass {
     struct rule rule;
 };
 
+SIZE_OF(affine);
+SIZE_OF(term);
+SIZE_OF(pass);
+
 /* Step t of a term as n floats: where they lie, or a copy in `room`. */
 INLINE const float *load(const struct term *term, int t, int64_t start, int n, float *restrict room) {
     if (term->bytes == sizeof(float)) return (const float *)term->data + t * term->step + start;
@@ -54,9 +58,13 @@ INLINE const float *through(const struct affine *affine, int t, int n, const flo
     return room;
 }
 
+/* As bytes: 0 for what is not a number, and the nearest byte for what is none. */
 INLINE void store(const struct pass *p, int t, int64_t start, int n, const float *restrict from) {
     uint8_t *restrict to = (uint8_t *)p->out + t * p->N + start;
-    for (int i = 0; i < n; i++) to[i] = (uint8_t)(int32_t)from[i];
+    for (int i = 0; i < n; i++) {
+        float byte = from[i] > 0 ? from[i] : 0;
+        to[i] = (uint8_t)(int32_t)(byte < 255 ? byte : 255);
+    }
 }
 
 INLINE void join(int64_t kind, int n, float *restrict s, const float *restrict z) {
@@ -77,8 +85,7 @@ INLINE void fire_step(const struct pass *p, int n, const float *x, float *v, flo
             WITH_FLAGS(forward_level(q, r->thresholds[k], 1, n, x, 0, v + k * ROOM, s, 0, k > 0));
 }
 
-ALL_MACHINES
-void pass_block(const struct pass *p, int64_t start, int n, float *v) {
+static void pass_block(const struct pass *p, int64_t start, int n, float *v) {
     ALIGNED float first[ROOM], second[ROOM], room[ROOM];
     for (int k = 0; p->fires == RULE && k < p->rule.levels; k++)
         copy_or_zero(n, p->before ? p->before + k * p->N + start : NULL, v + k * ROOM);
@@ -104,7 +111,7 @@ void pass_block(const struct pass *p, int64_t start, int n, float *v) {
 }
 
 /* Returns 0, or 1 where there is no memory. */
-int isospike_pass(const struct pass *p) {
+EXPORT int64_t isospike_pass(const struct pass *p) {
     int failed = 0;
 #pragma omp parallel num_threads(p->threads) reduction(+ : failed)
     {
@@ -118,4 +125,4 @@ int isospike_pass(const struct pass *p) {
     return failed > 0;
 }
 
-int64_t isospike_pass_room(void) { return ROOM; }
+EXPORT int64_t isospike_pass_room(void) { return ROOM; }

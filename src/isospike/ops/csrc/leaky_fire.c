@@ -7,6 +7,8 @@
  */
 #include "gates.h"
 
+SIZE_OF(rule);
+
 #define LARGE (1 << 22) /* elements: more than the caches of most machines hold */
 
 /* Whether what n neurons write is better not kept in the caches. */
@@ -14,8 +16,7 @@ INLINE int is_large(const struct rule *r, int64_t T, int n, int64_t N) {
     return T * N >= LARGE && r->levels == 1 && n % CHUNK == 0;
 }
 
-ALL_MACHINES
-void forward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
+static void forward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
                    float *s, uint8_t *gates) {
     int64_t bits = bits_of(BLOCK), level = 2 * bits * T;
     if (is_large(r, T, n, N)) {
@@ -34,8 +35,7 @@ void forward_block(const struct rule *r, int T, int n, int64_t N, const float *x
     }
 }
 
-ALL_MACHINES
-void backward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v,
+static void backward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v,
                     const float *ds, const float *d_end, float *dv, float *dx, float *room, double *coefficients) {
     float *d = room, *h = d + BLOCK, *u = h + (int64_t)T * BLOCK;
     for (int k = 0; k < r->levels; k++) {
@@ -49,8 +49,7 @@ void backward_block(const struct rule *r, int T, int n, int64_t N, const float *
     }
 }
 
-ALL_MACHINES
-void pass_gates(const struct rule *r, int T, int n, int64_t N, const float *ds, const float *d_end, float *dv, float *dx,
+static void pass_gates(const struct rule *r, int T, int n, int64_t N, const float *ds, const float *d_end, float *dv, float *dx,
                 const uint8_t *gates) {
     ALIGNED float d[BLOCK];
     int64_t bits = bits_of(BLOCK), level = 2 * bits * T;
@@ -65,11 +64,11 @@ void pass_gates(const struct rule *r, int T, int n, int64_t N, const float *ds, 
 }
 
 /* Bytes of gates; 0 where the rule needs more. */
-int64_t isospike_gates(const struct rule *r, int64_t T, int64_t N) { return gates_of(r, T, N, BLOCK); }
+EXPORT int64_t isospike_gates(const struct rule *r, int64_t T, int64_t N) { return gates_of(r, T, N, BLOCK); }
 
 /* v [levels][N]: potentials before the first step, NULL for rest; end [levels][N]: room for those behind the last; gates:
  * room for them, or NULL. */
-void isospike_forward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
+EXPORT void isospike_forward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
                       float *s, uint8_t *gates, int64_t threads) {
     int64_t room = 2 * bits_of(BLOCK) * T * r->levels;
 #pragma omp parallel num_threads(threads)
@@ -88,7 +87,7 @@ void isospike_forward(const struct rule *r, int64_t T, int64_t N, const float *x
  * [levels][N]: room for the gradient of the potentials before the first step, or NULL; dx [T][N]: room for that of the
  * current; coefficients [blocks][2], 0 on entry: each block's share of the gradients of decay and gain, or NULL. Returns 0,
  * or 1 where there is no memory. */
-int isospike_backward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, const float *v,
+EXPORT int64_t isospike_backward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, const float *v,
                       const float *ds, const float *d_end, float *dv, float *dx, double *coefficients, int64_t threads) {
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
@@ -110,7 +109,7 @@ int isospike_backward(const struct rule *r, int64_t T, int64_t N, const float *x
 }
 
 /* The same from gates; there is no gradient of decay and gain then. */
-void isospike_backward_gated(const struct rule *r, int64_t T, int64_t N, const uint8_t *gates, const float *ds,
+EXPORT void isospike_backward_gated(const struct rule *r, int64_t T, int64_t N, const uint8_t *gates, const float *ds,
                              const float *d_end, float *dv, float *dx, int64_t threads) {
     int64_t room = 2 * bits_of(BLOCK) * T * r->levels;
 #pragma omp parallel num_threads(threads)
@@ -125,4 +124,4 @@ void isospike_backward_gated(const struct rule *r, int64_t T, int64_t N, const u
     }
 }
 
-int64_t isospike_block(void) { return BLOCK; }
+EXPORT int64_t isospike_block(void) { return BLOCK; }

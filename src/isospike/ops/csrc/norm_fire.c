@@ -17,8 +17,8 @@ struct cut {
 };
 
 static struct cut cut_of(int64_t N, int64_t C) {
-    struct cut cut;
-    cut.block = C * (C < FUSED_BLOCK ? FUSED_BLOCK / C : 1);
+    struct cut cut = {.block = C > 0 && C < FUSED_BLOCK ? FUSED_BLOCK / C * C : C};
+    if (N == 0) return cut;
     int64_t blocks = (N + cut.block - 1) / cut.block;
     cut.chunk = cut.block * ((blocks + CHUNKS - 1) / CHUNKS);
     cut.chunks = (N + cut.chunk - 1) / cut.chunk;
@@ -44,8 +44,7 @@ static void sum_chunks(const double *sums, int64_t chunks, int64_t C, double *to
 /* Statistics ------------------------------------------------------------------------------------------------------------ */
 
 /* Adds up x - shift and its square over [start, stop), where start is a multiple of C. */
-ALL_MACHINES
-void sum_block(int64_t start, int64_t stop, int64_t block, const float *x, const float *restrict shift, float *restrict first,
+static void sum_block(int64_t start, int64_t stop, int64_t block, const float *x, const float *restrict shift, float *restrict first,
                float *restrict second) {
     for (int64_t from = start; from < stop; from += block) {
         const float *restrict part = x + from;
@@ -65,6 +64,7 @@ struct norm {
     double eps;
     float *mean, *var, *rstd, *a, *b;
 };
+SIZE_OF(norm);
 
 static void settle(const struct norm *norm, int64_t C, double count, const float *around, const double *totals) {
     for (int64_t c = 0; c < C; c++) {
@@ -81,7 +81,7 @@ static void settle(const struct norm *norm, int64_t C, double count, const float
  * where there is no memory. */
 static int take_statistics(const struct norm *norm, int64_t N, int64_t C, const float *x, int64_t threads) {
     struct cut cut = cut_of(N, C);
-    double *sums = calloc(2 * C * (cut.chunks + 1), sizeof(double)), *totals = sums + 2 * C * cut.chunks;
+    double *sums = calloc(2 * C * (cut.chunks + 1), sizeof(double));
     int failed = sums == NULL;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
@@ -101,6 +101,7 @@ static int take_statistics(const struct norm *norm, int64_t N, int64_t C, const 
         free(room);
     }
     if (!failed) {
+        double *totals = sums + 2 * C * cut.chunks;
         sum_chunks(sums, cut.chunks, C, totals);
         settle(norm, C, (double)(N / C), x, totals);
     }
@@ -119,16 +120,16 @@ struct forward {
     float *u, *s;
     uint8_t *gates;                  /* [isospike_norm_fire_gates()] */
 };
+SIZE_OF(forward);
 
-ALL_MACHINES
-void current_block(const struct forward *f, int n, int64_t start, const float *restrict a, const float *restrict b, float *u,
+static void current_block(const struct forward *f, int n, int64_t start, const float *restrict a, const float *restrict b, float *u,
                    int64_t u_step) {
     for (int64_t t = 0; t < f->T; t++) {
         const float *restrict x = f->x + t * f->N + start;
         float *restrict to = u + t * u_step;
-        fetch(x + n, n);
-        if (f->s) fetch_to_write(f->s + t * f->N + start + n, n);
-        if (f->skip_step) fetch(f->skip + t * f->skip_step + start + n, n);
+        fetch(x, n, n);
+        if (f->s) fetch_to_write(f->s + t * f->N + start, n, n);
+        if (f->skip_step) fetch(f->skip + t * f->skip_step + start, n, n);
         if (f->skip) {
             const float *restrict skip = f->skip + t * f->skip_step + start;
             for (int i = 0; i < n; i++) to[i] = (x[i] * a[i] + b[i]) + skip[i];
@@ -138,8 +139,7 @@ void current_block(const struct forward *f, int n, int64_t start, const float *r
     }
 }
 
-ALL_MACHINES
-void fire_block(const struct forward *f, int n, int64_t start, int64_t block, const float *u, int64_t u_step, float *v) {
+static void fire_block(const struct forward *f, int n, int64_t start, int64_t block, const float *u, int64_t u_step, float *v) {
     const struct rule *r = f->rule;
     int T = (int)f->T;
     float *s = f->s + start;
@@ -161,12 +161,13 @@ void fire_block(const struct forward *f, int n, int64_t start, int64_t block, co
 }
 
 /* How many bytes of gates make do for the backward, 0 where it needs the potentials. */
-int64_t isospike_norm_fire_gates(const struct rule *r, int64_t T, int64_t N, int64_t C) {
+EXPORT int64_t isospike_norm_fire_gates(const struct rule *r, int64_t T, int64_t N, int64_t C) {
     return gates_of(r, T, N, cut_of(N, C).block);
 }
 
 /* Fills `norm`, then u and s, from rest, and the gates. Returns 0, or 1 where there is no memory. */
-int isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
+EXPORT int64_t isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
+    if (f->C == 0) return 0;
     struct cut cut = cut_of(f->N, f->C);
     int failed = take_statistics(&f->norm, f->T * f->N, f->C, f->x, threads);
     if (failed) return 1;
@@ -174,12 +175,12 @@ int isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
     {
         float *room = room_of(cut.block * (f->T + 3));
         failed = room == NULL;
-        float *a = room, *b = a + cut.block, *v = b + cut.block, *scratch = v + cut.block;
-        if (room) tile(f->norm.a, f->C, cut.block, a), tile(f->norm.b, f->C, cut.block, b);
+        if (room) tile(f->norm.a, f->C, cut.block, room), tile(f->norm.b, f->C, cut.block, room + cut.block);
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < f->N; start += cut.block) {
             if (!room) continue;
             int n = (int)(f->N - start < cut.block ? f->N - start : cut.block);
+            float *a = room, *b = a + cut.block, *v = b + cut.block, *scratch = v + cut.block;
             float *u = f->u ? f->u + start : scratch;
             int64_t u_step = f->u ? f->N : cut.block;
             current_block(f, n, start, a, b, u, u_step);
@@ -204,6 +205,7 @@ struct backward {
     float *g, *d_x, *d_bias, *d_weight, *coefficients;
     const uint8_t *gates;
 };
+SIZE_OF(backward);
 
 /* Room of one thread: five arrays over a block, then potentials. */
 struct room {
@@ -219,8 +221,7 @@ static float *split(struct room *room, int64_t block, int64_t T) {
     return all;
 }
 
-ALL_MACHINES
-void recompute_block(const struct backward *w, int n, int64_t start, int64_t block, const struct room *m) {
+static void recompute_block(const struct backward *w, int n, int64_t start, int64_t block, const struct room *m) {
     const float *restrict a = m->a, *restrict b = m->b;
     for (int64_t t = 0; t < w->T; t++) {
         const float *restrict x = w->x + t * w->N + start;
@@ -229,8 +230,7 @@ void recompute_block(const struct backward *w, int n, int64_t start, int64_t blo
     }
 }
 
-ALL_MACHINES
-void fire_backward_block(const struct backward *w, int n, int64_t start, int64_t block, const struct room *m,
+static void fire_backward_block(const struct backward *w, int n, int64_t start, int64_t block, const struct room *m,
                          double *coefficients) {
     const struct rule *r = w->rule;
     const float *u = w->u ? w->u + start : m->current, *d_s = w->d_s + start;
@@ -245,13 +245,12 @@ void fire_backward_block(const struct backward *w, int n, int64_t start, int64_t
     }
 }
 
-ALL_MACHINES
-void pass_gates_block(const struct backward *w, int n, int64_t start, int64_t block, const struct room *m) {
+static void pass_gates_block(const struct backward *w, int n, int64_t start, int64_t block, const struct room *m) {
     const struct rule *r = w->rule;
     int T = (int)w->T;
     const float *d_s = w->d_s + start;
     float *g = w->g + start;
-    for (int64_t t = 0; t < T; t++) fetch(d_s + t * w->N + n, n), fetch_to_write(g + t * w->N + n, n);
+    for (int64_t t = 0; t < T; t++) fetch(d_s + t * w->N, n, n), fetch_to_write(g + t * w->N, n, n);
     int64_t bits = bits_of(block), level = 2 * bits * T;
     const uint8_t *gates = w->gates + start / block * r->levels * level;
     for (int k = 0; k < r->levels; k++) {
@@ -264,17 +263,16 @@ void pass_gates_block(const struct backward *w, int n, int64_t start, int64_t bl
 }
 
 /* g += d_u where something fired; then the sums. */
-ALL_MACHINES
-void sum_gradient_block(const struct backward *w, int n, int64_t start, const struct room *m) {
+static void sum_gradient_block(const struct backward *w, int n, int64_t start, const struct room *m) {
     const float *restrict mean = m->mean, *restrict rstd = m->rstd;
     float *restrict first = m->first, *restrict second = m->second;
     for (int64_t t = 0; t < w->T; t++) {
-        const float *restrict x = w->x + t * w->N + start, *d_u = w->d_u + t * w->N + start, *g = d_u;
-        fetch(x + n, n);
-        if (w->d_u) fetch(d_u + n, n);
+        const float *restrict x = w->x + t * w->N + start, *d_u = w->d_u ? w->d_u + t * w->N + start : NULL, *g = d_u;
+        fetch(x, n, n);
+        if (d_u) fetch(d_u, n, n);
         if (w->d_s) {
             float *restrict total = w->g + t * w->N + start;
-            if (w->d_u)
+            if (d_u)
                 for (int i = 0; i < n; i++) total[i] += d_u[i];
             g = total;
         }
@@ -322,8 +320,7 @@ static int neuron_gradient(const struct backward *w, struct cut cut, double *sum
 }
 
 /* share and tilt [C] are what batch statistics take back. */
-ALL_MACHINES
-void input_gradient_block(int n, const float *x, const float *g, const float *restrict a, const float *restrict share,
+static void input_gradient_block(int n, const float *x, const float *g, const float *restrict a, const float *restrict share,
                           const float *restrict mean, const float *restrict tilt, float *d_x) {
 #pragma omp simd
     for (int i = 0; i < n; i++) d_x[i] = a[i] * (g[i] - share[i] - (x[i] - mean[i]) * tilt[i]);
@@ -337,18 +334,19 @@ static int input_gradient(const struct backward *w, struct cut cut, int64_t thre
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
-        float *room = room_of(4 * cut.block), *a = room, *mean = a + cut.block, *share = mean + cut.block;
-        float *tilt = share + cut.block;
+        float *room = room_of(4 * cut.block);
         failed = room == NULL;
-        if (room) tile(w->norm.a, C, cut.block, a), tile(w->norm.mean, C, cut.block, mean);
+        if (room) tile(w->norm.a, C, cut.block, room), tile(w->norm.mean, C, cut.block, room + cut.block);
         for (int64_t i = 0; room && i < cut.block; i++) {
-            share[i] = w->d_bias[i % C] / count;
-            tilt[i] = w->norm.rstd[i % C] * w->d_weight[i % C] / count;
+            room[2 * cut.block + i] = w->d_bias[i % C] / count;
+            room[3 * cut.block + i] = w->norm.rstd[i % C] * w->d_weight[i % C] / count;
         }
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < N; start += cut.block) {
             int n = (int)(N - start < cut.block ? N - start : cut.block);
-            if (room) input_gradient_block(n, w->x + start, g + start, a, share, mean, tilt, w->d_x + start);
+            if (!room) continue;
+            const float *a = room, *mean = a + cut.block, *share = mean + cut.block, *tilt = share + cut.block;
+            input_gradient_block(n, w->x + start, g + start, a, share, mean, tilt, w->d_x + start);
         }
         free(room);
     }
@@ -356,12 +354,14 @@ static int input_gradient(const struct backward *w, struct cut cut, int64_t thre
 }
 
 /* Returns 0, or 1 where there is no memory. */
-int isospike_norm_fire_backward(const struct backward *w, int64_t threads) {
+EXPORT int64_t isospike_norm_fire_backward(const struct backward *w, int64_t threads) {
+    if (w->C == 0) return 0;
     struct cut cut = cut_of(w->N, w->C);
     int64_t C = w->C;
-    double *sums = calloc((cut.chunks + 1) * (2 * C + 2), sizeof(double)), *totals = sums + cut.chunks * 2 * C;
-    double *coefficients = totals + 2 * C;
-    int failed = sums == NULL || neuron_gradient(w, cut, sums, w->coefficients ? coefficients : NULL, threads);
+    double *sums = calloc((cut.chunks + 1) * (2 * C + 2), sizeof(double));
+    if (!sums) return 1;
+    double *totals = sums + cut.chunks * 2 * C, *coefficients = totals + 2 * C;
+    int failed = neuron_gradient(w, cut, sums, w->coefficients ? coefficients : NULL, threads);
     if (!failed) {
         sum_chunks(sums, cut.chunks, C, totals);
         for (int64_t c = 0; c < C; c++) w->d_bias[c] = (float)totals[c], w->d_weight[c] = (float)totals[C + c];

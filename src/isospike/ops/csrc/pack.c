@@ -9,22 +9,6 @@
 #define WORD 64
 #define BLOCK 2048 /* elements that one thread does at a time */
 
-/* Writes the bits of n <= BLOCK values that are 0 or 1, and returns how many are 1; -1 where a value is neither. */
-static int64_t pack_any(const float *restrict x, int64_t n, uint64_t *restrict words) {
-    int64_t ones = 0;
-    for (int64_t from = 0; from < n; from += WORD) {
-        uint64_t bits = 0;
-        for (int i = 0; i < WORD && from + i < n; i++) {
-            float value = x[from + i];
-            if (value != 0.0f && value != 1.0f) return -1;
-            bits |= (uint64_t)(value != 0.0f) << i;
-        }
-        words[from / WORD] = bits;
-        ones += __builtin_popcountll(bits);
-    }
-    return ones;
-}
-
 /* Eight bytes at a time: the lowest bit of each says whether it is not 0, and a product brings these bits side by side. */
 static int64_t bits_any(const uint8_t *bytes, int64_t n, uint64_t *words) {
     int64_t count = 0;
@@ -46,54 +30,59 @@ static int64_t bits_any(const uint8_t *bytes, int64_t n, uint64_t *words) {
 static int bytes_any(const float *restrict x, int64_t n, uint8_t *restrict bytes) {
     int other = 0;
     for (int64_t i = 0; i < n; i++) {
-        float value = x[i] < 0 ? 0 : (x[i] > 255 ? 255 : x[i]);
-        int32_t integer = (int32_t)value;
+        int32_t integer = (int32_t)(x[i] >= 0 && x[i] <= 255 ? x[i] : 0); /* of others no integer is defined */
         bytes[i] = (uint8_t)integer;
         other |= (float)integer != x[i];
     }
     return !other;
 }
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if LANES > 4
 #include <immintrin.h>
+#endif
 
-__attribute__((target("avx512f,popcnt"))) static int64_t pack_avx512(const float *x, int64_t n, uint64_t *words) {
+/* Which of 64 values are not 0; bits are set in `odd` where some are neither 0 nor 1. */
+static uint64_t pack_word(const float *x, uint64_t *odd) {
+    uint64_t bits = 0;
+#if LANES == 16
     const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(1.0f);
-    int64_t ones = 0, from = 0;
-    for (; from + WORD <= n; from += WORD) {
-        uint64_t bits = 0, odd = 0;
-        for (int i = 0; i < 4; i++) {
-            __m512 values = _mm512_loadu_ps(x + from + 16 * i);
-            uint64_t some = _mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ);
-            bits |= some << (16 * i), odd |= some ^ _mm512_cmp_ps_mask(values, one, _CMP_EQ_OQ);
-        }
-        if (odd) return -1;
-        words[from / WORD] = bits;
-        ones += __builtin_popcountll(bits);
+    for (int i = 0; i < WORD; i += LANES) {
+        __m512 values = _mm512_loadu_ps(x + i);
+        uint64_t some = _mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ);
+        bits |= some << i, *odd |= some ^ _mm512_cmp_ps_mask(values, one, _CMP_EQ_OQ);
     }
-    int64_t rest = pack_any(x + from, n - from, words + from / WORD);
-    return rest < 0 ? rest : ones + rest;
-}
-
-__attribute__((target("avx2,popcnt"))) static int64_t pack_avx2(const float *x, int64_t n, uint64_t *words) {
+#elif LANES == 8
     const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(1.0f);
-    int64_t ones = 0, from = 0;
-    for (; from + WORD <= n; from += WORD) {
-        uint64_t bits = 0, odd = 0;
-        for (int i = 0; i < 8; i++) {
-            __m256 values = _mm256_loadu_ps(x + from + 8 * i);
-            uint64_t some = (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ));
-            bits |= some << (8 * i), odd |= some ^ (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(values, one, _CMP_EQ_OQ));
-        }
-        if (odd) return -1;
-        words[from / WORD] = bits;
-        ones += __builtin_popcountll(bits);
+    for (int i = 0; i < WORD; i += LANES) {
+        __m256 values = _mm256_loadu_ps(x + i);
+        uint64_t some = (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ));
+        bits |= some << i, *odd |= some ^ (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(values, one, _CMP_EQ_OQ));
     }
-    int64_t rest = pack_any(x + from, n - from, words + from / WORD);
-    return rest < 0 ? rest : ones + rest;
+#else
+    for (int i = 0; i < WORD; i++) {
+        uint64_t some = x[i] != 0.0f;
+        bits |= some << i, *odd |= some ^ (x[i] == 1.0f);
+    }
+#endif
+    return bits;
 }
 
-__attribute__((target("avx2,popcnt"))) static int64_t bits_avx2(const uint8_t *bytes, int64_t n, uint64_t *words) {
+/* Writes the bits of n <= BLOCK values that are 0 or 1, and returns how many are 1; -1 where a value is neither. */
+static int64_t pack_block(const float *x, int64_t n, uint64_t *words) {
+    int64_t ones = 0;
+    uint64_t odd = 0;
+    for (int64_t from = 0; from < n && !odd; from += WORD) {
+        float last[WORD] = {0};
+        int whole = n - from >= WORD;
+        if (!whole) memcpy(last, x + from, sizeof(float) * (n - from));
+        words[from / WORD] = pack_word(whole ? x + from : last, &odd);
+        ones += __builtin_popcountll(words[from / WORD]);
+    }
+    return odd ? -1 : ones;
+}
+
+#if LANES > 4
+static int64_t bits_block(const uint8_t *bytes, int64_t n, uint64_t *words) {
     int64_t count = 0, from = 0;
     for (; from + WORD <= n; from += WORD) {
         uint32_t none[2];
@@ -107,7 +96,7 @@ __attribute__((target("avx2,popcnt"))) static int64_t bits_avx2(const uint8_t *b
     return count + bits_any(bytes + from, n - from, words + from / WORD);
 }
 
-__attribute__((target("avx2"))) static int bytes_avx2(const float *x, int64_t n, uint8_t *bytes) {
+static int bytes_block(const float *x, int64_t n, uint8_t *bytes) {
     const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing goes by halves of a register */
     __m256i bits = _mm256_setzero_si256(), equal = _mm256_set1_epi32(-1);
     int64_t from = 0;
@@ -125,37 +114,26 @@ __attribute__((target("avx2"))) static int bytes_avx2(const float *x, int64_t n,
     int fit = _mm256_testz_si256(bits, _mm256_set1_epi32(~255)) && _mm256_movemask_epi8(equal) == -1;
     return fit & bytes_any(x + from, n - from, bytes + from);
 }
-
-static int64_t bits_block(const uint8_t *bytes, int64_t n, uint64_t *words) {
-    return __builtin_cpu_supports("avx2") ? bits_avx2(bytes, n, words) : bits_any(bytes, n, words);
-}
-
-static int bytes_block(const float *x, int64_t n, uint8_t *bytes) {
-    return __builtin_cpu_supports("avx2") ? bytes_avx2(x, n, bytes) : bytes_any(x, n, bytes);
-}
-
-static int64_t pack_block(const float *x, int64_t n, uint64_t *words) {
-    if (__builtin_cpu_supports("avx512f")) return pack_avx512(x, n, words);
-    if (__builtin_cpu_supports("avx2")) return pack_avx2(x, n, words);
-    return pack_any(x, n, words);
-}
 #else
-static int64_t pack_block(const float *x, int64_t n, uint64_t *words) { return pack_any(x, n, words); }
 static int64_t bits_block(const uint8_t *bytes, int64_t n, uint64_t *words) { return bits_any(bytes, n, words); }
 static int bytes_block(const float *x, int64_t n, uint8_t *bytes) { return bytes_any(x, n, bytes); }
 #endif
 
-ALL_MACHINES
-void unpack_block(const uint32_t *restrict words, int64_t n, float *restrict x) {
-    for (int64_t word = 0; word < n / 32; word++)
-        for (int i = 0; i < 32; i++) x[32 * word + i] = (float)(int32_t)((words[word] >> i) & 1);
-    for (int64_t i = n / 32 * 32; i < n; i++) x[i] = (float)(int32_t)((words[i / 32] >> (i % 32)) & 1);
+INLINE void unpack_word(uint64_t word, int n, float *x) {
+    const uint32_t halves[2] = {(uint32_t)word, (uint32_t)(word >> 32)};
+    for (int half = 0; half < 2; half++)
+        for (int i = 0; i < 32 && 32 * half + i < n; i++) x[32 * half + i] = (float)(int32_t)((halves[half] >> i) & 1);
+}
+
+static void unpack_block(const uint64_t *restrict words, int64_t n, float *restrict x) {
+    for (int64_t word = 0; word < n / WORD; word++) unpack_word(words[word], WORD, x + WORD * word);
+    if (n % WORD) unpack_word(words[n / WORD], (int)(n % WORD), x + n / WORD * WORD);
 }
 
 static int64_t size_from(int64_t from, int64_t N) { return N - from < BLOCK ? N - from : BLOCK; }
 
 /* words [N / 64, rounded up]. Returns how many values are 1; -1 where one is neither 0 nor 1 and what it wrote is of no use. */
-int64_t isospike_pack_bits(int64_t N, const float *x, uint64_t *words, int64_t threads) {
+EXPORT int64_t isospike_pack_bits(int64_t N, const float *x, uint64_t *words, int64_t threads) {
     int64_t ones = 0;
     int fits = 1;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(& : fits) reduction(+ : ones)
@@ -167,14 +145,14 @@ int64_t isospike_pack_bits(int64_t N, const float *x, uint64_t *words, int64_t t
     return fits ? ones : -1;
 }
 
-void isospike_unpack_bits(int64_t N, const uint64_t *words, float *x, int64_t threads) {
+EXPORT void isospike_unpack_bits(int64_t N, const uint64_t *words, float *x, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t from = 0; from < N; from += BLOCK)
-        unpack_block((const uint32_t *)(words + from / WORD), size_from(from, N), x + from);
+        unpack_block(words + from / WORD, size_from(from, N), x + from);
 }
 
 /* Which of N bytes are not 0: words [N / 64, rounded up]. Returns how many. */
-int64_t isospike_bits_of_bytes(int64_t N, const uint8_t *bytes, uint64_t *words, int64_t threads) {
+EXPORT int64_t isospike_bits_of_bytes(int64_t N, const uint8_t *bytes, uint64_t *words, int64_t threads) {
     int64_t count = 0;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : count)
     for (int64_t from = 0; from < N; from += BLOCK)
@@ -183,7 +161,7 @@ int64_t isospike_bits_of_bytes(int64_t N, const uint8_t *bytes, uint64_t *words,
 }
 
 /* bytes [N]. Returns 1 where every value fitted. */
-int64_t isospike_pack_bytes(int64_t N, const float *x, uint8_t *bytes, int64_t threads) {
+EXPORT int64_t isospike_pack_bytes(int64_t N, const float *x, uint8_t *bytes, int64_t threads) {
     int fits = 1;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(& : fits)
     for (int64_t from = 0; from < N; from += BLOCK)

@@ -15,8 +15,8 @@
 
 #define ALIGNED _Alignas(64) /* vectors that straddle two lines of the cache cost twice */
 
-/* NULL where there is no memory. */
-INLINE float *room_of(int64_t floats) { return aligned_alloc(64, (sizeof(float) * floats + 63) / 64 * 64); }
+/* NULL where there is no memory, never where nothing is asked for. */
+INLINE float *room_of(int64_t floats) { return aligned_alloc(64, sizeof(float) * floats / 64 * 64 + 64); }
 
 /* CHUNK floats past the caches: a store that misses them would first read what it overwrites. `settled` comes behind the last
  * one of a thread. */
@@ -29,15 +29,16 @@ INLINE void put_past(float *to, const float *from) {
     for (; i < CHUNK; i++) to[i] = from[i];
 }
 
-/* n floats, into the inner caches before they are needed: where each of T streams goes on only for a block at a time, the machine
- * does not see it coming. Nothing happens where there is no memory. */
-INLINE void fetch(const float *from, int n) {
-    for (int i = 0; i < n; i += LINE) __builtin_prefetch(from + i);
+/* n floats, `ahead` of these, into the inner caches before they are needed: where each of T streams goes on only for a block at a
+ * time, the machine does not see it coming. Nothing happens where there is no memory, so addresses are numbers here: a pointer
+ * must not leave what it points into. */
+INLINE void fetch(const float *from, int ahead, int n) {
+    for (int i = ahead; i < ahead + n; i += LINE) __builtin_prefetch((const void *)((uintptr_t)from + sizeof(float) * i));
 }
 
 /* The same of what will be written: a store that misses the caches reads first. */
-INLINE void fetch_to_write(const float *to, int n) {
-    for (int i = 0; i < n; i += LINE) __builtin_prefetch(to + i, 1);
+INLINE void fetch_to_write(const float *to, int ahead, int n) {
+    for (int i = ahead; i < ahead + n; i += LINE) __builtin_prefetch((const void *)((uintptr_t)to + sizeof(float) * i), 1);
 }
 
 INLINE void settled(void) {
@@ -76,7 +77,7 @@ INLINE void forward_past(const struct rule *r, float threshold, int T, int n, co
     for (int from = 0; from < n; from += CHUNK) {
         copy_or_zero(CHUNK, v ? v + from : NULL, now);
         for (int t = 0; t < T; t++) {
-            fetch(x + t * x_step + from + AHEAD, CHUNK);
+            fetch(x + t * x_step + from, AHEAD, CHUNK);
             forward_level(r, threshold, 1, CHUNK, x + t * x_step + from, 0, now, out, 0, 0);
             put_past(s + t * s_step + from, out);
         }

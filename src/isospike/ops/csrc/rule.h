@@ -1,14 +1,10 @@
 /* When a neuron fires, what is left then, and how steep its surrogate is: FireRule and IntegerRule of isospike.ops.rule. */
 #pragma once
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-#define ALL_MACHINES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define ALL_MACHINES
-#endif
+#include "build.h"
+
 #define INLINE static inline __attribute__((always_inline))
 
 enum surrogate { RECTANGLE, ARCTAN, SIGMOID, TRIANGLE };

@@ -1,6 +1,9 @@
 /* Convolutions of spikes, forward: see spike_conv.h. */
 #include "spike_conv.h"
 
+SIZE_OF(geometry);
+SIZE_OF(spikes);
+
 #define ROOM (128 << 10) /* bytes of a tile of the output, of which three rows are in use at a time */
 
 /* The weights of block b. Channels that fill up the last one go nowhere, and are 0 only because numbers left over may be slow. A
@@ -24,7 +27,6 @@ static void scatter_tile(const struct geometry *s, const struct tile *tile, int6
     int64_t stride = s->stride, block = block_of(s), width = width_of(s), rows = tile->to - tile->from + 2 * halo;
     int64_t first = larger(0, stride * tile->from - s->kernel / 2);
     int64_t last = smaller(s->H, stride * (tile->to - 1) + s->kernel / 2 + 1);
-    const struct machine *machine = isospike_machine(s->lanes);
     struct parity all[4];
     int count = parities_of(s, all);
     for (int64_t c = 0; c < s->C; c += WORD) {
@@ -48,7 +50,7 @@ static void scatter_tile(const struct geometry *s, const struct tile *tile, int6
                         .to = room + (image * rows + y / stride + p->rows.first - tile->from + halo) * width +
                               (p->cols.first + 1) * block,
                     };
-                    machine->scatter(&row, p->rows.count, p->cols.count, wide_of(s));
+                    spike_scatter(&row, p->rows.count, p->cols.count, wide_of(s));
                 }
     }
 }
@@ -56,7 +58,6 @@ static void scatter_tile(const struct geometry *s, const struct tile *tile, int6
 /* `bias` of the whole block. */
 static void put_tile(const struct geometry *s, const struct tile *tile, int64_t halo, const float *room, int64_t b,
                      const float *bias, int onto, float *out) {
-    const struct machine *machine = isospike_machine(s->lanes);
     int64_t block = block_of(s), n = smaller(block, s->O - b * block), width = out_size(s, s->W), height = out_size(s, s->H);
     int64_t rows = tile->to - tile->from;
     for (int64_t image = 0; image < tile->images; image++)
@@ -64,7 +65,7 @@ static void put_tile(const struct geometry *s, const struct tile *tile, int64_t 
             const float *from = room + ((image * (rows + 2 * halo) + y + halo) * (width + 2) + 1) * block;
             float *to = out + ((tile->image + image) * height + tile->from + y) * width * s->O + b * block;
             if (n == block)
-                machine->put_row(from, bias, onto, s->O, width, wide_of(s), to);
+                spike_put_row(from, bias, onto, s->O, width, wide_of(s), to);
             else
                 for (int64_t x = 0; x < width; x++)
                     for (int64_t o = 0; o < n; o++) {
@@ -75,10 +76,10 @@ static void put_tile(const struct geometry *s, const struct tile *tile, int64_t 
 }
 
 /* Floats of packed weights: those of every block, then its biases. */
-int64_t isospike_spike_conv_room(const struct geometry *s) { return blocks_of(s) * (weights_of_block(s) + block_of(s)); }
+EXPORT int64_t isospike_spike_conv_room(const struct geometry *s) { return blocks_of(s) * (weights_of_block(s) + block_of(s)); }
 
 /* packed [isospike_spike_conv_room()], of weights by four strides and `bias` [O] or NULL. */
-void isospike_spike_conv_pack(const struct geometry *s, const float *weight, const int64_t *weight_step, const float *bias,
+EXPORT void isospike_spike_conv_pack(const struct geometry *s, const float *weight, const int64_t *weight_step, const float *bias,
                               float *packed, int64_t threads) {
     int64_t blocks = blocks_of(s), block = block_of(s), of_block = weights_of_block(s);
     struct weights w = {(float *)weight, weight_step};
@@ -91,8 +92,9 @@ void isospike_spike_conv_pack(const struct geometry *s, const float *weight, con
 }
 
 /* out [N][H'][W'][O]; the sum is added to what is there where `onto` is set. Returns 0, or 1 where there is no memory. */
-int isospike_spike_conv(const struct geometry *s, const struct spikes *spikes, const float *packed, float *out, int64_t onto,
+EXPORT int64_t isospike_spike_conv(const struct geometry *s, const struct spikes *spikes, const float *packed, float *out, int64_t onto,
                         int64_t threads) {
+    if (s->N == 0 || s->H == 0 || s->W == 0 || s->O == 0) return 0;
     int64_t blocks = blocks_of(s), block = block_of(s), of_block = weights_of_block(s);
     struct tiling tiling = tiling_of(s, ROOM, over(s->N * blocks, 4 * threads));
     int64_t halo = tiling.bands > 1 ? 2 : 1, room_size = tiling.images * (tiling.rows + 2 * halo) * width_of(s);

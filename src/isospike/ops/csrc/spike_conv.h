@@ -16,7 +16,7 @@
 #define WORD 64
 
 struct geometry {
-    int64_t N, C, H, W, O, kernel, stride, lanes; /* lanes: of the vectors to take; isospike_spike_conv_lanes() at most */
+    int64_t N, C, H, W, O, kernel, stride;
 };
 
 /* What fired: bits, [N][H][W][C], 8 bytes behind which may be read; and how often, in bytes, NULL where it is once. */
@@ -45,16 +45,11 @@ struct channel {
     const float *g;
 };
 
-/* The inner loops for vectors of so many floats: spike_lanes.h. */
-struct machine {
-    int64_t lanes;
-    void (*scatter)(const struct row *row, int rows, int cols, int wide);
-    void (*gather)(const struct channel *channel, float *sums, int rows, int cols, int wide);
-    void (*take_row)(const float *g, int64_t O, int64_t pixels, int wide, float *to);
-    void (*put_row)(const float *from, const float *bias, int onto, int64_t O, int64_t pixels, int wide, float *out);
-};
-
-const struct machine *isospike_machine(int64_t lanes);
+/* The inner loops, in vectors: spike_lanes.c. */
+void spike_scatter(const struct row *row, int rows, int cols, int wide);
+void spike_gather(const struct channel *channel, float *sums, int rows, int cols, int wide);
+void spike_take_row(const float *g, int64_t O, int64_t pixels, int wide, float *to);
+void spike_put_row(const float *from, const float *bias, int onto, int64_t O, int64_t pixels, int wide, float *out);
 
 /* Shapes ---------------------------------------------------------------------------------------------------------------- */
 
@@ -62,9 +57,9 @@ static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t over(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-static inline int64_t out_size(const struct geometry *s, int64_t size) { return (size - 1) / s->stride + 1; }
+static inline int64_t out_size(const struct geometry *s, int64_t size) { return over(size, s->stride); }
 static inline int wide_of(const struct geometry *s) { return s->kernel == 1 ? 4 : s->stride == 1 ? 1 : 2; } /* vectors of a block */
-static inline int64_t block_of(const struct geometry *s) { return wide_of(s) * s->lanes; }
+static inline int64_t block_of(const struct geometry *s) { return wide_of(s) * LANES; }
 static inline int64_t blocks_of(const struct geometry *s) { return over(s->O, block_of(s)); }
 static inline int64_t width_of(const struct geometry *s) { return (out_size(s, s->W) + 2) * block_of(s); } /* a row of a tile */
 

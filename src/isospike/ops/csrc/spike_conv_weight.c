@@ -46,8 +46,9 @@ struct orders {
 
 static struct orders orders_of(const struct geometry *s, const struct tiling *tiling) {
     int64_t most = order_room(s, tiling);
-    struct orders orders = {.room = malloc(4 * most * sizeof(int32_t))};
+    struct orders orders = {.room = malloc(4 * (most + 1) * sizeof(int32_t))};
     if (!orders.room) return orders;
+    if (tiling->count == 0) return orders;
     struct tile first = tile_at(s, tiling, 0), last = tile_at(s, tiling, tiling->count - 1);
     orders.first = (struct order){.pixel = orders.room, .place = orders.room + most};
     orders.last = (struct order){.pixel = orders.room + 2 * most, .place = orders.room + 3 * most};
@@ -95,16 +96,15 @@ static void turn_tile(const struct geometry *s, const struct tile *tile, const s
 
 /* g of one block of channels, in `room` [images][rows + 2][width + 2][block], 0 around the image. */
 static void take_tile(const struct geometry *s, const struct tile *tile, const float *g, int64_t b, float *room) {
-    const struct machine *machine = isospike_machine(s->lanes);
     int64_t block = block_of(s), n = smaller(block, s->O - b * block), width = out_size(s, s->W), height = out_size(s, s->H);
     for (int64_t image = tile->image; image < tile->image + tile->images; image++)
         for (int64_t y = tile->from - 1; y <= tile->to; y++, room += width_of(s)) {
-            const float *from = g + (image * height + y) * width * s->O + b * block;
             if (y < 0 || y >= height || n < block) memset(room, 0, sizeof(float) * width_of(s));
             if (y < 0 || y >= height) continue;
+            const float *from = g + (image * height + y) * width * s->O + b * block;
             memset(room, 0, sizeof(float) * block), memset(room + (width + 1) * block, 0, sizeof(float) * block);
             if (n == block)
-                machine->take_row(from, s->O, width, wide_of(s), room + block);
+                spike_take_row(from, s->O, width, wide_of(s), room + block);
             else
                 for (int64_t x = 0; x < width; x++)
                     for (int64_t o = 0; o < n; o++) room[(x + 1) * block + o] = from[x * s->O + o];
@@ -114,7 +114,6 @@ static void take_tile(const struct geometry *s, const struct tile *tile, const f
 /* counts: of the tile's first pixel, or NULL. */
 static void gather_tile(const struct geometry *s, const struct order *order, const uint64_t *turned, const uint8_t *counts,
                         const float *g, float *sums) {
-    const struct machine *machine = isospike_machine(s->lanes);
     struct parity all[4];
     int count = parities_of(s, all);
     int64_t words = order->length / WORD;
@@ -132,7 +131,7 @@ static void gather_tile(const struct geometry *s, const struct order *order, con
             channel.fired = turned + c * words + order->start[k] / WORD;
             channel.counts = counts ? counts + c : NULL;
             float *of = sums + all[k].at + c * reached * block_of(s);
-            machine->gather(&channel, of, all[k].rows.count, all[k].cols.count, wide_of(s));
+            spike_gather(&channel, of, all[k].rows.count, all[k].cols.count, wide_of(s));
         }
     }
 }
@@ -155,16 +154,17 @@ static void unpack_block(const struct geometry *s, const struct weights *w, int6
 
 /* The gradient of the weights, written by `weight_step`, from spikes and the gradient g [N][H'][W'][O] of the output.
  * Returns 0, or 1 where there is no memory. */
-int isospike_spike_conv_weight(const struct geometry *s, const struct spikes *spikes, const float *g, float *d_weight,
+EXPORT int64_t isospike_spike_conv_weight(const struct geometry *s, const struct spikes *spikes, const float *g, float *d_weight,
                                const int64_t *weight_step, int64_t threads) {
     int64_t blocks = blocks_of(s), of_block = weights_of_block(s);
     struct tiling tiling = tiling_of(s, ROOM, s->N);
     struct orders orders = orders_of(s, &tiling);
-    int64_t parts = smaller(larger(PARTS_ROOM / (4 * blocks * of_block), 1), smaller(MOST_PARTS, tiling.count));
+    if (blocks * of_block == 0) return 0;
+    int64_t parts = smaller(larger(PARTS_ROOM / (4 * blocks * of_block), 1), larger(smaller(MOST_PARTS, tiling.count), 1));
     int64_t tile_words = s->C * order_room(s, &tiling) / WORD, room_size = tiling.images * (tiling.rows + 2) * width_of(s);
     struct weights w = {d_weight, weight_step};
     float *sums = calloc(parts * blocks * of_block, sizeof(float));
-    uint64_t *turned = malloc(tiling.count * tile_words * sizeof(uint64_t));
+    uint64_t *turned = malloc((tiling.count * tile_words + 1) * sizeof(uint64_t));
     int failed = !sums || !turned || !orders.room;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {

@@ -29,10 +29,12 @@ struct strided {
     int64_t kernel, height, width; /* of `out` */
 };
 
+SIZE_OF(strided);
+
 static const struct kind *kinds_of(const struct strided *s) { return s->kernel == 1 ? kinds_of_1x1 : kinds_of_3x3; }
 
 /* packed [kernel * kernel * C * O], of weights [C][O][kernel][kernel] by four strides. */
-void isospike_strided_gradient_pack(const struct strided *s, const float *weight, const int64_t *step, float *packed,
+EXPORT void isospike_strided_gradient_pack(const struct strided *s, const float *weight, const int64_t *step, float *packed,
                                     int64_t threads) {
     int64_t block = block_of(&s->x), C = s->x.C, of_block = s->kernel * s->kernel * C * block;
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -57,13 +59,8 @@ static int64_t rows_at_once(int64_t rows, int64_t width, int64_t threads) {
     return best;
 }
 
-/* One vector; a size known to the compiler is copied by an instruction or two. */
-static inline void copy(float *to, const float *from, int64_t lanes) {
-    if (lanes == 16)
-        memcpy(to, from, sizeof(float) * 16);
-    else
-        memcpy(to, from, sizeof(float) * 8);
-}
+/* One vector. */
+static inline void copy(float *to, const float *from) { memcpy(to, from, sizeof(float) * LANES); }
 
 /* Rows `from` to `to` of all images, at the places that are needed; pixels outside are 0. */
 static void gather(const struct strided *all, const float *x, int64_t from, int64_t to, int64_t pixels, float *inputs) {
@@ -71,11 +68,11 @@ static void gather(const struct strided *all, const float *x, int64_t from, int6
     for (int place = all->kernel == 1; place < (all->kernel == 1 ? 2 : 4); place++)
         for (int64_t row = from; row < to; row++) {
             int64_t inside = row % s->H + places[place].down < s->H ? s->W - places[place].right : 0;
-            const float *line = x + ((row + places[place].down) * s->W + places[place].right) * s->C;
-            for (int64_t c = 0; c < s->C; c += s->lanes) {
-                float *at = inputs + ((place * s->C + c) * pixels + (row - from) * s->W * s->lanes);
-                for (int64_t k = 0; k < inside; k++) copy(at + k * s->lanes, line + k * s->C + c, s->lanes);
-                memset(at + inside * s->lanes, 0, sizeof(float) * (s->W - inside) * s->lanes);
+            const float *line = inside ? x + ((row + places[place].down) * s->W + places[place].right) * s->C : x;
+            for (int64_t c = 0; c < s->C; c += LANES) {
+                float *at = inputs + ((place * s->C + c) * pixels + (row - from) * s->W * LANES);
+                for (int64_t k = 0; k < inside; k++) copy(at + k * LANES, line + k * s->C + c);
+                memset(at + inside * LANES, 0, sizeof(float) * (s->W - inside) * LANES);
             }
         }
 }
@@ -91,21 +88,21 @@ static void put(const struct strided *s, const struct kind *kind, const float *p
         const float *of = products + (row - from) * s->x.W * block;
         for (int64_t k = 0; k < across; k++, at += 2 * s->x.O, of += block)
             if (kind->taps)
-                for (int64_t v = 0; v < block; v += s->x.lanes) copy(at + v, of + v, s->x.lanes);
+                for (int64_t v = 0; v < block; v += LANES) copy(at + v, of + v);
             else
                 memset(at, 0, sizeof(float) * block);
     }
 }
 
 /* Returns 0, or 1 where there is no memory. */
-int isospike_strided_gradient(const struct strided *s, const float *x, const float *packed, float *out, int64_t threads) {
-    const struct dense_machine *machine = isospike_dense_machine(s->x.lanes);
+EXPORT int64_t isospike_strided_gradient(const struct strided *s, const float *x, const float *packed, float *out, int64_t threads) {
+    if (s->x.W == 0) return 0;
     int64_t block = block_of(&s->x), C = s->x.C, rows = s->x.N * s->x.H, at_once = rows_at_once(rows, s->x.W, threads);
     int64_t pixels = whole_groups(at_once * s->x.W), of_inputs = 4 * C * pixels;
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
-        float *inputs = room_of(of_inputs + pixels * block), *products = inputs + of_inputs;
+        float *inputs = room_of(of_inputs + pixels * block);
         failed = inputs == NULL;
         /* Pixels that fill up a group go nowhere, and are 0 only because numbers left over may be slow. */
         if (inputs) memset(inputs, 0, sizeof(float) * of_inputs);
@@ -115,10 +112,11 @@ int isospike_strided_gradient(const struct strided *s, const float *x, const flo
             int64_t to = from + at_once < rows ? from + at_once : rows;
             gather(s, x, from, to, pixels, inputs);
             const float *weights = packed;
+            float *products = inputs + of_inputs;
             for (int64_t o = 0; o < s->x.O; o += block)
                 for (const struct kind *kind = kinds_of(s); kind < kinds_of(s) + 4; weights += kind++->taps * C * block) {
                     for (int64_t k = 0; kind->taps && k < (to - from) * s->x.W; k += GROUP)
-                        machine->products(inputs + kind->first * C * pixels + k * s->x.lanes, kind->taps * C, pixels * s->x.lanes,
+                        dense_products(inputs + kind->first * C * pixels + k * LANES, kind->taps * C, pixels * LANES,
                                           weights, wide_of(&s->x), products + k * block);
                     put(s, kind, products, from, to, o, out);
                 }

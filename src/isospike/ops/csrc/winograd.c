@@ -14,19 +14,20 @@
 #define PLACES 16  /* of a square of 4x4 */
 #define SQUARES 32 /* at a time, or one row of them: their transforms stay in cache */
 
+SIZE_OF(dense);
+
 /* From one place to the next, of inputs and of products: one line of the cache more than there is, so that the places of a square
  * do not all fall into the same few sets of the cache. */
 static int64_t input_step(const struct dense *s, int64_t squares) { return s->C * squares + 16; }
 static int64_t product_step(const struct dense *s, int64_t squares) { return block_of(s) * squares + 16; }
 
 /* Floats of transformed weights: those of every block, then a bias per filter. */
-int64_t isospike_winograd_room(const struct dense *s) { return PLACES * s->C * s->O + s->O; }
+EXPORT int64_t isospike_winograd_room(const struct dense *s) { return PLACES * s->C * s->O + s->O; }
 
 /* packed [isospike_winograd_room()], of weights [O][C][3][3] by four strides, turned around where `turned` is set, and of `bias` [O]
  * or NULL. */
-void isospike_winograd_pack(const struct dense *s, const float *weight, const int64_t *step, int64_t turned, const float *bias,
+EXPORT void isospike_winograd_pack(const struct dense *s, const float *weight, const int64_t *step, int64_t turned, const float *bias,
                             float *packed, int64_t threads) {
-    const struct dense_machine *machine = isospike_dense_machine(s->lanes);
     int64_t block = block_of(s);
 #pragma omp parallel for schedule(static) collapse(2) num_threads(threads)
     for (int64_t o = 0; o < s->O; o += block)
@@ -38,7 +39,7 @@ void isospike_winograd_pack(const struct dense *s, const float *weight, const in
                 const float *of = from + at / 3 * step[2] + at % 3 * step[3];
                 for (int64_t k = 0; k < block; k++) taps[tap * block + k] = of[k * step[0]];
             }
-            machine->weights(taps, s->C * block, wide_of(s), packed + PLACES * o * s->C + c * block);
+            dense_weights(taps, s->C * block, wide_of(s), packed + PLACES * o * s->C + c * block);
         }
     float *biases = packed + PLACES * s->C * s->O;
     for (int64_t o = 0; o < s->O; o++) biases[o] = bias ? bias[o] : 0;
@@ -47,10 +48,9 @@ void isospike_winograd_pack(const struct dense *s, const float *weight, const in
 /* Rows of squares `from` to `to` of all images, their inputs transformed into `inputs`. */
 static void take_rows(const struct dense *s, const float *x, int64_t from, int64_t to, int64_t squares, const float *zeros,
                       float *inputs) {
-    const struct dense_machine *machine = isospike_dense_machine(s->lanes);
     int64_t down = (s->H + 1) / 2, across = (s->W + 1) / 2;
     for (int64_t row = from; row < to; row++)
-        for (int64_t c = 0; c < s->C; c += s->lanes) {
+        for (int64_t c = 0; c < s->C; c += LANES) {
             struct under under = {.width = s->W};
             for (int i = 0; i < 4; i++) {
                 int64_t y = 2 * (row % down) - 1 + i;
@@ -58,27 +58,26 @@ static void take_rows(const struct dense *s, const float *x, int64_t from, int64
                 under.row[i] = inside ? x + (row / down * s->H + y) * s->W * s->C + c : zeros;
                 under.step[i] = inside ? s->C : 0;
             }
-            float *to_row = inputs + (c / s->lanes * squares + (row - from) * across) * s->lanes;
-            machine->inputs(&under, across, input_step(s, squares), to_row);
+            float *to_row = inputs + (c / LANES * squares + (row - from) * across) * LANES;
+            dense_inputs(&under, across, input_step(s, squares), to_row);
         }
 }
 
 /* The block of filters from o on. */
 static void put_rows(const struct dense *s, const float *products, int64_t from, int64_t to, int64_t squares, const float *bias,
                      int64_t o, float *out) {
-    const struct dense_machine *machine = isospike_dense_machine(s->lanes);
     int64_t down = (s->H + 1) / 2, across = (s->W + 1) / 2, block = block_of(s);
     for (int64_t row = from; row < to; row++) {
         int64_t y = 2 * (row % down);
         float *first = out + (row / down * s->H + y) * s->W * s->O + o;
         struct over_rows rows = {first, y + 1 < s->H ? first + s->W * s->O : NULL, s->W, s->O};
-        machine->outputs(products + (row - from) * across * block, product_step(s, squares), bias + o, across, wide_of(s), &rows);
+        dense_outputs(products + (row - from) * across * block, product_step(s, squares), bias + o, across, wide_of(s), &rows);
     }
 }
 
 /* out [N][H][W][O] of x [N][H][W][C]. Returns 0, or 1 where there is no memory. */
-int isospike_winograd(const struct dense *s, const float *x, const float *packed, float *out, int64_t threads) {
-    const struct dense_machine *machine = isospike_dense_machine(s->lanes);
+EXPORT int64_t isospike_winograd(const struct dense *s, const float *x, const float *packed, float *out, int64_t threads) {
+    if (s->W == 0) return 0;
     int64_t across = (s->W + 1) / 2, rows = s->N * ((s->H + 1) / 2), block = block_of(s);
     int64_t at_once = SQUARES > across ? SQUARES / across : 1, squares = (at_once * across + GROUP - 1) / GROUP * GROUP;
     int64_t of_inputs = PLACES * input_step(s, squares), of_products = PLACES * product_step(s, squares);
@@ -86,22 +85,22 @@ int isospike_winograd(const struct dense *s, const float *x, const float *packed
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
-        float *inputs = room_of(of_inputs + of_products + s->lanes);
+        float *inputs = room_of(of_inputs + of_products + LANES);
         failed = inputs == NULL;
-        float *products = inputs + of_inputs, *zeros = products + of_products;
         /* Squares that fill up a group go nowhere, and are 0 only because numbers left over may be slow. */
-        if (inputs) memset(inputs, 0, sizeof(float) * (of_inputs + of_products + s->lanes));
+        if (inputs) memset(inputs, 0, sizeof(float) * (of_inputs + of_products + LANES));
 #pragma omp for schedule(dynamic)
         for (int64_t from = 0; from < rows; from += at_once) {
             if (!inputs) continue;
             int64_t to = from + at_once < rows ? from + at_once : rows;
+            float *products = inputs + of_inputs, *zeros = products + of_products;
             take_rows(s, x, from, to, squares, zeros, inputs);
             for (int64_t o = 0; o < s->O; o += block) {
                 for (int64_t place = 0; place < PLACES; place++)
                     for (int64_t k = 0; k < (to - from) * across; k += GROUP)
-                        machine->products(inputs + place * input_step(s, squares) + k * s->lanes, s->C, squares * s->lanes,
-                                          packed + (PLACES * o + place * block) * s->C, wide_of(s),
-                                          products + place * product_step(s, squares) + k * block);
+                        dense_products(inputs + place * input_step(s, squares) + k * LANES, s->C, squares * LANES,
+                                       packed + (PLACES * o + place * block) * s->C, wide_of(s),
+                                       products + place * product_step(s, squares) + k * block);
                 put_rows(s, products, from, to, squares, bias, o, out);
             }
         }
