@@ -109,7 +109,7 @@ def _affine(norms: Iterable[BatchNorm]) -> Affine:
     """What trained norms do, one for every row; the square root in float64."""
     rows = []
     for norm in norms:
-        scale = norm.weight.double() * norm.scale / (norm.running_var.double() + norm.eps).sqrt()
+        scale = norm.weight.double() * norm.scale / norm.running_deviation()
         shift = norm.bias.double() - norm.running_mean.double() * scale
         rows.append((scale.to(norm.weight.dtype), shift.to(norm.weight.dtype)))
     return Affine(*(torch.stack(values) for values in zip(*rows, strict=True)))

@@ -30,7 +30,7 @@ class FoldedNeuron(Neuron):
         if not isinstance(neuron, SpikingNeuron) or not isinstance(neuron.rule, FireRule) or neuron.rule.higher:
             raise ConfigError(f"a norm folds into a neuron with one threshold, not into {type(neuron).__name__}")
         with torch.no_grad():
-            slope = norm.weight * norm.scale / (norm.running_var + norm.eps).sqrt()
+            slope = (norm.weight * norm.scale / norm.running_deviation()).to(norm.weight.dtype)
             if (slope == 0).any():
                 channel = int((slope == 0).nonzero()[0])
                 raise ConfigError(

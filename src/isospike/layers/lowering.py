@@ -63,7 +63,8 @@ def fuse(
         firing = Firing(*neuron.coefficients(), neuron.rule)
     if len(x) != steps.T and (firing is not None or skip is not None):
         return None  # a stream that is still the same at every step
-    done = norm_fire(x, norm.scaled_weight(), norm.bias, norm.eps, skip=skip, firing=firing, added=added, keep=keep)
+    affine = norm.scaled_weight(), norm.bias, norm.eps, norm.root_eps
+    done = norm_fire(x, *affine, skip=skip, firing=firing, added=added, keep=keep)
     if done is None:
         return None
     count = x.numel() // norm.num_features
