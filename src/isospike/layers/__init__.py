@@ -2,6 +2,7 @@
 
 from isospike.layers.chain import Chain, run
 from isospike.layers.conv import Conv2d, is_plain_conv
+from isospike.layers.exact import is_exactly
 from isospike.layers.fold import FoldedNeuron
 from isospike.layers.init import WEIGHT_INITS
 from isospike.layers.lowering import fuse, untouched
@@ -31,6 +32,7 @@ __all__ = [
     "check_eps",
     "fold_time",
     "fuse",
+    "is_exactly",
     "is_plain_conv",
     "one_statistics_update",
     "recomputed",
