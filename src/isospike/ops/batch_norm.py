@@ -2,12 +2,8 @@
 
     y = weight * (x - mean) / (sqrt(var + eps) + root_eps) + bias
 
-PyTorch 2.13 computes it, with one fault that is stepped around here. Where a dimension of ``x`` is 1, its stride says
-nothing of how the memory lies, but ``F.batch_norm`` takes the memory format from the strides. In its backward pass it
-then reads an input that lies channels-last and a gradient that does not (or the other way round) in the same order::
-
-    x = torch.randn(4, 4, 8).permute(2, 0, 1)[None].requires_grad_()  # [1, 8, 4, 4], strides (8, 1, 32, 8)
-    F.batch_norm(x, None, None, training=True).backward(torch.randn(1, 8, 4, 4))  # x.grad is wrong
+PyTorch computes it. Where a dimension of ``x`` is 1, its stride is first made to tell how the memory lies, because the
+backward of ``F.batch_norm`` trusts it (docs/design.md, "PyTorch faults that we step around").
 """
 
 import torch

@@ -70,7 +70,7 @@ static void settle(const struct norm *norm, int64_t C, double count, const float
     for (int64_t c = 0; c < C; c++) {
         double d = totals[c] / count, v = totals[C + c] / count - d * d;
         norm->mean[c] = (float)(around[c] + d);
-        norm->var[c] = (float)(v > 0 ? v : 0);
+        norm->var[c] = (float)(v < 0 ? 0 : v);
         norm->rstd[c] = 1 / (sqrtf(norm->var[c] + (float)norm->eps) + (float)norm->root_eps);
         norm->a[c] = norm->weight[c] * norm->rstd[c];
         norm->b[c] = norm->bias[c] - norm->mean[c] * norm->a[c];

@@ -73,7 +73,7 @@ def affine_kernel(
     inside = c < C
     d = total(partial, parts, c, C, PARTS) / rows
     spread = total(partial + C, parts, c, C, PARTS) / rows - d * d
-    spread = tl.where(spread > 0, spread, 0.0)
+    spread = tl.where(spread < 0, 0.0, spread)
     middle = tl.load(x + c, mask=inside, other=0.0).to(tl.float64) + d
     root = tl.sqrt(spread + eps)
     inverse = 1.0 / (root + root_eps)
