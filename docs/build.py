@@ -112,6 +112,12 @@ def norm_start(norm: NormInit, row: Topology) -> str:
     return f"weight {norm.weight:g}, constant factor {norm.alpha:.3g} × {row.v_threshold:g}"
 
 
+def norm_eps(row: Topology) -> str:
+    """What norms add to what they divide by, in words."""
+    added = {"variance": row.norm_eps, "root of the variance": row.norm_root_eps}
+    return ", ".join(f"{eps:g} added to the {where}" for where, eps in added.items() if eps)
+
+
 def bodies(row: Topology, fact: Callable[[Layout], str]) -> str:
     """A fact of every body of a row, those of one answer together."""
     found: dict[str, list[str]] = {}
@@ -141,6 +147,7 @@ def presets_of(row: Topology) -> dict[str, str]:
     facts = neuron_facts(row)
     facts["norms"] = norm_start(row.norm, row)
     facts["last norm of the branch"] = norm_start(row.norm_last, row) if row.tail_is_norm else "none: a conv is last"
+    facts["eps of the norms"] = norm_eps(row)
     if row.join is not None:
         has_norm = "norm" in row.project.split()
         facts["projection"] = code(row.project)

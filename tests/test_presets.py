@@ -27,6 +27,8 @@ STARTS = {"ds": "kaiming_fan_in", "sew": "kaiming_fan_out"} | dict.fromkeys(
     ("da_cns", "da_ncs", "da_scn", "da_nsc"), "kaiming_fan_out"
 )
 
+EPS = {"ds": (0, 1e-5)}  # added to the variance, and to its root; all others (1e-5, 0)
+
 
 def start(norm):
     return norm.weight[0].item(), norm.scale
@@ -48,6 +50,8 @@ def test_presets_reach_the_modules(name):
     found = [start(m) for m in unit.skip.children() if isinstance(m, BatchNorm)]
     assert found == ([] if projection is None else [pytest.approx(projection)])
     assert model.T == T
+    eps = {(m.eps, m.root_eps) for m in model.modules() if isinstance(m, BatchNorm)}
+    assert eps == {EPS.get(name, (1e-5, 0))}
 
 
 @pytest.mark.parametrize("name", iso.TOPOLOGIES)

@@ -1,7 +1,6 @@
 """Checkpoints as their authors save them, in files, and what the models make of them."""
 
 import argparse
-import re
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ import isospike as iso
 from helpers import enliven
 from isospike.errors import CheckpointError, UnknownName
 from isospike.weights import PUBLISHED
-from published_nets import MSNet, SEWNet, T, trained
+from published_nets import DSNet, MSNet, SEWNet, T, trained
 
 IF = dict(iso.TOPOLOGIES["sew"].neuron)
 SMALL = {"width": 4, "num_classes": 5, "T": T}
@@ -31,6 +30,7 @@ NETS = {
     "ms_resnet104": (MSNet, "ms_resnet{}", {}, (104,)),
     "sew_resnet": (sew, "sew_resnet{}", {}, (18, 34, 50, 101, 152)),
     "spiking_resnet": (spiking, "vanilla_resnet{}", {"neuron": IF}, (18, 34, 50, 101, 152)),
+    "ds_resnet": (DSNet, "ds_resnet{}", {}, (14, 20, 32, 44, 68)),
 }
 CASES = [(source, depth) for source in PUBLISHED for depth in NETS[source][3]]
 
@@ -68,22 +68,17 @@ def test_the_model_computes_what_the_published_network_computes(tmp_path, source
         ("ms_resnet104", lambda: MSNet(104), 77_350_504),
         ("sew_resnet", lambda: SEWNet(50), 25_557_032),
         ("spiking_resnet", lambda: SEWNet(18, spiking_sum=True), 11_689_512),
+        ("ds_resnet", lambda: DSNet(20), 4_327_754),
     ],
 )
 def test_at_full_size_every_shape_fits(source, net, parameters):
     with torch.device("meta"):
         theirs = net()
-        model = iso.create_model(NETS[source][1].format(_depth(theirs)))
+        model = iso.create_model(NETS[source][1].format(theirs.depth))
     assert sum(p.numel() for p in theirs.parameters()) == parameters
     own = {name: tensor.shape for name, tensor in model.state_dict().items()}
     state = {name: t for name, t in theirs.state_dict().items() if not name.endswith("num_batches_tracked")}
     assert {PUBLISHED[source].keys.rename(name): tensor.shape for name, tensor in state.items()} == own
-
-
-def _depth(net):
-    stages = [m for name, m in net.named_children() if re.fullmatch(r"layer\d|conv\d_x", name)]
-    convs = getattr(stages[0][0], "convs", 2)
-    return sum(map(len, stages)) * convs + 2
 
 
 PLACES = {
@@ -120,6 +115,15 @@ PLACES = {
         "layer3.0.downsample.module.0.weight": "stages.2.0.skip.conv.weight",
         "layer3.0.downsample.module.1.bias": "stages.2.0.skip.norm.bias",
     },
+    "ds_resnet": {
+        "conv1.weight": "stem.conv.weight",
+        "bn1.bn.weight": "stem.norm.weight",
+        "layer1.execute.1.conv2.weight": "stages.0.1.branch.conv2.weight",
+        "layer3.execute.1.bn2.bn.weight": "stages.2.1.branch.norm2.weight",
+        "layer2.execute.0.shortcut.0.weight": "stages.1.0.skip.conv.weight",
+        "layer2.execute.0.shortcut.1.bn.running_var": "stages.1.0.skip.norm.running_var",
+        "voting.bias": "head.fc.bias",
+    },
 }
 
 
@@ -139,6 +143,18 @@ def test_a_constant_factor_of_a_norm_is_divided_out(tmp_path):
     torch.testing.assert_close(
         ours.stages[0][0].branch.norm2.weight, theirs.layer1[0].conv2.module[1].weight * 2**0.5, rtol=1e-7, atol=0
     )
+
+
+def test_a_network_for_events_norms_its_input_first(tmp_path):
+    theirs, ours = (
+        trained(DSNet(14, width=4, classes=5, normed=True)),
+        iso.create_model("ds_resnet14", **SMALL, stem="cifar_normed"),
+    )
+    ours.double().eval()
+    iso.load_published(ours, saved(tmp_path, {"model": theirs.state_dict(), "epoch": 120}))
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images), rtol=1e-9, atol=1e-9)
 
 
 def as_sew_training_saves_it(state):

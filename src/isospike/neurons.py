@@ -5,7 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,13 @@ class SpikingNeuron(Neuron, ABC):
     def extra_repr(self) -> str:
         """The rule, for ``print(model)``."""
         return ", ".join(f"{f.name}={getattr(self.rule, f.name)}" for f in fields(self.rule))
+
+
+def is_recurrence(neuron: nn.Module) -> TypeGuard[SpikingNeuron]:
+    """Whether its rule and its coefficients say all that it does: no class of a user's own has another ``forward``."""
+    if not isinstance(neuron, SpikingNeuron) or type(neuron).forward is not SpikingNeuron.forward:
+        return False
+    return type(neuron.rule) in (FireRule, IntegerRule) and "forward" not in vars(neuron)
 
 
 def _fire_rule(neuron: type, options: dict[str, Any]) -> FireRule:

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from isospike.analysis.instrument import Instrument, starts_from_rest, sum_over_batch
 from isospike.errors import ConfigError
-from isospike.neurons import Neuron, SpikingNeuron
+from isospike.neurons import Neuron, SpikingNeuron, is_recurrence
 from isospike.residual import ResidualUnit, Stage
 
 _Moments = tuple[int, Tensor, Tensor, Tensor]  # count, mean, biased variance, maximum
@@ -34,7 +34,7 @@ class NeuronFlow:
         silent: Share of neurons that never fired, at no step of no sample.
         saturated: Share of neurons that put out their largest number at every step of every sample.
         open: Share of potentials at which the derivative that the backward pass takes is not 0; with several levels
-            every level has a potential. None where the neuron has no such derivative.
+            every level has a potential. None where the neuron has no such derivative, or a ``forward`` of its own.
         dormant: Share of neurons without an open potential.
         dormant_throughout: Share of neurons and samples without an open potential at any step.
     """
@@ -136,21 +136,13 @@ class Watch(Instrument):
         first = seen[0][1]
         return Flow(first.samples, len(first.spikes), neurons, units)
 
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        for stage in self._summing_stages():
-            del stage.sum.scale  # type: ignore[union-attr]
-
     def _hooks(self) -> Iterable[RemovableHandle]:
         yield from (neuron.register_forward_hook(self._see_neuron) for neuron in self._firing)
         for name, module in self.model.named_modules():
             if isinstance(module, ResidualUnit):
                 yield module.register_forward_hook(self._unit_hook(name))
             elif isinstance(module, Stage) and module.sum is not None:
-                module.sum.scale = self._sum_hook(name, module.sum.scale)  # type: ignore[assignment, method-assign]
-
-    def _summing_stages(self) -> Iterator[Stage]:
-        return (m for m in self.model.modules() if isinstance(m, Stage) and m.sum is not None)
+                yield module.sum.scale.register_forward_hook(self._sum_hook(name))
 
     @torch.no_grad()
     def _see_neuron(self, neuron: nn.Module, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -160,15 +152,9 @@ class Watch(Instrument):
     def _unit_hook(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         return lambda _, __, output: self._see_stream(name, output)
 
-    def _sum_hook(self, stage: str, scale: Callable[[Tensor, int], Tensor]) -> Callable[[Tensor, int], Tensor]:
+    def _sum_hook(self, stage: str) -> Callable[[nn.Module, tuple[Tensor, int], Tensor], None]:
         """Units of a stage that sums them up hand no stream on; it is what their sum is scaled to."""
-
-        def watched(total: Tensor, n: int) -> Tensor:
-            output = scale(total, n)
-            self._see_stream(f"{stage}.{n - 2}", output)
-            return output
-
-        return watched
+        return lambda _, inputs, output: self._see_stream(f"{stage}.{inputs[1] - 2}", output)
 
     @torch.no_grad()
     def _see_stream(self, name: str, output: Tensor) -> None:
@@ -208,7 +194,7 @@ class _Firing:
 
     def __init__(self, neuron: Neuron, gates: bool) -> None:
         self.levels = neuron.levels or 1
-        self.gated = neuron if gates and isinstance(neuron, SpikingNeuron) else None
+        self.gated = neuron if gates and is_recurrence(neuron) else None
         self.several_potentials = isinstance(neuron, SpikingNeuron) and len(neuron.rule.state_shape(())) == 1
         self.samples = 0
         self.step = 0  # of the next call

@@ -68,6 +68,8 @@ def _layer(layer: nn.Module) -> Description:
         bias = layer.bias is not None
         return {"type": "conv", "in": layer.in_channels, "out": layer.out_channels, **sizes, "bias": bias}
     if isinstance(layer, BatchNorm):
+        if layer.root_eps:
+            raise ConfigError("peers have no norm with root_eps; bench this model with norm_eps=1e-5, norm_root_eps=0")
         return {"type": "norm", "channels": layer.num_features, "eps": layer.eps}
     if isinstance(layer, SpikingNeuron):
         return {"type": "spike", "neuron": describe_neuron(layer)}

@@ -41,6 +41,8 @@ class ModelSpec(Spec):
     neuron: dict[str, Any] | None = None
     tail_init: NonNegativeFloat | None = None
     alpha: PositiveFloat | None = None
+    norm_eps: NonNegativeFloat | None = None
+    norm_root_eps: NonNegativeFloat | None = None
     weight_init: str | None = None
     dropout: Share | None = None
 

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable
-from copy import deepcopy
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from isospike.errors import ConfigError, ShapeError
 from isospike.inference.convolution import (
@@ -22,10 +22,11 @@ from isospike.inference.convolution import (
     spike_convolution,
     winograd_convolution,
 )
+from isospike.inference.frozen import frozen
 from isospike.inference.network import Network
 from isospike.inference.program import Between, Call, Conv, Operation, Value, accumulate, fuse, uses, writes
 from isospike.inference.recorder import record
-from isospike.layers import Steps
+from isospike.layers import PerStepNorm, Steps
 from isospike.neurons import Neuron
 from isospike.ops.backend import pick
 from isospike.ops.cpu_inference import CompiledPass, can_run
@@ -69,23 +70,29 @@ class CompiledNet(nn.Module):
         _check_precision(precision, weight)
         self.precision: Precision = precision
         self.dtype, self.device = weight.dtype, weight.device
-        self.head = deepcopy(model.head).eval().requires_grad_(False)
-        self._model = [deepcopy(model).to("meta")]  # in a list: it knows shapes, and its weights are none
+        model = frozen(model)
+        self.head = frozen(model.head)
         with torch.no_grad():
             program, self._input, self._result = record(model)
             self._operations = _bind(fuse(program, self._result), self._result, self)
-        stem = next(op.layer for op in program if isinstance(op, Conv))
-        self._bytes_per_pixel = FLOAT * stem.out_channels / math.prod(stem.stride)
+        first = program[0]
+        stride = first.layer.stride if isinstance(first, Conv) else (1,)
+        self._bytes_per_pixel = FLOAT * first.out.channels / math.prod(stride)
+        self._model = [model.to("meta")]  # in a list: it knows shapes, and its weights are none
 
     def forward(self, x: Tensor, *, T: int | None = None, per_step: bool = False) -> Tensor:
         """Logits ``[B, num_classes]``, or of every step ``[T, B, num_classes]``; as ``SpikingResNet.forward``.
 
         Raises:
             ShapeError: the input does not fit; the text says what would.
+            ConfigError: it wants a gradient, or a dispatch mode such as ``FlopCounterMode`` wants to see what is done.
         """
+        x, T = self.check(x, T)
         with torch.inference_mode():
-            x, T = self.check(x, T)
-            logits = torch.cat([self._logits(part, T) for part in x.split(self._samples(x, T), 1)], 1)
+            if not x.shape[1]:  # of one sample, the shape of whose logits is kept
+                logits = self._logits(x.new_zeros(len(x), 1, *x.shape[2:]), T)[:, :0]
+            else:
+                logits = torch.cat([self._logits(part, T) for part in x.split(self._samples(x, T), 1)], 1)
         return logits.clone() if per_step else logits.mean(0)
 
     def check(self, x: Tensor, T: int | None = None) -> tuple[Tensor, int]:
@@ -94,6 +101,15 @@ class CompiledNet(nn.Module):
             raise ShapeError(
                 f"the network was compiled for {self.dtype} on {self.device.type}, and the input is {x.dtype} on "
                 f"{x.device.type}: move the input, or the model and compile it again"
+            )
+        if x.requires_grad and torch.is_grad_enabled():
+            raise ConfigError(
+                "a compiled network has no gradient, and this input asks for one: detach it, or ask the model itself"
+            )
+        if is_in_torch_dispatch_mode():
+            raise ConfigError(
+                "a compiled network works on memory that PyTorch does not see, so FlopCounterMode and other dispatch "
+                "modes would miss what it does: ask the model itself"
             )
         return self._model[0].as_sequence(x, T)
 
@@ -180,7 +196,7 @@ def _in_time(op: Operation, time: set[Value]) -> bool:
     if isinstance(op, Between):
         affines = (op.x_affine, op.y_affine, op.affine)
         return op.firing is not None or any(affine is not None and affine.knows_steps for affine in affines)
-    return isinstance(op, Call) and isinstance(op.layer, Neuron)
+    return isinstance(op, Call) and isinstance(op.layer, Neuron | PerStepNorm)
 
 
 def _integers(program: list[Operation]) -> set[Value]:
@@ -253,16 +269,14 @@ def _between(op: Between, net: CompiledNet, integer: bool, compiled: bool) -> Ru
 
 def _call(op: Call, dtype: torch.dtype, integer: bool) -> Run:
     """A layer of the model as it is, in the dtype of the model; PyTorch pools no large maps of uint8."""
-    layer = deepcopy(op.layer).eval()
+    layer = frozen(op.layer)
 
     def run(maps: Maps, span: Span, states: States) -> None:
-        x = maps[op.x].to(dtype)
-        if isinstance(layer, Neuron):
-            steps = Steps(span.T, {layer: states[op.out]} if op.out in states else {})
-            maps[op.out] = steps.fire(layer, x.unflatten(0, (-1, span.B))).flatten(0, 1)
-            if span.stateful and steps.v:
-                states[op.out] = steps.v[layer]
-        else:
-            maps[op.out] = layer(x).to(torch.uint8) if integer else layer(x)
+        x = maps[op.x].to(dtype).unflatten(0, (-1, span.B))
+        steps = Steps(span.T, {layer: states[op.out]} if op.out in states else {}, span.start)  # type: ignore[dict-item]
+        out = steps.through(layer, x).flatten(0, 1)
+        maps[op.out] = out.to(torch.uint8) if integer else out
+        if isinstance(layer, Neuron) and span.stateful and steps.v:
+            states[op.out] = steps.v[layer]
 
     return run

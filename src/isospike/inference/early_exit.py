@@ -71,8 +71,12 @@ class EarlyExit(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor, *, T: int | None = None) -> Decision:
         """Inputs ``[B, C, H, W]`` or ``[T, B, C, H, W]`` to logits, and the steps they took."""
-        x, T = self.net.check(x, T)
+        images, (x, T) = x, self.net.check(x, T)
         B, static = x.shape[1], len(x) == 1
+        if not B:
+            return Decision(
+                self.net(images, T=T if static else None), torch.empty(0, dtype=torch.long, device=x.device)
+            )
         here, steps, states = torch.arange(B, device=x.device), Steps(1, {}), {}  # type: ignore[var-annotated]
         maps = self.net.begin(x[0]) if static else {}
         total: Tensor | None = None

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from isospike.errors import ConfigError
 from isospike.inference.network import Network
 from isospike.inference.program import COMPLEMENT, Between, Call, Conv, Operation, Value
-from isospike.layers import BatchNorm, PerStepNorm, SlotConv, Steps, is_plain_conv
-from isospike.neurons import Neuron, ReLU, SpikingNeuron
+from isospike.layers import BatchNorm, PerStepNorm, SlotConv, Steps, is_exactly, is_plain_conv
+from isospike.neurons import Neuron, ReLU, is_recurrence
+from isospike.ops.conv2d import geometry_of
 from isospike.ops.pointwise import Activation, Affine
 from isospike.residual import BINARY, REAL, Domain, ResidualUnit
 
@@ -67,30 +68,31 @@ class Recorder(Steps):
         return Symbol(self, out)
 
     def through(self, layer: nn.Module, x: Any) -> Any:
-        """Write a layer down."""
-        value: Value = x.value
-        if isinstance(layer, BatchNorm):
-            return self.between(x, REAL, x_affine=_affine([layer]))
-        if isinstance(layer, PerStepNorm):
-            return self.between(x, REAL, x_affine=_affine(list(layer)))  # type: ignore[arg-type]
+        """Write a layer down: as what it is known to do, or as a call where its class or a hook may do otherwise."""
+        norms = _norms(layer)
+        if norms:
+            return self.between(x, REAL, x_affine=_affine(norms))
+        firing = _firing(layer)
+        if firing is not None:
+            return self.between(x, Domain(layer.levels), firing=firing)  # type: ignore[arg-type]
+        conv: Any = layer.conv if _is_known(layer, SlotConv) else layer
+        if is_plain_conv(conv) and _is_bare(conv) and geometry_of(conv) is not None:
+            return self._conv(conv, x, layer.bias)  # type: ignore[arg-type]
+        return self._call(layer, x)
+
+    def _conv(self, conv: nn.Conv2d, x: Symbol, bias: Tensor | None) -> Symbol:
+        out = self._value(conv.out_channels, REAL)
+        self.program.append(Conv(x.value, out, conv, bias))
+        return Symbol(self, out)
+
+    def _call(self, layer: nn.Module, x: Symbol) -> Symbol:
+        domain = REAL
         if isinstance(layer, Neuron):
             domain = Domain(layer.levels)
-            firing = _firing(layer)
-            if firing is not None:
-                return self.between(x, domain, firing=firing)
-            return self._call(layer, x, value.channels, domain)
-        conv = layer.conv if isinstance(layer, SlotConv) else layer
-        if is_plain_conv(conv) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
-            out = self._value(conv.out_channels, REAL)
-            self.program.append(Conv(value, out, conv, layer.bias))  # type: ignore[arg-type]
-            return Symbol(self, out)
-        if isinstance(layer, nn.MaxPool2d):
-            return self._call(layer, x, value.channels, value.domain)
-        channels = getattr(layer, "out_channels", value.channels)
-        return self._call(layer, x, channels, REAL)
-
-    def _call(self, layer: nn.Module, x: Symbol, channels: int, domain: Domain) -> Symbol:
-        out = self._value(channels, domain)
+        elif is_exactly(layer, nn.MaxPool2d):
+            domain = x.value.domain
+        channels = layer.conv.out_channels if isinstance(layer, SlotConv) else getattr(layer, "out_channels", None)
+        out = self._value(x.value.channels if channels is None else channels, domain)
         self.program.append(Call(x.value, out, layer))
         return Symbol(self, out)
 
@@ -109,7 +111,7 @@ def _affine(norms: Iterable[BatchNorm]) -> Affine:
     """What trained norms do, one for every row; the square root in float64."""
     rows = []
     for norm in norms:
-        scale = norm.weight.double() * norm.scale / (norm.running_var.double() + norm.eps).sqrt()
+        scale = norm.weight.double() * norm.scale / norm.running_deviation()
         shift = norm.bias.double() - norm.running_mean.double() * scale
         rows.append((scale.to(norm.weight.dtype), shift.to(norm.weight.dtype)))
     return Affine(*(torch.stack(values) for values in zip(*rows, strict=True)))
@@ -119,11 +121,26 @@ def _scaling(factor: float) -> Affine:
     return Affine(torch.tensor([[factor]]), torch.zeros(1, 1))
 
 
-def _firing(neuron: Neuron) -> Activation | None:
-    """The numbers of a neuron that is a row of the recurrence, or the rectifier; None for any other."""
-    if type(neuron) is ReLU:
+def _is_known(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether the layer does what this class does: it is of no class of its own, and no hook sees what it does."""
+    return is_exactly(layer, kind) and _is_bare(layer)
+
+
+def _is_bare(layer: nn.Module) -> bool:
+    return not layer._forward_hooks and not layer._forward_pre_hooks
+
+
+def _norms(layer: nn.Module) -> list[BatchNorm]:
+    """One, or one for every time step; none where the layer is something else."""
+    norms: list[Any] = [*layer.children()] if _is_known(layer, PerStepNorm) else [layer]
+    return norms if all(_is_known(norm, BatchNorm) for norm in norms) else []
+
+
+def _firing(neuron: nn.Module) -> Activation | None:
+    """The numbers of a neuron that is a row of the recurrence, or the rectifier; None for any other layer."""
+    if _is_known(neuron, ReLU):
         return Activation(None)
-    if not isinstance(neuron, SpikingNeuron) or type(neuron).forward is not SpikingNeuron.forward:
+    if not is_recurrence(neuron) or not _is_bare(neuron):
         return None
     decay, gain = map(_number, neuron.coefficients())
     return Activation(neuron.rule, decay, gain)

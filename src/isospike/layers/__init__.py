@@ -2,10 +2,18 @@
 
 from isospike.layers.chain import Chain, run
 from isospike.layers.conv import Conv2d, is_plain_conv
+from isospike.layers.exact import is_exactly
 from isospike.layers.fold import FoldedNeuron
 from isospike.layers.init import WEIGHT_INITS
 from isospike.layers.lowering import fuse, untouched
-from isospike.layers.norm import BatchNorm, PerStepNorm, one_statistics_update, statistics_known, synchronise_norms
+from isospike.layers.norm import (
+    BatchNorm,
+    PerStepNorm,
+    check_eps,
+    one_statistics_update,
+    statistics_known,
+    synchronise_norms,
+)
 from isospike.layers.recompute import MEMORY, recomputed
 from isospike.layers.slots import SlotConv, binary_slots
 from isospike.layers.steps import Steps, fold_time
@@ -21,8 +29,10 @@ __all__ = [
     "SlotConv",
     "Steps",
     "binary_slots",
+    "check_eps",
     "fold_time",
     "fuse",
+    "is_exactly",
     "is_plain_conv",
     "one_statistics_update",
     "recomputed",

@@ -4,6 +4,7 @@ from typing import TypeGuard
 
 from torch import Tensor, nn
 
+from isospike.layers.exact import is_exactly
 from isospike.ops.conv2d import conv2d, geometry_of
 
 
@@ -20,4 +21,4 @@ class Conv2d(nn.Conv2d):
 
 def is_plain_conv(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether this is a convolution and nothing else: a subclass may compute something of its own."""
-    return type(layer) in (Conv2d, nn.Conv2d)
+    return is_exactly(layer, Conv2d) or is_exactly(layer, nn.Conv2d)

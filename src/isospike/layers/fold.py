@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from isospike.errors import ConfigError
+from isospike.layers.exact import is_exactly
 from isospike.layers.norm import BatchNorm
-from isospike.neurons import Neuron, SpikingNeuron
+from isospike.neurons import Neuron, is_recurrence
 from isospike.ops import FireRule
 
 
@@ -20,17 +21,22 @@ class FoldedNeuron(Neuron):
         neuron: With one threshold.
 
     Raises:
-        ConfigError: the neuron has several levels or puts out integers, or ``a`` is 0 in a channel.
+        ConfigError: the neuron has several levels, puts out integers or has a ``forward`` of its own; the norm is of a
+            class of its own; or ``a`` is 0 in a channel.
     """
 
     levels = 1
 
     def __init__(self, norm: BatchNorm, neuron: Neuron) -> None:
         super().__init__()
-        if not isinstance(neuron, SpikingNeuron) or not isinstance(neuron.rule, FireRule) or neuron.rule.higher:
+        if not is_exactly(norm, BatchNorm):
+            raise ConfigError(
+                f"a BatchNorm folds into a neuron, and a {type(norm).__name__} may compute something else"
+            )
+        if not is_recurrence(neuron) or not isinstance(neuron.rule, FireRule) or neuron.rule.higher:
             raise ConfigError(f"a norm folds into a neuron with one threshold, not into {type(neuron).__name__}")
         with torch.no_grad():
-            slope = norm.weight * norm.scale / (norm.running_var + norm.eps).sqrt()
+            slope = (norm.weight * norm.scale / norm.running_deviation()).to(norm.weight.dtype)
             if (slope == 0).any():
                 channel = int((slope == 0).nonzero()[0])
                 raise ConfigError(

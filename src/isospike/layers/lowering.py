@@ -9,10 +9,12 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from isospike.layers.conv import is_plain_conv
+from isospike.layers.exact import is_exactly
 from isospike.layers.norm import BatchNorm
 from isospike.layers.statistics import Statistics
 from isospike.layers.steps import Steps
-from isospike.neurons import Neuron, SpikingNeuron
+from isospike.neurons import Neuron, is_recurrence
 from isospike.ops import Firing, norm_fire, packed_conv
 
 
@@ -46,24 +48,27 @@ def fuse(
     """``u = norm(x) + skip`` and ``s = neuron(u) + added`` in one pass; None where they must run one by one.
 
     Args:
-        norm: Only a ``BatchNorm`` that takes its statistics from ``x`` can.
-        neuron: Only a ``SpikingNeuron`` from rest can; None: nothing fires.
+        norm: Only a ``BatchNorm`` that takes its statistics from ``x`` can, and none of a class of its own.
+        neuron: Only a ``SpikingNeuron`` from rest can, whose class has no other ``forward``; None: nothing fires.
         x: ``[T, B, C, H, W]``; without neuron and skip also ``[1, ...]``.
         steps: The time that ``x`` covers.
         skip: ``[T or 1, B, C, H, W]``.
         added: ``[T or 1, B, C, H, W]``.
         keep: Whether u is wanted besides the spikes.
     """
-    if not steps.fuses or not isinstance(norm, BatchNorm) or not norm.takes_statistics_of(x) or not untouched(norm):
+    if not steps.fuses or not isinstance(norm, BatchNorm) or not is_exactly(norm, BatchNorm):
+        return None
+    if not norm.takes_statistics_of(x) or not untouched(norm):
         return None
     firing = None
     if neuron is not None:
-        if not isinstance(neuron, SpikingNeuron) or steps.v is not None or not untouched(neuron):
+        if not is_recurrence(neuron) or steps.v is not None or not untouched(neuron):
             return None
         firing = Firing(*neuron.coefficients(), neuron.rule)
     if len(x) != steps.T and (firing is not None or skip is not None):
         return None  # a stream that is still the same at every step
-    done = norm_fire(x, norm.scaled_weight(), norm.bias, norm.eps, skip=skip, firing=firing, added=added, keep=keep)
+    affine = norm.scaled_weight(), norm.bias, norm.eps, norm.root_eps
+    done = norm_fire(x, *affine, skip=skip, firing=firing, added=added, keep=keep)
     if done is None:
         return None
     count = x.numel() // norm.num_features
@@ -73,7 +78,7 @@ def fuse(
 
 def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor | None:
     """``conv`` at every step of ``x [T, B, C, H, W]``, kept in few bits; None where it must run as a module."""
-    y = packed_conv(conv, x.flatten(0, 1)) if untouched(conv) else None
+    y = packed_conv(conv, x.flatten(0, 1)) if is_plain_conv(conv) and untouched(conv) else None
     return None if y is None else y.unflatten(0, x.shape[:2])
 
 

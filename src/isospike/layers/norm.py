@@ -1,22 +1,23 @@
 """Batch normalisation whose statistics run over time, batch and space jointly."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import reduce
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
-from isospike.errors import ShapeError
+from isospike.errors import ConfigError, ShapeError
 from isospike.layers.statistics import Statistics
 from isospike.layers.sync_norm import sync_batch_norm
+from isospike.ops import batch_norm, deviation, fixed_norm
 
 
 class BatchNorm(nn.Module):
-    """``y = weight * scale * (x - mean) / sqrt(var + eps) + bias`` per channel, on ``[T*B, C, H, W]``.
+    """``y = weight * scale * (x - mean) / (sqrt(var + eps) + root_eps) + bias`` per channel, on ``[T*B, C, H, W]``.
 
     In training, mean and variance are those of the batch, over time, batch and space jointly; in eval the running
     ones. Time is folded into the batch by the caller, so a static image seen T times counts once: its mean and
@@ -29,8 +30,12 @@ class BatchNorm(nn.Module):
         scale: Constant factor, tdBN's ``alpha * v_threshold``. Unlike a weight that starts at that value it is not
             trained and not decayed.
         affine: Whether weight and bias are learned; otherwise they stay where they start.
-        eps: Added to the variance.
+        eps: Added to the variance, at least 0.
+        root_eps: Added to its root, at least 0; one of the two is greater.
         momentum: Share of the newest statistics in the running ones.
+
+    Raises:
+        ConfigError: ``eps`` and ``root_eps`` would let it divide by 0.
 
     Source: tdBN: Zheng et al. 2021, arXiv:2011.05280, eq. 6-8; ``scale`` 1 is Ioffe and Szegedy 2015 on ``T*B``.
     """
@@ -49,10 +54,13 @@ class BatchNorm(nn.Module):
         scale: float = 1.0,
         affine: bool = True,
         eps: float = 1e-5,
+        root_eps: float = 0.0,
         momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        self.num_features, self.scale, self.eps, self.momentum = num_features, scale, eps, momentum
+        check_eps(eps, root_eps)
+        self.num_features, self.scale, self.momentum = num_features, scale, momentum
+        self.eps, self.root_eps = eps, root_eps
         for name, start in (("weight", weight), ("bias", bias)):
             values = torch.full((num_features,), float(start))
             if affine:
@@ -74,17 +82,21 @@ class BatchNorm(nn.Module):
             raise ShapeError(f"the norm takes [T*B, {self.num_features}, H, W], got {list(x.shape)}")
         weight = self.scaled_weight()
         if not self.training:
-            return F.batch_norm(x, self.running_mean, self.running_var, weight, self.bias, False, 0.0, self.eps)
+            return fixed_norm(x, self.running_mean, self.running_var, weight, self.bias, self.eps, self.root_eps)
         if self.process_group is None:
             y, statistics = self._local(x, weight)
         else:
-            y, statistics = sync_batch_norm(x, weight, self.bias, self.eps, self.process_group)
+            y, statistics = sync_batch_norm(x, weight, self.bias, self.eps, self.root_eps, self.process_group)
         self.record(statistics)
         return y
 
     def scaled_weight(self) -> Tensor:
         """Weight times the constant factor, ``[C]``."""
         return self.weight if self.scale == 1 else self.weight * self.scale
+
+    def running_deviation(self) -> Tensor:
+        """What eval divides by ``[C]``, in float64."""
+        return deviation(self.running_var.double(), self.eps, self.root_eps)
 
     def takes_statistics_of(self, x: Tensor) -> bool:
         """Whether mean and variance are those of ``x [T, B, C, H, W]`` alone, and ``x`` has enough values for them."""
@@ -107,9 +119,7 @@ class BatchNorm(nn.Module):
                 f"batch statistics need two values per channel, got a batch of shape {list(x.shape)}: "
                 "take a larger batch, more time steps or larger images"
             )
-        # With momentum 1 the running statistics handed in become exactly those of the batch.
-        mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        y = F.batch_norm(x, mean, var, weight, self.bias, True, 1.0, self.eps)
+        y, mean, var = batch_norm(x, weight, self.bias, self.eps, self.root_eps)
         return y, Statistics(count, mean, var)
 
     def _update_from_held(self) -> None:
@@ -123,7 +133,21 @@ class BatchNorm(nn.Module):
 
     def extra_repr(self) -> str:
         """Size and constants, for ``print(model)``."""
-        return f"{self.num_features}, scale={self.scale:g}, eps={self.eps:g}, momentum={self.momentum:g}"
+        eps = f"eps={self.eps:g}" if not self.root_eps else f"eps={self.eps:g}, root_eps={self.root_eps:g}"
+        return f"{self.num_features}, scale={self.scale:g}, {eps}, momentum={self.momentum:g}"
+
+
+def check_eps(eps: float, root_eps: float) -> None:
+    """Refuse what would let a norm divide by 0.
+
+    Raises:
+        ConfigError: one of them is below 0 or not finite, or none is greater than 0.
+    """
+    if not (0 <= eps < math.inf and 0 <= root_eps < math.inf and eps + root_eps > 0):
+        raise ConfigError(
+            f"eps and root_eps of a norm are at least 0, and one of them is greater, got eps={eps:g} and "
+            f"root_eps={root_eps:g}"
+        )
 
 
 class PerStepNorm(nn.ModuleList):

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from isospike.layers.statistics import Statistics
+from isospike.ops import deviation, fixed_norm
 
 
 def sync_batch_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, group: dist.ProcessGroup
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, root_eps: float, group: dist.ProcessGroup
 ) -> tuple[Tensor, Statistics]:
     """Normalise ``x [N, C, H, W]`` by the statistics of all processes together.
 
@@ -28,7 +28,7 @@ def sync_batch_norm(
     joint = reduce(Statistics.join, _gather(_statistics(x.detach()), group))
     biased_var = (joint.var * (1 - 1 / joint.count)).to(weight.dtype)
     mean = joint.mean.to(weight.dtype)
-    y = _SyncBatchNorm.apply(x, weight, bias, mean, biased_var, joint.count, eps, group)
+    y = _SyncBatchNorm.apply(x, weight, bias, mean, biased_var, joint.count, eps, root_eps, group)
     return y, Statistics(joint.count, mean, joint.var.to(weight.dtype))
 
 
@@ -59,17 +59,23 @@ class _SyncBatchNorm(torch.autograd.Function):
         var: Tensor,
         count: Tensor,
         eps: float,
+        root_eps: float,
         group: dist.ProcessGroup,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt(), count)
+        inv_std = 1 / deviation(var, eps, root_eps)
+        ctx.save_for_backward(x, weight, mean, inv_std, inv_std * deviation(var, eps, 0.0), count)
         ctx.group = group
-        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+        return fixed_norm(x, mean, var, weight, bias, eps, root_eps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """``dx = weight / sigma * (dy - mean(dy) - xhat * mean(dy * xhat))``, means over all processes."""
-        x, weight, mean, inv_std, count = ctx.saved_tensors
+        """``dx = weight / sigma * (dy - mean(dy) - xhat * mean(dy * xhat) / share)``, means over all processes.
+
+        The share is that of the root in ``sigma = root + root_eps``; a channel that does not vary has no root and no
+        xhat.
+        """
+        x, weight, mean, inv_std, share, count = ctx.saved_tensors
         dy = grads[0]
         shape = (1, -1, 1, 1)
         xhat = (x - mean.view(shape)) * inv_std.view(shape)
@@ -77,5 +83,6 @@ class _SyncBatchNorm(torch.autograd.Function):
         sums = torch.stack([d_bias, d_weight])
         dist.all_reduce(sums, group=ctx.group)
         mean_dy, mean_dy_xhat = (sums / count).unbind()
+        mean_dy_xhat = torch.where(share > 0, mean_dy_xhat / share, 0.0)
         dx = (weight * inv_std).view(shape) * (dy - mean_dy.view(shape) - xhat * mean_dy_xhat.view(shape))
-        return dx.to(x.dtype), d_weight, d_bias, None, None, None, None, None
+        return dx.to(x.dtype), d_weight, d_bias, None, None, None, None, None, None

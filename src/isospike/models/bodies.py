@@ -54,6 +54,7 @@ class Layout:
         bottleneck: Units of 1x1 - 3x3 - 1x1.
         pool_projection: Average pools take the strides of the projections.
         project_stages: The first unit of every stage has a projection, also where the shape stays.
+        norm_stages: The first unit of every stage has a norm on its skip where the shape stays, as its projection has.
         pool_stages: Units keep their shape; a layer like the stem's first widens the stream where a stage is wider,
             and a 2x2 max-pool ends every stage.
         hidden: Width of a spiking layer between pooling and classifier.
@@ -72,6 +73,7 @@ class Layout:
     bottleneck: bool = False
     pool_projection: bool = False
     project_stages: bool = False
+    norm_stages: bool = False
     pool_stages: bool = False
     hidden: int | None = None
     dropout: float = 0.0
@@ -158,6 +160,12 @@ def _resnet19(depth: int, width: int | None) -> Layout | None:
     return Layout("cifar", widths[0] // 2, (3, 3, 2), widths, hidden=widths[-1] // 2)
 
 
+def _resnet19_128(depth: int, width: int | None) -> Layout | None:
+    """The same as BrainCog has it: the stem as wide as the first stage, whose first skip is then a norm."""
+    layout = _resnet19(depth, width)
+    return layout and replace(layout, stem_width=layout.widths[0], norm_stages=True)
+
+
 def _but(layout: Callable[[int, int | None], Layout | None], **changes: object) -> Callable[..., Layout | None]:
     """The same family with fields changed."""
 
@@ -179,6 +187,7 @@ BODIES.register(
 )
 BODIES.register("imagenet_104", Body("imagenet", (104,), "ImageNet 104", _imagenet_104))
 BODIES.register("resnet19", Body("resnet19", (19,), "19", _resnet19))
+BODIES.register("resnet19_128", Body("resnet19_128", (19,), "19", _resnet19_128))
 BODIES.register("cifar", Body("cifar", (*CIFAR_DEPTHS, 482), CIFAR_RULE, _cifar))
 BODIES.register("cifar_pooled", Body("cifar", (*CIFAR_DEPTHS, 482), CIFAR_RULE, _but(_cifar, pool_projection=True)))
 BODIES.register("cifar_wide", Body("cifar", CIFAR_DEPTHS, CIFAR_RULE, partial(_cifar, default=64)))

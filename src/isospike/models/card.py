@@ -32,6 +32,7 @@ class ModelCard:
         head_macs: Of the head, per time step.
         neuron: Preset of the neuron.
         v_threshold: Its (first) threshold.
+        norm: What its norms add to the variance, "eps", and to the root of it, "root_eps".
         words: The topology's row: cell, last, after, project, join, reach, combine.
     """
 
@@ -49,6 +50,7 @@ class ModelCard:
     head_macs: int
     neuron: Mapping[str, Any]
     v_threshold: float
+    norm: Mapping[str, float]
     words: Mapping[str, str]
 
     @property
@@ -89,6 +91,7 @@ def model_card(name: str, *, input_size: int | None = None, **options: Any) -> M
         head_macs=macs["head"],
         neuron=dict(row.neuron),
         v_threshold=row.v_threshold,
+        norm={"eps": row.norm_eps, "root_eps": row.norm_root_eps},
         words={
             "cell": row.cell,
             "last": row.last,

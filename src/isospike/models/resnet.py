@@ -251,8 +251,9 @@ def _stem(topology: Topology, layout: Layout, in_channels: int) -> Chain:
     chain = build_chain(shared, ["conv"] * len(convs) + ["norm"], in_channels, convs, [topology.norm])
     if not stem.input_norm:
         return chain
-    scale = topology.norm.scale(topology.v_threshold)
-    return Chain([("input_norm", BatchNorm(in_channels, scale=scale, affine=False)), *chain.named_children()])
+    scale, eps, root_eps = topology.norm.scale(topology.v_threshold), topology.norm_eps, topology.norm_root_eps
+    norm = BatchNorm(in_channels, scale=scale, affine=False, eps=eps, root_eps=root_eps)
+    return Chain([("input_norm", norm), *chain.named_children()])
 
 
 def _stage(topology: Topology, layout: Layout, maps: list[Map], width: int, blocks: int, stride: int) -> Stage:
@@ -266,14 +267,15 @@ def _stage(topology: Topology, layout: Layout, maps: list[Map], width: int, bloc
         channels = width
     units = []
     for index in range(blocks):
+        first = index == 0
         unit = ResidualUnit(
-            topology,
+            replace(topology, identity="norm") if layout.norm_stages and first else topology,
             channels,
             width,
-            stride=stride if index == 0 else 1,
+            stride=stride if first else 1,
             bottleneck=layout.bottleneck,
             pool_projection=layout.pool_projection,
-            always_project=layout.project_stages and index == 0,
+            always_project=layout.project_stages and first,
         )
         channels = unit.out_channels
         units.append(unit)

@@ -48,6 +48,8 @@ def create_model(
     neuron: Mapping[str, Any] | None = None,
     tail_init: float | None = None,
     alpha: float | None = None,
+    norm_eps: float | None = None,
+    norm_root_eps: float | None = None,
     weight_init: str | None = None,
     dropout: float | None = None,
 ) -> SpikingResNet:
@@ -58,8 +60,8 @@ def create_model(
         num_classes: Size of the logits; 0 for a backbone. None: the body's own.
         in_channels: Channels of the input. None: the body's own.
         T: Time steps for static images. None: the source's.
-        body: Family "imagenet", "cifar", "resnet19" or "cifar_projected", where the depth fits more than one. None:
-            the first of the topology that has the depth.
+        body: Family "imagenet", "cifar", "resnet19", "resnet19_128" or "cifar_projected", where the depth fits more
+            than one. None: the first of the topology that has the depth.
         width: Width of the first stage; the others double from stage to stage.
         stem: Name in ``STEMS``, such as "cifar", "imagenet", "strided", "three_conv", "dvs".
         join: "add", "and" or "iand".
@@ -77,6 +79,8 @@ def create_model(
         tail_init: Initial weight of the norm that ends each branch, or factor on the initial weights of the
             convolution that does; 0 makes a unit start as the identity where the topology can.
         alpha: tdBN's alpha in every norm, where the topology's norms have the factor ``alpha * v_threshold``.
+        norm_eps: What every norm adds to the variance.
+        norm_root_eps: What every norm adds to the root of the variance.
         weight_init: Initialisation of convolutions and classifier: "pytorch", "kaiming_fan_out", "kaiming_fan_in".
         dropout: Share of pooled features left out in training, in [0, 1).
 
@@ -99,7 +103,12 @@ def create_model(
         row = row.with_tail_init(tail_init)
     if alpha is not None:
         row = row.with_alpha(alpha)
-    plain = {"per_step_norm": per_step_norm, "weight_init": weight_init}
+    plain = {
+        "per_step_norm": per_step_norm,
+        "weight_init": weight_init,
+        "norm_eps": norm_eps,
+        "norm_root_eps": norm_root_eps,
+    }
     row = replace(row, **{key: value for key, value in plain.items() if value is not None})  # type: ignore[arg-type]
     skip = {"join": join, "project": project, "identity": identity, "reach": reach, "combine": combine}
     row = _changed(

@@ -1,6 +1,7 @@
 """The recurrence of every neuron, over all time steps at once."""
 
 from isospike.ops.backend import BACKENDS, asked_backend, use_backend
+from isospike.ops.batch_norm import batch_norm, deviation, fixed_norm
 from isospike.ops.firing import Firing
 from isospike.ops.leaky_fire import leaky_fire
 from isospike.ops.norm_fire import norm_fire
@@ -14,6 +15,9 @@ __all__ = [
     "IntegerRule",
     "Rule",
     "asked_backend",
+    "batch_norm",
+    "deviation",
+    "fixed_norm",
     "leaky_fire",
     "norm_fire",
     "packed_conv",

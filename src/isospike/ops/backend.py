@@ -20,7 +20,7 @@ class Fused:
     """One way to compute ``norm_fire`` in one pass.
 
     Args:
-        run: ``run(x, weight, bias, eps, skip=, firing=, added=, keep=)``.
+        run: ``run(x, weight, bias, eps, root_eps, skip=, firing=, added=, keep=)``.
         refusal: ``refusal(x, skip, added, firing)``: why it cannot, as the end of a sentence, or None.
     """
 

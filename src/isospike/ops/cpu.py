@@ -11,7 +11,7 @@ from isospike.errors import ConfigError, RunFailed
 from isospike.ops.cpu_library import compiled, no_library
 from isospike.ops.cpu_structs import MAX_LEVELS, CRule
 from isospike.ops.memory import empty_strided, in_steps, laid_out, like_state, like_steps
-from isospike.ops.rule import FireRule, Rule
+from isospike.ops.rule import FireRule, IntegerRule, Rule
 from isospike.surrogates import Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 
 SURROGATES: dict[type[Surrogate], tuple[int, str]] = {
@@ -29,6 +29,8 @@ def refusal(x: Tensor, v: Tensor | None, rule: Rule) -> str | None:
         return reason
     if x.dtype != torch.float32 or (v is not None and v.dtype != torch.float32):
         return f"it computes in float32, and the current is {str(x.dtype).removeprefix('torch.')}"
+    if type(rule) not in (FireRule, IntegerRule):
+        return f"it does not know the rule {type(rule).__name__}"
     if isinstance(rule, FireRule) and type(rule.surrogate) not in SURROGATES:
         return f"it does not know the surrogate {type(rule.surrogate).__name__}"
     if rule.levels > MAX_LEVELS and isinstance(rule, FireRule):

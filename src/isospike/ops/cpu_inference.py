@@ -1,6 +1,7 @@
 """``pointwise.py`` compiled: ``csrc/infer.c``, on maps whose memory is channels-last."""
 
 import ctypes
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from isospike.ops.cpu_library import compiled, library
 from isospike.ops.cpu_structs import MAX_LEVELS, CAffine, CPass, CTerm
 from isospike.ops.memory import laid_out, like_state
 from isospike.ops.pointwise import Affine, Pointwise, Result, Span
-from isospike.ops.rule import IntegerRule
+from isospike.ops.rule import FireRule, IntegerRule
+from isospike.surrogates import Rectangle
 
 BLOCK = 1024  # neurons that stay in the cache together: enough to hide what surrounds a loop
 SMALL = 1 << 14  # fewer elements than this are done before a second thread has woken up
@@ -27,7 +29,7 @@ def can_run(spec: Pointwise, channels: int) -> bool:
     if lib is None or channels > lib.isospike_pass_room():
         return False
     rule = None if spec.firing is None else spec.firing.rule
-    return rule is None or isinstance(rule, IntegerRule) or rule.levels <= MAX_LEVELS
+    return rule is None or type(rule) is IntegerRule or (type(rule) is FireRule and rule.levels <= MAX_LEVELS)
 
 
 class CompiledPass:
@@ -54,6 +56,8 @@ class CompiledPass:
         if firing is not None:
             rule, decay, gain = firing
             self.template.fires = RECTIFIER if rule is None else RULE
+            if isinstance(rule, FireRule):
+                rule = replace(rule, surrogate=Rectangle())  # nothing is differentiated, and the library knows this one
             if rule is not None:
                 self.template.rule = c_rule(rule, decay, gain)
 

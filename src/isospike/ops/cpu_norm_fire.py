@@ -29,6 +29,7 @@ def norm_fire(
     weight: Tensor,
     bias: Tensor,
     eps: float,
+    root_eps: float = 0.0,
     *,
     skip: Tensor | None,
     firing: Firing | None,
@@ -38,7 +39,9 @@ def norm_fire(
     """See ``isospike.ops.norm_fire``; here ``refusal`` has said that it can. A second derivative is refused."""
     decay, gain, rule = (None, None, None) if firing is None else (firing.decay, firing.gain, firing.rule)
     return NormFired(
-        *_NormFire.apply(x, weight, bias, skip, added, decay, gain, rule, eps, keep, torch.is_grad_enabled())
+        *_NormFire.apply(
+            x, weight, bias, skip, added, decay, gain, rule, (eps, root_eps), keep, torch.is_grad_enabled()
+        )
     )
 
 
@@ -54,7 +57,7 @@ class _NormFire(torch.autograd.Function):
         decay: Any,
         gain: Any,
         rule: Any,
-        eps: float,
+        eps: tuple[float, float],
         keep: bool,
         records: bool,
     ) -> tuple[Tensor | None, ...]:
@@ -62,6 +65,7 @@ class _NormFire(torch.autograd.Function):
         weight, bias = weight.contiguous(), bias.contiguous()
         ctx.set_materialize_grads(False)
         ctx.rule = None if rule is None else cpu.c_rule(rule, float(decay), float(gain))
+        ctx.eps = eps
         ctx.learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
         statistics, affine = x.new_empty(2, C), x.new_empty(3, C)
         gates = None
@@ -77,7 +81,7 @@ class _NormFire(torch.autograd.Function):
         call = CForward(
             rule=_address(ctx.rule), T=x.shape[0], N=x[0].numel(), C=C,
             skip_step=0 if skip is None or skip.shape[0] == 1 else skip[0].numel(),
-            norm=_norm(statistics, affine, weight, bias, eps),
+            norm=_norm(statistics, affine, eps, weight, bias),
             x=cpu.data(x), skip=cpu.data(skip), added=cpu.data(added), u=cpu.data(u), s=cpu.data(s),
             gates=cpu.data(gates),
         )  # fmt: skip
@@ -101,7 +105,7 @@ class _NormFire(torch.autograd.Function):
         d_bias, d_weight = x.new_empty(2, C)
         shares = x.new_empty(2) if any(ctx.learned) else None
         call = CBackward(
-            rule=_address(ctx.rule), T=x.shape[0], N=x[0].numel(), C=C, norm=_norm(statistics, affine),
+            rule=_address(ctx.rule), T=x.shape[0], N=x[0].numel(), C=C, norm=_norm(statistics, affine, ctx.eps),
             x=cpu.data(x), u=cpu.data(u), d_s=cpu.data(d_s), d_u=cpu.data(d_u), g=None if d_s is None else cpu.data(g),
             d_x=cpu.data(d_x), d_bias=cpu.data(d_bias), d_weight=cpu.data(d_weight), coefficients=cpu.data(shares),
             gates=cpu.data(gates),
@@ -114,12 +118,16 @@ class _NormFire(torch.autograd.Function):
 
 
 def _norm(
-    statistics: Tensor, affine: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 0.0
+    statistics: Tensor,
+    affine: Tensor,
+    eps: tuple[float, float],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> CNorm:
     """From ``statistics [2, C]`` and ``affine [3, C]``; the backward needs no more."""
     row = statistics.shape[1] * statistics.element_size()
     mean, rstd = statistics.data_ptr(), affine.data_ptr()
-    return CNorm(cpu.data(weight), cpu.data(bias), eps, mean, mean + row, rstd, rstd + row, rstd + 2 * row)
+    return CNorm(cpu.data(weight), cpu.data(bias), *eps, mean, mean + row, rstd, rstd + row, rstd + 2 * row)
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class CNorm(ctypes.Structure):
 
     _fields_ = [
         *((name, _POINTER) for name in ("weight", "bias")),
-        ("eps", ctypes.c_double),
+        *((name, ctypes.c_double) for name in ("eps", "root_eps")),
         *((name, _POINTER) for name in ("mean", "var", "rstd", "a", "b")),
     ]
 

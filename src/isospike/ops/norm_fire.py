@@ -11,13 +11,14 @@ def norm_fire(
     weight: Tensor,
     bias: Tensor,
     eps: float,
+    root_eps: float = 0.0,
     *,
     skip: Tensor | None = None,
     firing: Firing | None = None,
     added: Tensor | None = None,
     keep: bool = False,
 ) -> NormFired | None:
-    """``u = weight * (x - mean) / sqrt(var + eps) + bias + skip``, fired from rest: ``s = fire(u) + added``.
+    """``u = weight * (x - mean) / (sqrt(var + eps) + root_eps) + bias + skip``, from rest ``s = fire(u) + added``.
 
     Mean and biased variance are those of ``x`` over time, batch and space, and get their share of the gradient.
 
@@ -26,6 +27,7 @@ def norm_fire(
         weight: ``[C]``, with every constant factor in it.
         bias: ``[C]``.
         eps: Added to the variance.
+        root_eps: Added to its root.
         skip: ``[T or 1, B, C, H, W]``, joins the current.
         firing: The neurons; None: nothing fires.
         added: ``[T or 1, B, C, H, W]``, joins the spikes.
@@ -37,4 +39,5 @@ def norm_fire(
     backend = pick_norm_fire(x, skip, added, firing)
     if backend is None:
         return None
-    return backend.run(x, weight, bias, eps, skip=skip, firing=firing, added=added, keep=keep or firing is None)
+    keep = keep or firing is None
+    return backend.run(x, weight, bias, eps, root_eps, skip=skip, firing=firing, added=added, keep=keep)

@@ -1,9 +1,9 @@
 """The recurrence in eager PyTorch, differentiated by autograd: the truth that every faster version must equal."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from isospike.ops.batch_norm import batch_norm
 from isospike.ops.firing import Firing, NormFired
 from isospike.ops.rule import Rule
 
@@ -34,6 +34,7 @@ def norm_fire(
     weight: Tensor,
     bias: Tensor,
     eps: float,
+    root_eps: float = 0.0,
     *,
     skip: Tensor | None,
     firing: Firing | None,
@@ -41,9 +42,9 @@ def norm_fire(
     keep: bool,
 ) -> NormFired:
     """See ``isospike.ops.norm_fire``: its four operations one after the other."""
-    folded = x.flatten(0, 1)
-    var, mean = torch.var_mean(folded.detach(), (0, 2, 3), correction=0)
-    u = F.batch_norm(folded, None, None, weight, bias, True, 0.0, eps).unflatten(0, x.shape[:2])
+    folded, count = x.flatten(0, 1), x.numel() // x.shape[2]
+    u, mean, var = batch_norm(folded, weight, bias, eps, root_eps)
+    u, var = u.unflatten(0, x.shape[:2]), var * (1 - 1 / count)
     u = u if skip is None else u + skip
     if firing is None:
         return NormFired(u, None, mean, var)

@@ -16,6 +16,18 @@ from isospike.residual.topology import Topology
 from isospike.residual.unit import Conv, ResidualUnit, build_chain
 
 
+class Scale(nn.Module):
+    """The sum of n terms as it is handed on: ``factor(n)`` times it; a module, so that it can be watched."""
+
+    def __init__(self, combine: Combine) -> None:
+        super().__init__()
+        self.combine = combine
+
+    def forward(self, total: Tensor, n: int) -> Tensor:
+        """Of the shape of ``total``."""
+        return total if self.combine.power == 0 else total * self.combine.factor(n)
+
+
 class Sum(nn.Module):
     """``factor(n)`` times the sum of n terms, where it is learned with a weight for each.
 
@@ -26,16 +38,12 @@ class Sum(nn.Module):
 
     def __init__(self, combine: Combine, terms: int) -> None:
         super().__init__()
-        self.combine = combine
+        self.combine, self.scale = combine, Scale(combine)
         self.weight = nn.Parameter(torch.ones(terms)) if combine.learned else None
 
     def weigh(self, term: Tensor, index: int) -> Tensor:
         """The term with this index as it enters the sum."""
         return term if self.weight is None else term * self.weight[index]
-
-    def scale(self, total: Tensor, n: int) -> Tensor:
-        """The sum of n terms as it is handed on."""
-        return total if self.combine.power == 0 else total * self.combine.factor(n)
 
     def unscale(self, scaled: Tensor, n: int) -> Tensor:
         """The sum of n terms from how it was handed on."""

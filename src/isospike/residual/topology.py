@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from isospike.errors import ConfigError
-from isospike.layers import WEIGHT_INITS
+from isospike.layers import WEIGHT_INITS, check_eps
 from isospike.neurons import NEURONS
 from isospike.registry import Registry, build
 from isospike.residual.join import Join
@@ -56,6 +56,8 @@ class Topology:
         norm_last: The norm that ends the branch.
         conv_last: Where a convolution ends the branch: factor on its initial weights.
         norm_project: Norms of the projection.
+        norm_eps: What norms add to the variance.
+        norm_root_eps: What they add to its root.
         per_step_norm: Whether the norms behind the first neuron have weights and statistics for every time step.
         weight_init: Name in ``WEIGHT_INITS``.
         reach: Which earlier stages feed a stage besides the one before it; name in ``REACHES``.
@@ -81,6 +83,8 @@ class Topology:
     norm_last: NormInit = NormInit()
     norm_project: NormInit = NormInit()
     conv_last: float = 1.0
+    norm_eps: float = 1e-5
+    norm_root_eps: float = 0.0
     per_step_norm: bool = False
     weight_init: str = "pytorch"
     reach: str = "stage"
@@ -96,6 +100,7 @@ class Topology:
         object.__setattr__(self, "v_threshold", neuron.v_threshold)
         object.__setattr__(self, "levels", neuron.levels)
         WEIGHT_INITS[self.weight_init]
+        check_eps(self.norm_eps, self.norm_root_eps)
         for part, convs in (
             ("cell", 1),
             ("last", 1),

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,10 +68,11 @@ def _names(words: Sequence[str]) -> Iterator[str]:
 
 
 def _norm(topology: Topology, channels: int, init: NormInit) -> BatchNorm | PerStepNorm:
-    scale = init.scale(topology.v_threshold)
+    options: dict[str, Any] = {"weight": init.weight, "scale": init.scale(topology.v_threshold)}
+    options |= {"eps": topology.norm_eps, "root_eps": topology.norm_root_eps}
     if topology.per_step_norm:
-        return PerStepNorm(topology.T, channels, weight=init.weight, scale=scale)
-    return BatchNorm(channels, weight=init.weight, scale=scale)
+        return PerStepNorm(topology.T, channels, **options)
+    return BatchNorm(channels, **options)
 
 
 class ResidualUnit(nn.Module):

@@ -2,7 +2,7 @@
 
 Source: Zheng et al. 2021, "Going Deeper With Directly-Trained Larger Spiking Neural Networks", AAAI 2021,
 arXiv:2011.05280. The two norms that are summed carry alpha = 1/sqrt(2). Its figure may put a norm on identity skips
-too, which no code confirms: ``identity="norm"`` does.
+too: ``identity="norm"`` does, and the body "resnet19_128" does where BrainCog's port of ResNet-19 has one.
 """
 
 import math
@@ -25,6 +25,7 @@ VANILLA = Topology(
     norm_last=NormInit(alpha=1 / math.sqrt(2)),
     norm_project=NormInit(alpha=1 / math.sqrt(2)),
     T=6,
+    bodies=("imagenet", "resnet19", "resnet19_128", "cifar", "cifar_projected"),
     nets=("7b_net", "wide_7b_net"),
 )
 TOPOLOGIES.register(VANILLA.name, VANILLA)

@@ -119,6 +119,17 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(path)))
 
 
+def fixed_affines(model: nn.Module) -> Tensors:
+    """Weights and biases of norms that do not learn them: other code saves none for such a norm."""
+    return {
+        f"{path}.{name}": values
+        for path, module in model.named_modules()
+        if isinstance(module, BatchNorm)
+        for name, values in module.named_buffers()
+        if name in ("weight", "bias")
+    }
+
+
 def without_scale(model: nn.Module, tensors: Mapping[str, Tensor]) -> Tensors:
     """The same, the weight of every norm divided by the constant factor that our norm multiplies it with."""
     changed = dict(tensors)

@@ -1,7 +1,8 @@
 """Weights that the papers' authors published, loaded into our models: rows of names, and one loader.
 
-Sources of the names: the models in github.com/Ariande1/MS-ResNet (models/MS_ResNet.py) and
-github.com/fangwei123456/Spike-Element-Wise-ResNet (imagenet/sew_resnet.py, imagenet/spiking_resnet.py).
+Sources of the names: the models in github.com/Ariande1/MS-ResNet (models/MS_ResNet.py),
+github.com/fangwei123456/Spike-Element-Wise-ResNet (imagenet/sew_resnet.py, imagenet/spiking_resnet.py) and
+github.com/langfengQ/MLF-DSResNet (parallel_nets/ResNet_for_*.py).
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from isospike.errors import CheckpointError
 from isospike.models import SpikingResNet
 from isospike.registry import Registry
 from isospike.weights.files import load_weights
-from isospike.weights.foreign import KeyMap, read_state_dict, without_scale
+from isospike.weights.foreign import KeyMap, fixed_affines, read_state_dict, without_scale
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Published:
         project: Words of its projection.
         after: Words after the join.
         keys: Names of the modules.
+        factor_apart: Whether their norms have tdBN's constant factor beside the weight, as ours have it.
     """
 
     models: str
@@ -34,6 +36,7 @@ class Published:
     project: str
     keys: KeyMap
     after: str = ""
+    factor_apart: bool = False
 
 
 PUBLISHED: Registry[Published] = Registry("source of weights")
@@ -122,14 +125,37 @@ PUBLISHED.register(
         ),
     ),
 )
+PUBLISHED.register(
+    "ds_resnet",
+    Published(
+        models="ds_resnet14, 20, 32, 44 and 68",
+        branch="conv norm spike conv norm spike",
+        project="conv norm spike",
+        factor_apart=True,
+        keys=KeyMap(
+            {
+                "conv1": "stem.conv",
+                "bn0.bn": "stem.input_norm",
+                "bn1.bn": "stem.norm",
+                "layer{stage}.execute.{unit}.conv{n}": "stages.{stage}.{unit}.branch.conv{n}",
+                "layer{stage}.execute.{unit}.bn{n}.bn": "stages.{stage}.{unit}.branch.norm{n}",
+                "layer{stage}.execute.{unit}.shortcut.0": "stages.{stage}.{unit}.skip.conv",
+                "layer{stage}.execute.{unit}.shortcut.1.bn": "stages.{stage}.{unit}.skip.norm",
+                "voting": "head.fc",
+            },
+            first_stage=1,
+        ),
+    ),
+)
 
 
 def load_published(model: SpikingResNet, path: Path | str, *, source: str | None = None) -> None:
-    """Load a checkpoint that the authors of MS-ResNet or SEW-ResNet published.
+    """Load a checkpoint that the authors of MS-ResNet, SEW-ResNet or DS-ResNet published.
 
     Every weight in the file must have its place in the model, and every one of the model must be in the file. Norms
-    with a constant factor get the file's weight divided by it, so that they compute the same. Neuron, T and join are
-    those of the model: a file says nothing of them, and the presets are the authors'.
+    with a constant factor get the file's weight divided by it where the authors' norms have none, so that they compute
+    the same. Neuron, T, join and eps are those of the model: a file says nothing of them, and the presets are the
+    authors'.
 
     Args:
         model: Its units must be made of the words that the weights were trained in.
@@ -146,7 +172,8 @@ def load_published(model: SpikingResNet, path: Path | str, *, source: str | None
     published = PUBLISHED[source]
     _check_unit(model, published, path)
     own = published.keys.rename_all(tensors, str(path), source)
-    load_weights(model, without_scale(model, own), str(path))
+    own = own if published.factor_apart else without_scale(model, own)
+    load_weights(model, {**fixed_affines(model), **own}, str(path))
     model.initialised_from = None  # type: ignore[assignment]
 
 

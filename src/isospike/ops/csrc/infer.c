@@ -79,7 +79,7 @@ INLINE void join(int64_t kind, int n, float *restrict s, const float *restrict z
 INLINE void fire_step(const struct pass *p, int n, const float *x, float *v, float *s) {
     const struct rule *r = &p->rule;
     if (p->fires == RECTIFIER)
-        for (int i = 0; i < n; i++) s[i] = x[i] > 0 ? x[i] : 0;
+        for (int i = 0; i < n; i++) s[i] = x[i] < 0 ? 0 : x[i];
     else
         for (int k = 0; k < r->levels; k++)
             WITH_FLAGS(forward_level(q, r->thresholds[k], 1, n, x, 0, v + k * ROOM, s, 0, k > 0));

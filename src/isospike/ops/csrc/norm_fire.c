@@ -57,11 +57,11 @@ static void sum_block(int64_t start, int64_t stop, int64_t block, const float *x
     }
 }
 
-/* Of one norm, arrays of C each: mean and biased variance of its input; then 1 / sqrt(var + eps), and the affine
+/* Of one norm, arrays of C each: mean and biased variance of its input; then 1 / (sqrt(var + eps) + root_eps), and the affine
  * y = a * x + b that it amounts to. */
 struct norm {
     const float *weight, *bias;
-    double eps;
+    double eps, root_eps;
     float *mean, *var, *rstd, *a, *b;
 };
 SIZE_OF(norm);
@@ -70,8 +70,8 @@ static void settle(const struct norm *norm, int64_t C, double count, const float
     for (int64_t c = 0; c < C; c++) {
         double d = totals[c] / count, v = totals[C + c] / count - d * d;
         norm->mean[c] = (float)(around[c] + d);
-        norm->var[c] = (float)(v > 0 ? v : 0);
-        norm->rstd[c] = 1 / sqrtf(norm->var[c] + (float)norm->eps);
+        norm->var[c] = (float)(v < 0 ? 0 : v);
+        norm->rstd[c] = 1 / (sqrtf(norm->var[c] + (float)norm->eps) + (float)norm->root_eps);
         norm->a[c] = norm->weight[c] * norm->rstd[c];
         norm->b[c] = norm->bias[c] - norm->mean[c] * norm->a[c];
     }
@@ -326,7 +326,13 @@ static void input_gradient_block(int n, const float *x, const float *g, const fl
     for (int i = 0; i < n; i++) d_x[i] = a[i] * (g[i] - share[i] - (x[i] - mean[i]) * tilt[i]);
 }
 
-/* d_x = a * (g - d_bias / count - (x - mean) * rstd * d_weight / count) over all T * N = count * C elements. */
+/* How much more the variance takes back than without root_eps: 1 / rstd over its root. Where that is 0 nothing varies. */
+INLINE float stretch(const struct norm *norm, int64_t c) {
+    float root = sqrtf(norm->var[c] + (float)norm->eps);
+    return norm->root_eps && root > 0 ? 1 + (float)norm->root_eps / root : 1;
+}
+
+/* d_x = a * (g - d_bias / count - (x - mean) * rstd * stretch * d_weight / count) over all T * N = count * C elements. */
 static int input_gradient(const struct backward *w, struct cut cut, int64_t threads) {
     int64_t N = w->T * w->N, C = w->C;
     float count = (float)(N / C);
@@ -339,7 +345,7 @@ static int input_gradient(const struct backward *w, struct cut cut, int64_t thre
         if (room) tile(w->norm.a, C, cut.block, room), tile(w->norm.mean, C, cut.block, room + cut.block);
         for (int64_t i = 0; room && i < cut.block; i++) {
             room[2 * cut.block + i] = w->d_bias[i % C] / count;
-            room[3 * cut.block + i] = w->norm.rstd[i % C] * w->d_weight[i % C] / count;
+            room[3 * cut.block + i] = w->norm.rstd[i % C] * stretch(&w->norm, i % C) * w->d_weight[i % C] / count;
         }
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < N; start += cut.block) {

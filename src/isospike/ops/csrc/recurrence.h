@@ -107,7 +107,7 @@ INLINE void backward_level(const struct rule *r, float threshold, int T, int n, 
             float window = slope(r, h_t[i], threshold);
             float s = spike(r, h_t[i], threshold);
             float kept = r->subtract ? 1.0f : (s != 0 ? 0.0f : 1.0f);
-            float through = r->subtract ? -threshold : r->v_reset - h_t[i];
+            float through = r->subtract ? -threshold : r->v_reset - (h_t[i] == INFINITY ? 0 : h_t[i]);
             if (!r->detach) kept += window * through;
             float dh = ds_t[i] * window + dv_t[i] * kept;
             dx_t[i] = add ? dx_t[i] + gain * dh : gain * dh;

@@ -54,7 +54,7 @@ INLINE float slope(const struct rule *r, float h, float threshold) {
     }
     if (r->surrogate == TRIANGLE) {
         float w = 1 - fabsf(u) / p;
-        return (w > 0 ? w : 0) / p;
+        return (w < 0 ? 0 : w) / p; /* of NaN it is NaN */
     }
     float s = 1 / (1 + expf(-p * u));
     return p * s * (1 - s);

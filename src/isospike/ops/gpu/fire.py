@@ -11,7 +11,7 @@ from torch import Tensor
 from isospike.errors import ConfigError
 from isospike.ops.fired import note_fired
 from isospike.ops.memory import empty_strided, in_steps, laid_out, like_state, like_steps
-from isospike.ops.rule import FireRule, Rule
+from isospike.ops.rule import FireRule, IntegerRule, Rule
 from isospike.surrogates import Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 
 SURROGATES: dict[type[Surrogate], tuple[str, str]] = {  # a function of kernels/rule.py, and its parameter
@@ -71,6 +71,8 @@ def refused_current(x: Tensor) -> str | None:
 
 def refused_rule(rule: Rule) -> str | None:
     """What of a rule no kernel knows."""
+    if type(rule) not in (FireRule, IntegerRule):
+        return f"it does not know the rule {type(rule).__name__}"
     if rule.levels > (MAX_LEVELS if isinstance(rule, FireRule) else MAX_INTEGER):
         return f"it has room for {MAX_LEVELS} levels, and for integers up to {MAX_INTEGER}"
     if isinstance(rule, FireRule) and type(rule.surrogate) not in SURROGATES:

@@ -34,6 +34,7 @@ def norm_fire(
     weight: Tensor,
     bias: Tensor,
     eps: float,
+    root_eps: float = 0.0,
     *,
     skip: Tensor | None,
     firing: Firing | None,
@@ -47,7 +48,7 @@ def norm_fire(
     """
     decay, gain, rule = (1.0, 1.0, None) if firing is None else firing
     records = torch.is_grad_enabled()
-    *done, bits = _NormFire.apply(x, weight, bias, skip, added, decay, gain, rule, eps, keep, records)
+    *done, bits = _NormFire.apply(x, weight, bias, skip, added, decay, gain, rule, (eps, root_eps), keep, records)
     fired_before = None if added is None else fired(added)
     if rule is not None and added is None:
         note_fired(done[1], rule.levels, bits)
@@ -68,7 +69,7 @@ class _NormFire(torch.autograd.Function):
         decay: float | Tensor,
         gain: float | Tensor,
         rule: Rule | None,
-        eps: float,
+        eps: tuple[float, float],
         keep: bool,
         records: bool,
     ) -> tuple[Tensor | None, ...]:
@@ -78,7 +79,7 @@ class _NormFire(torch.autograd.Function):
         ctx.skip_shape, ctx.skip_dtype = (None, None) if skip is None else (skip.shape, skip.dtype)
         ctx.added_shape, ctx.added_dtype = (None, None) if added is None else (added.shape, added.dtype)
         ctx.dtype = x.dtype if skip is None else torch.promote_types(x.dtype, skip.dtype)
-        mean, var, rstd, a, b = _affine(x, weight, bias, eps)
+        mean, var, rstd, stretch, a, b = _affine(x, weight, bias, eps)
         learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
         gates = None
         if rule is not None and skip is not None and records and not any(learned):
@@ -101,7 +102,7 @@ class _NormFire(torch.autograd.Function):
         ctx.rule, ctx.numbers = rule, tuple(None if isinstance(c, Tensor) else c for c in (decay, gain))
         kept = u if wants_u else None, gates
         ctx.save_for_backward(
-            x, a, b, mean, rstd, *kept, *(c if isinstance(c, Tensor) else None for c in (decay, gain))
+            x, a, b, mean, rstd, stretch, *kept, *(c if isinstance(c, Tensor) else None for c in (decay, gain))
         )
         ctx.mark_non_differentiable(mean, var, *([] if bits is None else [bits]))
         return (u if keep else None), s, mean, var, bits
@@ -110,7 +111,7 @@ class _NormFire(torch.autograd.Function):
     def backward(ctx: Any, du: Tensor | None, ds: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise fire.no_second_derivative()
-        x, a, b, mean, rstd, u, gates, *learned = ctx.saved_tensors
+        x, a, b, mean, rstd, stretch, u, gates, *learned = ctx.saved_tensors
         du, ds = (None if d is None else channels_last(d) for d in (du, ds))
         with torch.cuda.device_of(x):
             if ctx.rule is None:
@@ -123,7 +124,7 @@ class _NormFire(torch.autograd.Function):
                 g, partial, shares = _unfire(
                     x, a, b, mean, rstd, u, gates, du, ds, decay, gain, ctx.rule, ctx.dtype, wanted
                 )
-            dx, d_weight, d_bias = _input_gradient(x, g, a, mean, rstd, partial)
+            dx, d_weight, d_bias = _input_gradient(x, g, a, mean, rstd, stretch, partial)
         total = None if shares is None else shares.sum(0, dtype=torch.float64)
         d_learned = (None if c is None or total is None else total[i].to(c.dtype) for i, c in enumerate(learned))
         d_skip = None if ctx.skip_shape is None else g.sum_to_size(ctx.skip_shape).to(ctx.skip_dtype)
@@ -131,17 +132,17 @@ class _NormFire(torch.autograd.Function):
         return dx, d_weight, d_bias, d_skip, d_added, *d_learned, None, None, None, None
 
 
-def _affine(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-    """Mean, biased variance and 1/deviation of x ``[C]``, and ``a``, ``b`` of the norm as ``a * x + b``."""
+def _affine(x: Tensor, weight: Tensor, bias: Tensor, eps: tuple[float, float]) -> tuple[Tensor, ...]:
+    """``[C]``: mean, biased variance, 1/deviation and its stretch, and ``a``, ``b`` of the norm as ``a * x + b``."""
     T, N, C, tiles = _sizes(x)
     rows = T * N // C
     grid, run = _runs(rows, C)
     partial = x.new_empty(grid[0], 2, C, dtype=torch.float32)
-    channels = x.new_empty(5, C, dtype=torch.float32).unbind()
+    channels = x.new_empty(6, C, dtype=torch.float32).unbind()
     with torch.cuda.device_of(x):
         kernels("norm_fire").statistics_kernel[grid](x, partial, rows, C, run, **tiles, **OPTIONS)
         kernels("norm_fire").affine_kernel[(-(-C // 8),)](
-            x, partial, weight, bias, *channels, rows, C, grid[0], eps, PARTS=PARTS, CHANNELS=8, **OPTIONS
+            x, partial, weight, bias, *channels, rows, C, grid[0], *eps, PARTS=PARTS, CHANNELS=8, **OPTIONS
         )  # fmt: skip
     return channels
 
@@ -186,7 +187,7 @@ def _unfire(
 
 
 def _input_gradient(
-    x: Tensor, g: Tensor, a: Tensor, mean: Tensor, rstd: Tensor, partial: Tensor
+    x: Tensor, g: Tensor, a: Tensor, mean: Tensor, rstd: Tensor, stretch: Tensor, partial: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias, from the gradient ``g`` of the norm's output and its partial sums."""
     T, N, C, tiles = _sizes(x)
@@ -196,7 +197,7 @@ def _input_gradient(
     )  # fmt: skip
     dx, rows = torch.empty_like(x), T * N // C
     kernels("norm_fire").input_kernel[_grid(rows, C)](
-        x, g, a, mean, rstd, d_weight, d_bias, dx, rows, C, **tiles, **OPTIONS
+        x, g, a, mean, rstd, stretch, d_weight, d_bias, dx, rows, C, **tiles, **OPTIONS
     )  # fmt: skip
     return dx, d_weight, d_bias
 

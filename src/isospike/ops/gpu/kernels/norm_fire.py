@@ -62,21 +62,28 @@ def statistics_kernel(x, partial, rows, C, run, ROWS: tl.constexpr, CHANNELS: tl
 
 @triton.jit
 def affine_kernel(
-    x, partial, weight, bias, mean, var, rstd, a, b, rows, C, parts, eps, PARTS: tl.constexpr, CHANNELS: tl.constexpr
-):
-    """From the sums to mean, biased variance, and the norm as ``a * x + b``; all ``[C]``."""
+    x, partial, weight, bias, mean, var, rstd, stretch, a, b, rows, C, parts, eps, root_eps,
+    PARTS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """From the sums to mean, biased variance, and the norm as ``a * x + b``; all ``[C]``.
+
+    ``stretch`` is 1/rstd over its root, and 1 where nothing varies: how much more the variance takes back.
+    """
     c = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     inside = c < C
     d = total(partial, parts, c, C, PARTS) / rows
     spread = total(partial + C, parts, c, C, PARTS) / rows - d * d
-    spread = tl.where(spread > 0, spread, 0.0)
+    spread = tl.where(spread < 0, 0.0, spread)
     middle = tl.load(x + c, mask=inside, other=0.0).to(tl.float64) + d
-    inverse = 1.0 / tl.sqrt(spread + eps)
+    root = tl.sqrt(spread + eps)
+    inverse = 1.0 / (root + root_eps)
+    more = 1.0 + root_eps / tl.where(root > 0, root, float("inf"))
     scale = tl.load(weight + c, mask=inside, other=0.0).to(tl.float64) * inverse
     offset = tl.load(bias + c, mask=inside, other=0.0).to(tl.float64) - middle * scale
     tl.store(mean + c, middle.to(tl.float32), mask=inside)
     tl.store(var + c, spread.to(tl.float32), mask=inside)
     tl.store(rstd + c, inverse.to(tl.float32), mask=inside)
+    tl.store(stretch + c, more.to(tl.float32), mask=inside)
     tl.store(a + c, scale.to(tl.float32), mask=inside)
     tl.store(b + c, offset.to(tl.float32), mask=inside)
 
@@ -206,13 +213,14 @@ def parameters_kernel(partial, d_weight, d_bias, C, parts, PARTS: tl.constexpr, 
 
 @triton.jit
 def input_kernel(
-    x, g, a, mean, rstd, d_weight, d_bias, dx, rows, C, ROWS: tl.constexpr, CHANNELS: tl.constexpr
+    x, g, a, mean, rstd, stretch, d_weight, d_bias, dx, rows, C, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):  # fmt: skip
-    """``dx = a * (g - mean(g) - xhat * mean(g * xhat))``."""
+    """``dx = a * (g - mean(g) - stretch * xhat * mean(g * xhat))``."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     inside = (row < rows) & (c < C)[None, :]
     i = row * C + c[None, :]
     xhat = (load(x, i, inside) - of_channel(mean, c, C)) * of_channel(rstd, c, C)
-    shared = of_channel(d_bias, c, C) / rows + xhat * (of_channel(d_weight, c, C) / rows)
+    tilt = of_channel(stretch, c, C) * of_channel(d_weight, c, C) / rows
+    shared = of_channel(d_bias, c, C) / rows + xhat * tilt
     tl.store(dx + i, (of_channel(a, c, C) * (load(g, i, inside) - shared)).to(dx.dtype.element_ty), mask=inside)

@@ -36,7 +36,7 @@ def sigmoid(u, ALPHA: tl.constexpr):
 def triangle(u, GAMMA: tl.constexpr):
     """The derivative of ``surrogates.Triangle``."""
     w = 1.0 - tl.abs(u) / GAMMA
-    return tl.where(w > 0, w, 0.0) / GAMMA
+    return tl.where(w < 0, 0.0, w) / GAMMA
 
 
 @triton.jit
@@ -79,7 +79,7 @@ def kept(h, s, window, threshold, V_RESET: tl.constexpr, SUBTRACT: tl.constexpr,
         through = -threshold
         stays = tl.zeros_like(h) + 1.0
     else:
-        through = V_RESET - h
+        through = V_RESET - tl.where(h == float("inf"), 0.0, h)
         stays = tl.where(s != 0, 0.0, 1.0)
     if DETACH:
         return stays
