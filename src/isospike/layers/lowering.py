@@ -1,7 +1,8 @@
 """Layers run several at a time in training, where a backend can: what stands between two convolutions is one pass.
 
-They run one by one, as modules, wherever that is not possible: in eval, under a hook, with statistics that processes
-share, on the reference.
+They run one by one, as modules, wherever the network is such that there is nothing to be one pass: in eval, under a
+hook, with statistics that processes share, on the reference. Where a backend could and does not (its dtype, its
+surrogates), ``ops/backend.py`` says why, or refuses if it was asked for by name.
 """
 
 from typing import NamedTuple

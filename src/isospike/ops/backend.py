@@ -1,5 +1,6 @@
 """Which code computes the recurrence: the reference, or a faster one that gives the same numbers."""
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from torch import Tensor
 from isospike.errors import ConfigError, IsospikeWarning
 from isospike.ops import cpu, cpu_norm_fire, gpu, reference
 from isospike.ops.firing import Firing, NormFired
+from isospike.ops.memory import has_memory
 from isospike.ops.rule import Rule
 from isospike.registry import Registry, unknown_name
 
@@ -56,34 +58,44 @@ BACKENDS.register(
 )
 BACKENDS.register("reference", Backend("reference", reference.leaky_fire, lambda x, v, rule: None))
 
-_asked = "auto"
+
+class _Asked(threading.local):
+    """What a thread asked for: one that switches does not switch the others."""
+
+    def __init__(self) -> None:
+        self.name = "auto"
+
+
+_asked = _Asked()
 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Compute with this backend inside the block: "auto" (the fastest that can), "cpu", "triton", "reference".
 
+    It holds for the thread that enters the block. What "auto" leaves to the reference though a backend is for this
+    device, it says once in a warning; a backend that is asked for by name computes all that it is for, or refuses.
+
     Raises:
         UnknownName: no such backend.
     """
-    global _asked
     if name != "auto" and name not in BACKENDS:
         raise unknown_name("backend", name, ["auto", *BACKENDS])
-    before, _asked = _asked, name
+    before, _asked.name = _asked.name, name
     try:
         yield
     finally:
-        _asked = before
+        _asked.name = before
 
 
 def asked_backend() -> str:
-    """The name that ``use_backend`` was given last, "auto" outside of it."""
-    return _asked
+    """The name that ``use_backend`` was given last in this thread, "auto" outside of it."""
+    return _asked.name
 
 
 def takes(name: str, x: Tensor) -> bool:
     """Whether what is asked for includes this backend for ``x``: "auto" only on the type of device that it is for."""
-    return _asked == name or (_asked == "auto" and BACKENDS[name].device in (None, x.device.type))
+    return _asked.name == name or (_asked.name == "auto" and BACKENDS[name].device in (None, x.device.type))
 
 
 def pick(x: Tensor, v: Tensor | None, rule: Rule) -> Backend:
@@ -92,32 +104,41 @@ def pick(x: Tensor, v: Tensor | None, rule: Rule) -> Backend:
     Raises:
         ConfigError: one was asked for by name and cannot; the text says why.
     """
-    if _asked == "auto":
-        return next(backend for backend in _all() if _can(backend, x, v, rule))
-    backend = BACKENDS[_asked]
-    reason = backend.refusal(x, v, rule)
-    if reason is not None:
-        raise ConfigError(f"backend '{_asked}' cannot run this: {reason}")
-    return backend
+    for name in BACKENDS:
+        backend = BACKENDS[name]
+        if takes(name, x) and not refuses(name, backend.refusal(x, v, rule), x):
+            return backend
+    raise AssertionError("the reference refuses nothing")
 
 
 def pick_norm_fire(x: Tensor, skip: Tensor | None, added: Tensor | None, firing: Firing | None) -> Fused | None:
-    """The fused pass of the backend that is asked for, with "auto" of the first that can; None where there is none."""
-    fused = (BACKENDS[name].fused for name in BACKENDS if takes(name, x))
-    return next((f for f in fused if f is not None and f.refusal(x, skip, added, firing) is None), None)
+    """The fused pass of the backend that is asked for, with "auto" of the first that can; None where there is none.
+
+    Raises:
+        ConfigError: as ``pick``.
+    """
+    for name in BACKENDS:
+        fused = BACKENDS[name].fused
+        if fused is not None and takes(name, x) and not refuses(name, fused.refusal(x, skip, added, firing), x):
+            return fused
+    return None
 
 
-def _all() -> Iterator[Backend]:
-    return (BACKENDS[name] for name in BACKENDS)
+def refuses(name: str, reason: str | None, x: Tensor) -> bool:
+    """Whether a backend that is taken for ``x`` has a reason not to run it, which is said once for every reason.
 
+    Nothing is said where ``x`` is no plain tensor: who traces or transforms a network has left the backends.
 
-def _can(backend: Backend, x: Tensor, v: Tensor | None, rule: Rule) -> bool:
-    if backend.device not in (None, x.device.type):
+    Raises:
+        ConfigError: it was asked for by name.
+    """
+    if reason is None:
         return False
-    reason = backend.refusal(x, v, rule)
-    if reason is not None and "missing" in reason:
-        _say_once(f"isospike runs the eager reference, several times slower, because {reason}")
-    return reason is None
+    if _asked.name == name:
+        raise ConfigError(f"backend '{name}' cannot run this: {reason}")
+    if has_memory(x):
+        _say_once(f"backend '{name}' leaves this to the eager reference, several times slower, because {reason}")
+    return True
 
 
 @cache

@@ -10,7 +10,7 @@ from torch import Tensor
 from isospike.errors import ConfigError, RunFailed
 from isospike.ops.cpu_library import compiled, no_library
 from isospike.ops.cpu_structs import MAX_LEVELS, CRule
-from isospike.ops.memory import empty_strided, in_steps, laid_out, like_state, like_steps
+from isospike.ops.memory import empty_strided, has_memory, in_steps, laid_out, like_state, like_steps
 from isospike.ops.rule import FireRule, IntegerRule, Rule
 from isospike.surrogates import Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 
@@ -24,11 +24,9 @@ SURROGATES: dict[type[Surrogate], tuple[int, str]] = {
 
 def refusal(x: Tensor, v: Tensor | None, rule: Rule) -> str | None:
     """Why this cannot be run here, as the end of a sentence; None where it can."""
-    reason = no_library() or wrong_place(x)
+    reason = wrong_place(x) or no_library() or wrong_dtype(x.dtype) or (None if v is None else wrong_dtype(v.dtype))
     if reason is not None:
         return reason
-    if x.dtype != torch.float32 or (v is not None and v.dtype != torch.float32):
-        return f"it computes in float32, and the current is {str(x.dtype).removeprefix('torch.')}"
     if type(rule) not in (FireRule, IntegerRule):
         return f"it does not know the rule {type(rule).__name__}"
     if isinstance(rule, FireRule) and type(rule.surrogate) not in SURROGATES:
@@ -40,9 +38,16 @@ def refusal(x: Tensor, v: Tensor | None, rule: Rule) -> str | None:
 
 def wrong_place(x: Tensor) -> str | None:
     """What is wrong with a tensor whose memory cannot be handed to the library."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+    if x.device.type != "cpu" or not has_memory(x):
         return "it runs on plain tensors in the memory of the CPU"
     return None
+
+
+def wrong_dtype(dtype: torch.dtype) -> str | None:
+    """What is wrong with numbers of this kind."""
+    return (
+        None if dtype == torch.float32 else f"it computes in float32, and is given {str(dtype).removeprefix('torch.')}"
+    )
 
 
 def no_second_derivative(what: str) -> ConfigError:

@@ -16,11 +16,11 @@ from isospike.ops.memory import empty_like
 
 def refusal(x: Tensor, skip: Tensor | None, added: Tensor | None, firing: Firing | None) -> str | None:
     """Why this cannot be run here, as the end of a sentence; None where it can."""
-    for tensor in (x, skip, added):
+    for tensor in (skip, added):
         if tensor is not None and tensor.dtype != torch.float32:
-            return f"it computes in float32, and one of its tensors is {str(tensor.dtype).removeprefix('torch.')}"
+            return cpu.wrong_dtype(tensor.dtype)
     if firing is None:
-        return no_library() or cpu.wrong_place(x)
+        return cpu.wrong_place(x) or no_library() or cpu.wrong_dtype(x.dtype)
     return cpu.refusal(x, None, firing.rule)
 
 

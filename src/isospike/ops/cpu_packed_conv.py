@@ -23,21 +23,22 @@ from isospike.ops.strided_gradient import has_strided_gradient, strided_gradient
 from isospike.ops.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
 
 
-def can(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether ``packed_conv`` can run ``conv`` on ``x``."""
+def applies(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether there is anything to gain: input to keep small, or a faster convolution of this shape."""
     geometry = geometry_of(conv)
-    return (
-        geometry is not None
-        and x.dtype == conv.weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and no_library() is None
-        and cpu.wrong_place(x) is None
-        and (torch.is_grad_enabled() or has_spike_conv(conv.weight, geometry) or has_winograd(conv.weight, geometry))
-    )
+    if geometry is None or not (torch.is_autocast_enabled("cpu") or x.dtype == conv.weight.dtype):
+        return False
+    return torch.is_grad_enabled() or has_spike_conv(conv.weight, geometry) or has_winograd(conv.weight, geometry)
+
+
+def refusal(x: Tensor) -> str | None:
+    """Why a convolution of ``x`` cannot be run here, as the end of a sentence; None where it can."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return cpu.wrong_place(x) or no_library() or cpu.wrong_dtype(dtype)
 
 
 def packed_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """See ``isospike.ops.packed_conv``; here ``can`` has said that it can.
+    """See ``isospike.ops.packed_conv``; here ``applies`` and ``refusal`` have been asked.
 
     Where few elements are not 0, the output and the gradient of the weights are sums over those alone. Dense outputs
     and gradients of the input go by Winograd's algorithm where they can, and gradients at stride 2 by

@@ -10,13 +10,19 @@ from math import prod
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isospike.ops.rule import Rule
 
 LARGE = 2**18  # elements; small holes are found anyhow
 LINE = 16  # elements of a line of the cache
 CPU = torch.device("cpu")
+
+
+def has_memory(x: Tensor) -> bool:
+    """Whether ``x`` has memory of its own that a kernel can be handed: no subclass (fake, sharded), vmap or tracing."""
+    plain = type(x) is Tensor or type(x) is nn.Parameter
+    return plain and not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 def empty_strided(

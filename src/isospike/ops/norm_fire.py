@@ -34,7 +34,10 @@ def norm_fire(
         keep: Whether ``u`` is wanted besides the spikes; without neurons it always comes.
 
     Returns:
-        ``u``, ``s``, mean and variance; None where no backend that is asked for can run this in one pass.
+        ``u``, ``s``, mean and variance; None where no backend that is asked for runs this in one pass.
+
+    Raises:
+        ConfigError: a backend was asked for by name and cannot; the text says why.
     """
     backend = pick_norm_fire(x, skip, added, firing)
     if backend is None:

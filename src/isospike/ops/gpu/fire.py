@@ -10,7 +10,7 @@ from torch import Tensor
 
 from isospike.errors import ConfigError
 from isospike.ops.fired import note_fired
-from isospike.ops.memory import empty_strided, in_steps, laid_out, like_state, like_steps
+from isospike.ops.memory import empty_strided, has_memory, in_steps, laid_out, like_state, like_steps
 from isospike.ops.rule import FireRule, IntegerRule, Rule
 from isospike.surrogates import Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 
@@ -57,7 +57,7 @@ def refusal(x: Tensor, v: Tensor | None, rule: Rule) -> str | None:
 
 def refused_current(x: Tensor) -> str | None:
     """What is wrong with a tensor that a kernel should read."""
-    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+    if not has_memory(x):
         return "it runs on plain tensors"
     if x.device.type != ("cpu" if interpreted() else "cuda"):
         where = "of the CPU, under Triton's interpreter" if interpreted() else "of a CUDA device"

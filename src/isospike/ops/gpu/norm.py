@@ -25,7 +25,7 @@ def refusal(x: Tensor, skip: Tensor | None, added: Tensor | None, firing: Firing
     if reason is not None or firing is None:
         return reason
     if len(x) * fire.potentials(firing.rule) > fire.MAX_STATES:
-        return f"it has room for {fire.MAX_STATES} steps times levels"
+        return f"it has room for {fire.MAX_STATES} steps times levels in one pass"
     return fire.refused_rule(firing.rule)
 
 

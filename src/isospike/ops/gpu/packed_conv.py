@@ -14,10 +14,8 @@ LARGEST = 255  # of a byte; every dtype that a GPU convolves holds all integers 
 UNPACK_BLOCK = 1024
 
 
-def can(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether ``packed_conv`` can run ``conv`` on ``x``, and keeps less for it."""
-    if fire.refused_current(x) is not None:
-        return False
+def applies(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether there is anything to gain: an input that is known to fit few bits, to be kept for the backward pass."""
     note = fired(x)
     return (
         note is not None
@@ -29,10 +27,15 @@ def can(conv: nn.Conv2d, x: Tensor) -> bool:
     )
 
 
+def refusal(x: Tensor) -> str | None:
+    """Why a convolution of ``x`` cannot be run here, as the end of a sentence; None where it can."""
+    return fire.refused_current(x)
+
+
 def packed_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """See ``isospike.ops.packed_conv``; here ``can`` has said that it can."""
+    """See ``isospike.ops.packed_conv``; here ``applies`` and ``refusal`` have been asked."""
     note = fired(x)
-    assert note is not None, "can() was not asked"
+    assert note is not None, "applies() was not asked"
     device, dtype = x.device.type, x.dtype
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
