@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 
 class Spec(BaseModel):
@@ -248,7 +249,7 @@ class RunConfig(Spec):
     """A whole run."""
 
     recipe: str
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     model: ModelSpec
     data: DataSpec
     augment: AugmentSpec = AugmentSpec()
