@@ -65,7 +65,7 @@ def test_running_statistics_of_accumulated_batches_are_those_of_the_undivided_ba
     whole, parts = BatchNorm(3).double(), BatchNorm(3).double()
     x = batch(12)
     whole(x)
-    with one_statistics_update(parts):
+    with one_statistics_update():
         for chunk in x.split((5, 4, 3)):
             parts(chunk)
         assert (parts.running_mean == 0).all()
@@ -80,7 +80,7 @@ def test_a_failed_accumulation_changes_no_statistics():
     norm = BatchNorm(3).double()
 
     def fail():
-        with one_statistics_update(norm):
+        with one_statistics_update():
             norm(batch())
             norm(torch.zeros(1, 3, 1, 1))
 

@@ -51,13 +51,15 @@ def packed_convolution(conv: Conv) -> Convolve:
     """The same on the CPU, the weights reordered once per shape of the input instead of at every call."""
     layer, (weight, bias) = conv.layer, folded(conv)
     stride, padding, dilation = _geometry(layer)
-    shape, packed = torch.Size(), weight
+    last = torch.Size(), weight  # together in one tuple, so that no thread sees the shape of one and weights of another
     alone, accumulate = torch.ops.mkldnn._convolution_pointwise.default, torch.ops.mkldnn._convolution_pointwise_.binary
 
     def convolve(x: Tensor, onto: Tensor | None) -> Tensor:
-        nonlocal shape, packed
+        nonlocal last
+        shape, packed = last
         if x.shape != shape:
-            shape, packed = x.shape, _packed(weight, x, layer)
+            packed = _packed(weight, x, layer)
+            last = x.shape, packed
         if onto is None:
             return alone(x, packed, bias, padding, stride, dilation, layer.groups, "none", [], "")
         return accumulate(onto, x, packed, bias, padding, stride, dilation, layer.groups, "add", 1.0, None, [], None)

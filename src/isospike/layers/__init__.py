@@ -6,20 +6,15 @@ from isospike.layers.exact import is_exactly
 from isospike.layers.fold import FoldedNeuron
 from isospike.layers.init import WEIGHT_INITS
 from isospike.layers.lowering import fuse, untouched
-from isospike.layers.norm import (
-    BatchNorm,
-    PerStepNorm,
-    check_eps,
-    one_statistics_update,
-    statistics_known,
-    synchronise_norms,
-)
+from isospike.layers.norm import BatchNorm, PerStepNorm, check_eps, synchronise_norms
 from isospike.layers.recompute import MEMORY, recomputed
 from isospike.layers.slots import SlotConv, binary_slots
+from isospike.layers.statistics import HeldStatistics, one_statistics_update, statistics_held, statistics_known
 from isospike.layers.steps import Steps, fold_time
 
 __all__ = [
     "MEMORY",
+    "HeldStatistics",
     "WEIGHT_INITS",
     "BatchNorm",
     "Chain",
@@ -37,6 +32,7 @@ __all__ = [
     "one_statistics_update",
     "recomputed",
     "run",
+    "statistics_held",
     "statistics_known",
     "synchronise_norms",
     "untouched",

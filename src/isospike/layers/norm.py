@@ -1,9 +1,6 @@
 """Batch normalisation whose statistics run over time, batch and space jointly."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import reduce
 from typing import Any
 
 import torch
@@ -11,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from isospike.errors import ConfigError, ShapeError
-from isospike.layers.statistics import Statistics
+from isospike.layers.statistics import Statistics, take_up
 from isospike.layers.sync_norm import sync_batch_norm
 from isospike.ops import batch_norm, deviation, fixed_norm
 
@@ -70,7 +67,6 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
         self.process_group: ProcessGroup | None = None
-        self._held: list[Statistics] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T*B, C, H, W]`` to the same shape.
@@ -105,12 +101,19 @@ class BatchNorm(nn.Module):
 
     def record(self, statistics: Statistics) -> None:
         """Let the running statistics move towards those of a batch, now or at the end of ``one_statistics_update``."""
-        if _known:
-            return
-        if self._held is None:
-            self._update(statistics)
-        else:
-            self._held.append(statistics)
+        take_up(self, statistics)
+
+    @torch.no_grad()
+    def move(self, batch: Statistics, where: Tensor | None) -> None:
+        """Let the running statistics move towards those of a batch, where the 0-d bool says so; None: it does.
+
+        A channel whose mean or variance is not finite stays as it is: nothing would ever take it back.
+        """
+        moves = batch.mean.isfinite() & batch.var.isfinite()
+        if where is not None:
+            moves = moves & where
+        for running, now in ((self.running_mean, batch.mean), (self.running_var, batch.var)):
+            running.lerp_(torch.where(moves, now, running), self.momentum)
 
     def _local(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Statistics]:
         count = x.numel() // self.num_features
@@ -121,15 +124,6 @@ class BatchNorm(nn.Module):
             )
         y, mean, var = batch_norm(x, weight, self.bias, self.eps, self.root_eps)
         return y, Statistics(count, mean, var)
-
-    def _update_from_held(self) -> None:
-        if self._held:
-            self._update(reduce(Statistics.join, self._held))
-
-    @torch.no_grad()
-    def _update(self, batch: Statistics) -> None:
-        self.running_mean.lerp_(batch.mean, self.momentum)
-        self.running_var.lerp_(batch.var, self.momentum)
 
     def extra_repr(self) -> str:
         """Size and constants, for ``print(model)``."""
@@ -168,38 +162,6 @@ class PerStepNorm(nn.ModuleList):
         """``[steps, B, C, H, W]``, the first of them time step ``start`` counted from 0, to the same shape."""
         norms = list(self)[start : start + len(x)]
         return torch.stack([norm(x_t) for norm, x_t in zip(norms, x, strict=True)])
-
-
-@contextmanager
-def one_statistics_update(model: nn.Module) -> Iterator[None]:
-    """Let all forwards inside the block update the running statistics once, with their joint statistics.
-
-    For gradient accumulation: the running statistics then move as they would for the undivided batch.
-    """
-    norms = [m for m in model.modules() if isinstance(m, BatchNorm)]
-    for norm in norms:
-        norm._held = []
-    try:
-        yield
-        for norm in norms:
-            norm._update_from_held()
-    finally:
-        for norm in norms:
-            norm._held = None
-
-
-_known = False
-
-
-@contextmanager
-def statistics_known() -> Iterator[None]:
-    """Let no forward inside the block move running statistics: it repeats one that did."""
-    global _known
-    before, _known = _known, True
-    try:
-        yield
-    finally:
-        _known = before
 
 
 def synchronise_norms(model: nn.Module, process_group: ProcessGroup) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from isospike.layers.norm import statistics_known
+from isospike.layers.statistics import statistics_known
 from isospike.ops import asked_backend, use_backend
 from isospike.registry import Registry
 

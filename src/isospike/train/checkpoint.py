@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isospike.config import RunConfig
 from isospike.errors import CheckpointError
-from isospike.weights import Tensors
+from isospike.weights import Tensors, not_finite
 
 PLACES = {"dir", "workers"}  # keys of the data that change no number
 
@@ -59,6 +59,19 @@ def check_same_run(saved: Mapping[str, Any], config: RunConfig, path: Path) -> N
     for key, old, new in _differences(_with_defaults(before), now):
         raise CheckpointError(
             f"{path} was written with {key} = {old!r} and config.yaml now says {new!r}: put it back, or start a new run"
+        )
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse to go on from a checkpoint that holds NaN or infinity: no step would ever take them back.
+
+    Raises:
+        CheckpointError: names the first tensor.
+    """
+    if names := not_finite(tensors):
+        raise CheckpointError(
+            f"{path} holds values that are not finite, in {names}, and training cannot go on from there: "
+            "start a new run"
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isospike.data import Augment, Dataset, Loader, to_device
+from isospike.errors import RunFailed
 from isospike.run_folder import RunFolder, write_json
 from isospike.train.confused import Confused, WrongImage, confused_as_dict, merge
 from isospike.train.distributed import World
+from isospike.train.guard import first_bad_place
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,9 @@ def evaluate(
 
     Returns:
         The result, or None where it was stopped.
+
+    Raises:
+        RunFailed: the loss is not finite; the text says where the finite numbers end.
     """
     was_training = model.training
     model.eval()
@@ -106,11 +112,15 @@ def evaluate(
         for batch in loader.epoch(0):
             if len(batch.labels):  # the last batch may leave nothing for this process
                 labels = to_device(batch.labels, world.device)
-                per_step = model(augment.test(to_device(batch.images, world.device)), per_step=True)
+                images = augment.test(to_device(batch.images, world.device))
+                per_step = model(images, per_step=True)
                 logits = per_step.mean(0)
                 loss += F.cross_entropy(logits, labels, reduction="sum")
                 confusion += torch.bincount(labels * classes + logits.argmax(-1), minlength=classes * classes)
                 correct.append(_correct_after(per_step, labels))
+                if not loss.isfinite():
+                    where = first_bad_place(model, partial(model, images, per_step=True))
+                    raise RunFailed(f"the loss of the test is not finite: {where}")
                 confused.add(batch.images, batch.labels, logits.cpu(), batch.indices)
             if stop():
                 return None
@@ -119,8 +129,8 @@ def evaluate(
     confusion = world.sum(confusion).view(classes, classes).cpu()
     parts = world.gather((torch.stack(correct).sum(0).tolist() if correct else [], confused.images()))
     after = tuple(map(sum, zip(*(hits for hits, _ in parts if hits), strict=True)))
-    images = merge([part for _, part in parts])
-    return Evaluation(float(world.sum(loss)) / int(confusion.sum()), confusion, after, images)
+    wrong = merge([part for _, part in parts])
+    return Evaluation(float(world.sum(loss)) / int(confusion.sum()), confusion, after, wrong)
 
 
 def _correct_after(per_step: Tensor, labels: Tensor) -> Tensor:

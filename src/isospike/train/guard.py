@@ -1,33 +1,67 @@
-"""When a number is not finite: which layer it came from."""
+"""When a number is not finite: which layer it came from, and what is left of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from isospike.errors import RunFailed
+from isospike.layers import statistics_known
+from isospike.weights import not_finite
 
-def first_bad_place(model: nn.Module, forward: Callable[[], Tensor]) -> str:
-    """In words, where the finite numbers end first: a parameter, a layer's output, a gradient, or the loss.
+ADVICE = "Try a lower optim.lr, train.clip_norm, or train.precision fp32."
 
-    Layers are looked at even where the loss is finite: a neuron that gets no number does not fire, and hides it.
+
+def check_state(tensors: Mapping[str, Tensor], step: int, checkpoint: Path) -> None:
+    """Refuse to save NaN or infinity in place of a checkpoint that has none.
 
     Args:
-        model: The model that ``forward`` runs, with the gradients of the backward pass, if it came to one.
+        tensors: What would be saved: weights, running statistics, averages and the state of the optimiser.
+        step: Steps done.
+        checkpoint: The last one of the run.
+
+    Raises:
+        RunFailed: names the first tensor.
+    """
+    if names := not_finite(tensors):
+        raise RunFailed(f"after step {step}, what is not finite is {names}. {ADVICE}{what_is_left(checkpoint)}")
+
+
+def what_is_left(checkpoint: Path) -> str:
+    """A sentence about the last checkpoint of a run, with a space in front; "" where there is none.
+
+    ``check_state`` lets none be written that is not finite.
+    """
+    return f" The last checkpoint, {checkpoint}, is from before." if checkpoint.is_file() else ""
+
+
+def first_bad_place(model: nn.Module, forward: Callable[[], Tensor]) -> str:
+    """In words, where the finite numbers end first: a parameter, a running statistic, a layer's output, a gradient,
+    or the loss.
+
+    Layers are looked at even where the loss is finite: a neuron that gets no number does not fire, and hides it.
+    Running statistics stay as they are.
+
+    Args:
+        model: The model that ``forward`` runs, with the gradients of the backward pass, if it came to one. In
+            training mode it does not read its running statistics.
         forward: One forward pass and its loss.
     """
     return (
-        _bad_parameter(model)
+        _bad_tensor("parameter", model.named_parameters())
+        or ("" if model.training else _bad_tensor("buffer", model.named_buffers()))
         or _bad_output(model, forward)
         or _bad_gradient(model)
         or "every layer's output is finite, the loss itself is not"
     )
 
 
-def _bad_parameter(model: nn.Module) -> str:
-    for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            return f"the parameter '{name}' holds values that are not finite"
+def _bad_tensor(kind: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
+    for name, tensor in tensors:
+        if not tensor.isfinite().all():
+            return f"the {kind} '{name}' holds values that are not finite"
     return ""
 
 
@@ -45,7 +79,7 @@ def _bad_output(model: nn.Module, forward: Callable[[], Tensor]) -> str:
         if not list(layer.children())
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), statistics_known():
             forward()
     finally:
         for hook in hooks:

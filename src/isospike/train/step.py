@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from isospike.config import TrainSpec
 from isospike.errors import ConfigError
-from isospike.layers import one_statistics_update
+from isospike.layers import HeldStatistics, statistics_held
 from isospike.models import SpikingResNet
 from isospike.train.averaging import MovingAverage
 from isospike.train.distributed import World
@@ -97,30 +97,35 @@ class Step:
         return logits, self.objective(logits.float(), targets)
 
     def forward_backward(self, images: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of the mean loss over the batch, part by part; the loss and the number of hits."""
+        """Gradients of the mean loss over the batch, part by part; the loss and the number of hits.
+
+        Running statistics move at every part, unless they are held.
+        """
         parts = self.spec.accumulate
         loss = torch.zeros((), dtype=torch.float64, device=self.world.device)
         correct = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        with one_statistics_update(self.model) if parts > 1 else nullcontext():
-            chunks = zip(images.chunk(parts), targets.chunk(parts), labels.chunk(parts), strict=True)
-            for number, (x, y, true) in enumerate(chunks, start=1):
-                with self._without_exchange(number < parts):
-                    logits, part = self.forward(x, y)
-                    self.scaler.scale(part / parts).backward()
-                loss += part.detach() / parts
-                correct += (logits.detach().mean(0).argmax(-1) == true).sum()
+        chunks = zip(images.chunk(parts), targets.chunk(parts), labels.chunk(parts), strict=True)
+        for number, (x, y, true) in enumerate(chunks, start=1):
+            with self._without_exchange(number < parts):
+                logits, part = self.forward(x, y)
+                self.scaler.scale(part / parts).backward()
+            loss += part.detach() / parts
+            correct += (logits.detach().mean(0).argmax(-1) == true).sum()
         return loss, correct
 
     def _launch(self, images: Tensor, targets: Tensor, labels: Tensor, stop: Tensor) -> Tensor:
-        loss, correct = self.forward_backward(images, targets, labels)
+        with statistics_held() as held:
+            loss, correct = self.forward_backward(images, targets, labels)
         count = torch.full_like(loss, len(labels))
         sums = self.world.sum(torch.stack([loss * count, correct, count, stop]))
         scale = self.scaler.scale(torch.ones_like(loss))
-        norm = self._update(sums[0])
+        norm = self._update(sums[0], held)
         return torch.cat([sums, torch.stack([norm.double(), scale])])
 
-    def _update(self, loss: Tensor) -> Tensor:
+    def _update(self, loss: Tensor, held: HeldStatistics) -> Tensor:
         """One step of the optimiser, unless loss or gradient is not finite; the norm of the gradient before clipping.
+
+        Running statistics move by those ``held`` where weights do.
 
         In fp16 an infinite gradient is nothing unusual: the scaler leaves the step out and lowers its scale.
         """
@@ -128,11 +133,13 @@ class Step:
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         if self.spec.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.spec.clip_norm, norm)
+        finite = loss.isfinite() & norm.isfinite()
+        held.release(finite)
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
-            step_if(loss.isfinite() & norm.isfinite(), self.optimizer)
+            step_if(finite, self.optimizer)
         self.optimizer.zero_grad()
         return norm
 

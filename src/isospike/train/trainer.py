@@ -14,7 +14,7 @@ from torch import Tensor
 from isospike.config import RunConfig
 from isospike.data import Augment, Batch, Dataset, Loader, to_device
 from isospike.errors import RunFailed
-from isospike.layers import MEMORY
+from isospike.layers import MEMORY, statistics_known
 from isospike.run_folder import MetricsWriter, RunFolder
 from isospike.seeding import derive_seed
 from isospike.train import checkpoint
@@ -23,7 +23,7 @@ from isospike.train.build import build_model
 from isospike.train.display import Display
 from isospike.train.distributed import World
 from isospike.train.evaluate import Evaluation, evaluate, write_test
-from isospike.train.guard import first_bad_place
+from isospike.train.guard import ADVICE, check_state, first_bad_place, what_is_left
 from isospike.train.memory import peak_memory_mb, return_freed_memory
 from isospike.train.objective import build_objective
 from isospike.train.optim import build_optimizer, learning_rate
@@ -111,7 +111,8 @@ class Trainer:
         """Train to the end, or until ``max_steps`` optimiser steps in all, or until a signal asks to stop.
 
         Raises:
-            RunFailed: the loss is not finite, or the disk is full; the last checkpoint is intact.
+            RunFailed: loss, weights or running statistics are not finite, or the disk is full; the last checkpoint
+                is intact.
         """
         with ExitStack() as stack:
             self.stop: StopRequest = stack.enter_context(listen_for_signals())
@@ -138,13 +139,14 @@ class Trainer:
         """Take up the run from its last checkpoint; a run that was ended before its first starts anew.
 
         Raises:
-            CheckpointError: it is damaged or of another configuration.
+            CheckpointError: it is damaged, of another configuration, or holds values that are not finite.
         """
         path = self.run.checkpoint("last")
         if not path.exists():
             return
         tensors, meta = load_tensors(path)
         checkpoint.check_same_run(meta["config"], self.config, path)
+        checkpoint.check_finite(tensors, path)
         load_weights(self.model, checkpoint.under("model", tensors), str(path))
         checkpoint.load_optimizer(self.optimizer, self.model, checkpoint.under("optim", tensors))
         if self.average:
@@ -297,6 +299,7 @@ class Trainer:
         if name == "last":
             optimizer = checkpoint.optimizer_tensors(self.optimizer, self.model)
             tensors |= {f"optim.{n}": t for n, t in optimizer.items()}
+        check_state(tensors, self.state.step, self.run.checkpoint("last"))
         averaged = self.average.updates if self.average else 0
         meta = {"config": self.config.model_dump(mode="json"), "state": self.state.as_dict(), "averaged": averaged}
         save_tensors(self.run.checkpoint(name), tensors, meta)
@@ -374,11 +377,8 @@ class Trainer:
 
     def _not_finite(self, what: str, taken: Taken) -> RunFailed:
         torch.manual_seed(taken.seed)
-        self.step.forward_backward(*taken.batch)  # once more, for its gradients: the weights are still the same
+        with statistics_known():  # once more, for its gradients: the weights are still the same
+            self.step.forward_backward(*taken.batch)
         where = first_bad_place(self.model, lambda: self.step.forward(*taken.batch[:2])[1])
-        saved = self.run.checkpoint("last")
-        kept = f" The last checkpoint, {saved}, is from before." if saved.is_file() else ""
-        return RunFailed(
-            f"{what} is not finite at step {taken.step}: {where}. "
-            f"Try a lower optim.lr, train.clip_norm, or train.precision fp32.{kept}"
-        )
+        left = what_is_left(self.run.checkpoint("last"))
+        return RunFailed(f"{what} is not finite at step {taken.step}: {where}. {ADVICE}{left}")

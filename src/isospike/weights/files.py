@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from isospike.errors import CheckpointError, RunFailed
+from isospike.errors import CheckpointError, IsospikeWarning, RunFailed
+from isospike.weights.finite import not_finite
 
 Tensors = dict[str, Tensor]
 
@@ -78,7 +80,7 @@ def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Copy weights into ``model``.
+    """Copy weights into ``model``; a warning says where they are not finite.
 
     Raises:
         CheckpointError: a name or a shape differs; names the first.
@@ -94,3 +96,9 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -
                 f"{list(tensor.shape)} in {origin}"
             )
     model.load_state_dict(tensors)
+    if names := not_finite(tensors):
+        warnings.warn(
+            f"{origin} holds values that are not finite, in {names}: nothing that this network says can be trusted",
+            IsospikeWarning,
+            stacklevel=2,
+        )
