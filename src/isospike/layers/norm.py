@@ -109,7 +109,7 @@ class BatchNorm(nn.Module):
 
         A channel whose mean or variance is not finite stays as it is: nothing would ever take it back.
         """
-        moves = batch.mean.isfinite() & batch.var.isfinite()
+        moves = (batch.mean + batch.var).isfinite()
         if where is not None:
             moves = moves & where
         for running, now in ((self.running_mean, batch.mean), (self.running_var, batch.var)):
