@@ -41,11 +41,11 @@ def firing_of(kind):
     return Firing(decay, gain, neuron.rule), learned
 
 
-def assert_equals_reference(firing, learned, x, weight, bias, skip, added, *, keep, rtol=2e-4):
+def assert_equals_reference(firing, learned, x, weight, bias, skip, added, *, keep, rtol=2e-4, eps=(1e-5, 0.0)):
     inputs = [t for t in (x, weight, bias, skip, added, *learned) if t is not None]
     outcomes = []
     for run in (norm_fire, reference.norm_fire):
-        u, s = run(x, weight, bias, 1e-5, skip=skip, firing=firing, added=added, keep=keep)[:2]
+        u, s = run(x, weight, bias, *eps, skip=skip, firing=firing, added=added, keep=keep)[:2]
         outputs = [o for o in (u, s) if o is not None]
         torch.manual_seed(1)
         grads = [torch.randn(o.shape).to(o) for o in outputs]
@@ -67,6 +67,12 @@ def test_every_neuron_and_what_joins(kind, skip, added, keep):
     if firing is None:
         added, keep = None, True
     assert_equals_reference(firing, learned, *make((3, 2, 5, 4, 3), skip=skip, added=added), keep=keep)
+
+
+@pytest.mark.parametrize("kind", [None, "lif"])
+def test_eps_beside_the_root_of_the_variance(kind):
+    firing, learned = firing_of(kind)
+    assert_equals_reference(firing, learned, *make((3, 2, 5, 4, 3), skip=3), keep=True, eps=(0.0, 0.5))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1, 5, 5), (1, 2, 130, 3, 2), (4, 6, 16, 9, 9), (2, 2, 64, 1, 1)], ids=str)
