@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch._C._functorch import is_functorch_wrapped_tensor
@@ -102,14 +103,19 @@ def _poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
     monkeypatch.setattr(torch.Tensor, "new_empty", poisoned(torch.Tensor.new_empty))
     plain_memory = memory._plain_memory
-    monkeypatch.setattr(memory, "_plain_memory", lambda size: poison(torch.from_numpy(plain_memory(size))).numpy())
+    monkeypatch.setattr(memory, "_plain_memory", lambda size: poison_array(plain_memory(size)))
 
 
-def poison(tensor: torch.Tensor) -> torch.Tensor:
-    """Without an operation of PyTorch, since some tests count these."""
+def poison(tensor: torch.Tensor) -> None:
+    """Without an operation of PyTorch and without a look at the storage, since the planner counts these."""
     if type(tensor) is torch.Tensor and tensor.device.type == "cpu" and not is_functorch_wrapped_tensor(tensor):
-        ctypes.memset(tensor.data_ptr(), 0xFF, tensor.untyped_storage().nbytes())
-    return tensor
+        ctypes.memset(tensor.data_ptr(), 0xFF, tensor.numel() * tensor.element_size())
+
+
+def poison_array(array: np.ndarray) -> np.ndarray:
+    """Likewise."""
+    array.view(np.uint8).fill(0xFF)
+    return array
 
 
 @pytest.fixture(params=HAS)
