@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from isospike.errors import ConfigError
-from isospike.ops import FireRule, cpu_library, leaky_fire, use_backend
+from isospike.ops import FireRule, cpu_library, leaky_fire, memory, use_backend
 from isospike.ops.cpu_build import ISAS, library_path, stamp
 from isospike.ops.cpu_structs import STRUCTS
+from isospike.ops.packing import _room_for_bits
 
 pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("found_anew")]
 LANES = {"plain": 4, "avx2": 8, "avx512": 16}
@@ -73,3 +74,10 @@ def test_a_struct_of_another_size_is_noticed(name, monkeypatch):
 @pytest.mark.parametrize("name", ["dense_products", "spike_scatter", "sum_block"])
 def test_what_is_not_meant_for_python_is_hidden(name):
     assert not hasattr(cpu_library.compiled(), name)
+
+
+@pytest.mark.parametrize("size", [16, memory.LARGE])
+def test_what_the_suite_hands_to_the_library_is_no_lucky_zero(size):
+    assert memory.empty_strided((size,), (1,)).isnan().all()
+    assert memory.empty_like(torch.zeros(size)).isnan().all()
+    assert torch.equal(_room_for_bits(size), torch.full((size // 64 + 2 - (size % 64 == 0),), -1))

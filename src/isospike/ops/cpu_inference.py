@@ -26,7 +26,7 @@ FLOAT = 4  # bytes
 def can_run(spec: Pointwise, channels: int) -> bool:
     """Whether the library is there and has room for this many channels and levels."""
     lib = library()
-    if lib is None or channels > lib.isospike_pass_room():
+    if lib is None or not 0 < channels <= lib.isospike_pass_room():
         return False
     rule = None if spec.firing is None else spec.firing.rule
     return rule is None or type(rule) is IntegerRule or (type(rule) is FireRule and rule.levels <= MAX_LEVELS)
@@ -79,8 +79,8 @@ class CompiledPass:
         x = _point(call.x, x, N, B)
         y = None if y is None else _point(call.y, y, N, B)
         z = None if z is None else _point(call.z, z, N, B)
-        sum_steps = T if self.sum_knows_steps or call.x.step or call.y.step else 1
-        call.T = steps = T if self.always_steps or call.z.step else sum_steps
+        sum_steps = T if self.sum_knows_steps or len(x) > B or (y is not None and len(y) > B) else 1
+        call.T = steps = T if self.always_steps or (z is not None and len(z) > B) else sum_steps
         call.threads = torch.get_num_threads() if steps * N > SMALL else 1
         if start and spec.knows_steps:
             for c_affine in (call.x.affine, call.y.affine, call.affine):

@@ -65,7 +65,8 @@ def lanes() -> int:
 @cache
 def _found() -> tuple[str, ctypes.CDLL] | str:
     """An instruction set and its library, or why there is none."""
-    asked, plain = _asked(), load("plain")
+    asked = _asked()
+    plain = load("plain")
     if isinstance(plain, str):
         return plain
     isa = list(ISAS)[min(plain.isospike_machine(), asked)]

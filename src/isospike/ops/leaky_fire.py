@@ -39,10 +39,10 @@ def leaky_fire(
         is included unless ``rule.detach_reset``.
 
     Not finite:
-        A current of infinity fires and is reset as any other. One of minus infinity stays in the potential for good, as
-        does NaN, which no threshold lets fire and an integer rule puts out. Backends agree on spikes and potentials; a
-        gradient through a potential that stays not finite, or is near the largest float, may be NaN on one and finite
-        on another.
+        A current of infinity fires and is reset as any other. One of minus infinity stays in the potential for good,
+        and so does NaN, which no threshold lets fire and an integer rule puts out. Backends agree on spikes and
+        potentials. A gradient through a potential that stays not finite, or is near the largest float, may be NaN on
+        one of them and finite on another.
 
     Source: Wu et al. 2018 (STBP), arXiv:1706.02609; learnable leak: Fang et al. 2021 (PLIF), arXiv:2007.05785.
     """

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from isospike.errors import ShapeError
 from isospike.ops.backend import pick_norm_fire
 from isospike.ops.firing import Firing, NormFired
 
@@ -38,7 +39,10 @@ def norm_fire(
 
     Raises:
         ConfigError: a backend was asked for by name and cannot; the text says why.
+        ShapeError: fewer than two values per channel.
     """
+    if x.numel() < 2 * x.shape[2] or x.numel() == 0:
+        raise ShapeError(f"batch statistics need two values per channel, got a batch of shape {list(x.shape)}")
     backend = pick_norm_fire(x, skip, added, firing)
     if backend is None:
         return None

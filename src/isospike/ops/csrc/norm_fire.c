@@ -77,9 +77,11 @@ static void settle(const struct norm *norm, int64_t C, double count, const float
     }
 }
 
-/* Fills `norm` from x [N], N = rows * C, summed around its first row, which keeps large means from cancelling. Returns 0, or 1
- * where there is no memory. */
+/* Fills `norm` from x [N], N = rows * C, summed around its first row, which keeps large means from cancelling; with NaN
+ * where there is nothing. Returns 0, or 1 where there is no memory. */
 static int take_statistics(const struct norm *norm, int64_t N, int64_t C, const float *x, int64_t threads) {
+    for (int64_t c = 0; N == 0 && c < C; c++) norm->mean[c] = norm->var[c] = norm->rstd[c] = norm->a[c] = norm->b[c] = NAN;
+    if (N == 0) return 0;
     struct cut cut = cut_of(N, C);
     double *sums = calloc(2 * C * (cut.chunks + 1), sizeof(double));
     int failed = sums == NULL;
