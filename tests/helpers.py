@@ -1,6 +1,11 @@
 """Small builders that several test files share."""
 
 import copy
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -81,3 +86,21 @@ class Step(Surrogate):
 
     def derivative(self, u):
         return torch.ones_like(u)
+
+
+@contextmanager
+def locked_elsewhere(folder: Path) -> Iterator[None]:
+    """Another process holds the lock on a folder."""
+    code = (
+        "import fcntl, sys\n"
+        "file = open(sys.argv[1], 'w')\n"
+        "fcntl.lockf(file, fcntl.LOCK_EX)\n"
+        "print('locked', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(folder / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        yield
+        other.communicate()

@@ -96,7 +96,7 @@ def test_a_run_leaves_its_folder(run):
     names = {path.name for path in run.iterdir()}
     assert names == {
         "config.yaml", "env.json", "metrics.jsonl", "flow.jsonl", "checkpoints", "model.safetensors", "analysis",
-        "report.html",
+        "report.html", ".lock",
     }  # fmt: skip
     environment = json.loads((run / "env.json").read_text())
     assert environment["command"].startswith("isospike train --recipe digits_ms_resnet20")

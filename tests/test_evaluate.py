@@ -17,7 +17,7 @@ from isospike.data.images import ArrayImages
 from isospike.run_folder import RunFolder
 from isospike.train.confused import KEPT, LARGEST_SIDE, Confused, merge
 from isospike.train.distributed import World
-from isospike.train.evaluate import evaluate, write_test
+from isospike.train.evaluate import as_results, evaluate
 
 WORLD = World(0, 1, torch.device("cpu"))
 
@@ -96,7 +96,7 @@ def test_large_and_grey_images_become_small_pictures(tmp_path, dataset):
 def test_the_files_of_a_test_say_classes_by_name(tmp_path, model, dataset):
     tested, _ = evaluated(model, replace(dataset, classes=("a", "b", "c", "d")))
     run = RunFolder(tmp_path)
-    write_test(run, tested, replace(dataset, classes=("a", "b", "c", "d")), checkpoint="best")
+    run.write_analyses(as_results(tested, replace(dataset, classes=("a", "b", "c", "d")), checkpoint="best"))
     assert run.read_analysis("test")["checkpoint"] == "best"
     found = run.read_analysis("confused")
     assert found["checkpoint"] == "best"

@@ -11,6 +11,7 @@ import pytest
 import torch
 import vl_convert
 
+from helpers import locked_elsewhere
 from isospike.data import load_dataset
 from isospike.errors import ConfigError, DataError
 from isospike.report.sweep import write_sweep_figures, write_sweep_report
@@ -21,7 +22,7 @@ from isospike.sweep.cell import is_finished
 from isospike.sweep.plan import split_values
 from isospike.sweep.pool import LOG, Pool, Task
 from isospike.sweep.results import find, mean_and_spread
-from isospike.sweep.run import IMPORTED, _cards, _jobs, _key, _locked, _memory
+from isospike.sweep.run import IMPORTED, _cards, _jobs, _key, _memory
 from isospike.train.display import SilentDisplay
 from isospike.train.stopping import StopRequest
 from isospike.weights import load_tensors
@@ -131,7 +132,7 @@ def test_a_folder_is_a_sweep_once(tmp_path, done):
     (tmp_path / "plan.json").write_text('{"topologies":')
     with pytest.raises(ConfigError, match=r"plan.json cannot be read as JSON"):
         open_sweep(tmp_path)
-    with _locked(done.path), pytest.raises(ConfigError, match="another process is working on the sweep"):
+    with locked_elsewhere(done.path), pytest.raises(ConfigError, match="another process is working on the sweep"):
         train(done)
 
 

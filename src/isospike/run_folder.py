@@ -3,15 +3,19 @@
 config.yaml env.json metrics.jsonl flow.jsonl checkpoints/ model.safetensors analysis/*.json report.html
 """
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from isospike.config import RunConfig, read_config, read_yaml
-from isospike.errors import ConfigError, RunFailed
+from isospike.errors import ConfigError, IsospikeWarning
+from isospike.writing import atomic_write, cannot_write
 
 
 class RunFolder:
@@ -24,6 +28,11 @@ class RunFolder:
     def config(self) -> Path:
         """All of the configuration."""
         return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """What it began on."""
+        return self.path / "env.json"
 
     @property
     def metrics(self) -> Path:
@@ -57,7 +66,8 @@ class RunFolder:
         """Make the folder for a new run.
 
         Raises:
-            ConfigError: there is a run in it already, or it cannot be written.
+            ConfigError: there is a run in it already, or the folder cannot be made.
+            RunFailed: the disk does not take what is written.
         """
         if self.config.exists():
             raise ConfigError(
@@ -66,10 +76,14 @@ class RunFolder:
         try:
             for folder in (self.path, self.path / "checkpoints", self.path / "analysis"):
                 folder.mkdir(parents=True, exist_ok=True)
-            write_text(self.config, config.to_yaml())
-            write_json(self.path / "env.json", environment)
         except OSError as error:
             raise ConfigError(f"cannot write the run folder {self.path}: {error.strerror}") from error
+        write_text(self.config, config.to_yaml())
+        write_json(self.environment, environment)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes from training in this folder, inside the block; raises as ``locked`` below."""
+        return locked(self.path, "run")
 
     def check_space(self, needed: int) -> None:
         """Refuse to begin what cannot be saved.
@@ -112,6 +126,15 @@ class RunFolder:
             raise ConfigError(damaged)
         return records
 
+    def write_analyses(self, results: Mapping[str, Any]) -> None:
+        """Write results by their names.
+
+        Raises:
+            RunFailed: the disk does not take them.
+        """
+        for name, result in results.items():
+            write_json(self.analysis(name), result)
+
     def read_analysis(self, name: str) -> dict[str, Any] | None:
         """A result, or None where it has not been made."""
         return read_json(self.analysis(name)) if self.analysis(name).is_file() else None
@@ -121,8 +144,9 @@ class MetricsWriter:
     """Appends records to a file, a line each, from ``size`` bytes on: what a killed run wrote after that is dropped."""
 
     def __init__(self, path: Path, size: int) -> None:
+        self._path = path
         try:
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("ab", buffering=0)  # unbuffered: a line that fails is not tried again by ``close``
             self._file.truncate(size)
         except OSError as error:
             raise ConfigError(f"cannot write {path}: {error.strerror}") from error
@@ -133,11 +157,12 @@ class MetricsWriter:
         Raises:
             RunFailed: the disk does not take it.
         """
+        rest = (json.dumps(record) + "\n").encode()
         try:
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
-            raise RunFailed(f"cannot write {self._file.name}: {error.strerror}") from error
+            raise cannot_write(self._path, error) from error
 
     @property
     def size(self) -> int:
@@ -145,8 +170,55 @@ class MetricsWriter:
         return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file.
+
+        Raises:
+            RunFailed: the disk has not taken all of it.
+        """
+        try:
+            self._file.close()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Keep other processes from ``what`` in a folder, inside the block.
+
+    The lock is this process's alone and not its children's, so the system lifts it when this process is gone, however
+    it ends. Where the file system has no locks, a warning says so.
+
+    Raises:
+        ConfigError: another process holds the lock, or the folder cannot be written.
+    """
+    try:
+        file = (path / ".lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path / '.lock'}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:  # POSIX allows either
+            raise ConfigError(f"another process is working on the {what} in {path}: wait for it, or stop it") from error
+        except OSError as error:
+            warnings.warn(
+                f"{path} cannot be locked ({error.strerror}): take care that no second process works on it",
+                IsospikeWarning,
+                stacklevel=2,
+            )
+        yield
+
+
+def new_folder(name: str) -> Path:
+    """A folder below ``runs/`` for a new run or sweep, named after its recipe, that is not taken yet.
+
+    Raises:
+        ConfigError: the name leads out of ``runs/``.
+    """
+    path = Path(os.path.normpath(Path("runs") / name))
+    if Path("runs") not in path.parents:
+        raise ConfigError(f"the recipe is called '{name}', which names no folder below runs/: name one with --out")
+    return next_free(path)
 
 
 def next_free(path: Path) -> Path:
@@ -159,16 +231,20 @@ def next_free(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    """Write a file whole or not at all.
+
+    Raises:
+        RunFailed: the disk does not take it; what was there before is untouched.
+    """
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    """Write a JSON file, and the folder it lies in, whole or not at all; raises as ``write_text``."""
+    with atomic_write(path) as part:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def read_records(path: Path) -> tuple[list[dict[str, Any]], str]:

@@ -23,7 +23,7 @@ from isospike.config import AugmentSpec, with_data_dir
 from isospike.data import Augment, load_dataset
 from isospike.errors import ConfigError, UnknownName
 from isospike.models import SpikingResNet, create_model
-from isospike.run_folder import RunFolder, write_json
+from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
 from isospike.train.build import load_trained
 from isospike.train.distributed import open_world
@@ -69,12 +69,12 @@ def analyze_command(
     verdict = judge(units, gradients, trained=folder is not None)
     facts = {**facts, "T": model.T, "probes": probes, "batch": len(images), "seed": seed}
     result = _result(units, gradients, verdict, facts)
-    if folder is not None:
-        write_json(folder.analysis("isometry"), result)
     if json:
         print_json(result)
     else:
         _show(units, gradients, verdict, result)
+    if folder is not None:
+        folder.write_analyses({"isometry": result})  # after it was said: the disk may not take it
 
 
 def _trained(folder: RunFolder, checkpoint: str, data_dir: str | None, batch: int) -> Subject:

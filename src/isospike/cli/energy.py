@@ -22,7 +22,7 @@ from isospike.cli.console import Checkpoint, DataDir, Device, Json, out, print_j
 from isospike.config import RunConfig, with_data_dir
 from isospike.data import Augment, Dataset, load_dataset
 from isospike.models import SpikingResNet, create_model, model_card, promised_domains
-from isospike.run_folder import RunFolder, write_json
+from isospike.run_folder import RunFolder
 from isospike.train.build import load_trained
 from isospike.train.distributed import open_world
 
@@ -50,12 +50,11 @@ def energy_command(
         return
     config = with_data_dir(folder.read_config(), data_dir)
     results = _measure(folder, config, checkpoint, images, table, device)
-    for name, result in results.items():
-        write_json(folder.analysis(name), result)
     if json:
         print_json(results["energy"])
     else:
         _print(config, results["energy"], layers)
+    folder.write_analyses(results)  # after it was said: the disk may not take it
 
 
 def _measure(

@@ -13,7 +13,7 @@ from isospike.run_folder import RunFolder
 from isospike.train import evaluate
 from isospike.train.build import load_trained
 from isospike.train.distributed import open_world
-from isospike.train.evaluate import write_test
+from isospike.train.evaluate import as_results
 from isospike.train.fast import FastNetwork
 
 
@@ -61,9 +61,9 @@ def evaluate_command(
         inference = None if net is None else net.facts(world)
         if tested is None or not world.is_first:
             return
-    write_test(folder, tested, dataset, checkpoint=checkpoint, inference=inference)
+    results = as_results(tested, dataset, checkpoint=checkpoint, inference=inference)
     if json:
-        print_json(folder.read_analysis("test"))
+        print_json(results["test"])
     else:
         note = f" ({dataset.note})" if dataset.note else ""
         out.print(
@@ -72,6 +72,7 @@ def evaluate_command(
             highlight=False,
             soft_wrap=True,
         )
+    folder.write_analyses(results)  # after it was said: the disk may not take it
 
 
 def _in_words(inference: dict[str, Any] | None) -> str:

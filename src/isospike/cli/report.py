@@ -7,7 +7,7 @@ import typer
 
 from isospike.cli.console import err, out
 from isospike.cli.sweep import show_sweep
-from isospike.errors import ConfigError, MissingExtra
+from isospike.errors import ConfigError, IsospikeError
 from isospike.report import comparison_sections, run_sections, write_comparison, write_figures, write_report
 from isospike.run_folder import RunFolder
 from isospike.sweep import PLAN, open_sweep
@@ -46,10 +46,11 @@ def report_command(
 
 
 def try_report(folder: RunFolder) -> None:
-    """The same after training, where the plotting library may be missing: the run is none the worse for it."""
+    """The same after training, where the plotting library may be missing, or the disk full by now: the run is none the
+    worse for it."""
     try:
         write_report(folder)
-    except MissingExtra as missing:
-        out.print(f"no report: {missing}", highlight=False, markup=False, soft_wrap=True)
+    except IsospikeError as error:
+        out.print(f"no report: {error}", highlight=False, markup=False, soft_wrap=True)
     else:
         out.print(f"report: {folder.report}", highlight=False, markup=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 from isospike.cli.console import Device, Json, out, print_json
 from isospike.errors import ConfigError, MissingExtra
 from isospike.report import write_sweep_figures, write_sweep_report
-from isospike.run_folder import next_free
+from isospike.run_folder import new_folder
 from isospike.sweep import Sweep, collect, open_sweep, plan_sweep, run_sweep, save_plan, write_results
 from isospike.train.display import build_display
 
@@ -53,7 +53,7 @@ def sweep_command(
         sweep = open_sweep(resume, data_dir)
     else:
         plan = {**DEFAULTS, **{key: value for key, value in given.items() if value is not None}}
-        path = out_dir or next_free(Path("runs") / plan["recipe"])
+        path = out_dir or new_folder(Path(plan["recipe"]).stem)
         sweep = plan_sweep(
             path,
             recipe=plan["recipe"],

@@ -1,5 +1,6 @@
 """``isospike train``: a new run from a recipe, or an old one taken up again."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,11 @@ from isospike.config import RunConfig, with_data_dir
 from isospike.data import Dataset, load_dataset
 from isospike.errors import ConfigError
 from isospike.recipes import load_recipe
-from isospike.run_folder import RunFolder, next_free
+from isospike.run_folder import RunFolder, new_folder
 from isospike.train import Outcome, Trainer
 from isospike.train.display import Display, build_display
 from isospike.train.distributed import World, open_world
-from isospike.train.start import create_run
+from isospike.train.start import complete_run, create_run
 
 
 def train_command(
@@ -45,7 +46,7 @@ def train_command(
             config = with_data_dir(run.read_config(), data_dir)
         else:
             config = with_data_dir(load_recipe(recipe or "", overrides), data_dir)
-            run = RunFolder(world.agree(out_dir or next_free(Path("runs") / config.recipe)))
+            run = RunFolder(world.agree(out_dir or new_folder(config.recipe)))
         _train(config, run, world, resuming=resume is not None, max_steps=max_steps)
 
 
@@ -56,18 +57,19 @@ def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, m
     plan = trainer.plan()
     if world.is_first:
         run.check_space(trainer.checkpoint_bytes())
-        if not resuming:
-            create_run(run, config, dataset, world.device)
-    world.wait()
-    _announce(config, dataset, run, trainer, display)
-    display.say(f"a training step will take about {plan.total / 1e9:.2f} GB of memory (train.memory={plan.memory})")
-    if resuming:
-        trainer.resume()
-        display.say(f"resumed at step {trainer.state.step} of {trainer.steps}")
-    outcome = trainer.fit(max_steps=max_steps)
-    if world.is_first:
-        _conclude(outcome, dataset, run, trainer, display)
-        try_report(run)
+    with run.locked() if world.is_first else nullcontext():
+        if world.is_first:
+            (complete_run if resuming else create_run)(run, config, dataset, world.device)
+        world.wait()
+        _announce(config, dataset, run, trainer, display)
+        display.say(f"a training step will take about {plan.total / 1e9:.2f} GB of memory (train.memory={plan.memory})")
+        if resuming:
+            trainer.resume()
+            display.say(f"resumed at step {trainer.state.step} of {trainer.steps}")
+        outcome = trainer.fit(max_steps=max_steps)
+        if world.is_first:
+            _conclude(outcome, dataset, run, trainer, display)
+            try_report(run)
     if outcome == "interrupted":
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
-from isospike.errors import ConfigError, IsospikeError
+from isospike.errors import ConfigError, IsospikeError, RunFailed
 from isospike.optional import import_optional
 from isospike.report.sections import SECTIONS, Chart, Section
 from isospike.report.theme import vega_config
@@ -41,8 +41,8 @@ def write_page(path: Path, text: str) -> None:
     """
     try:
         write_text(path, text)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    except RunFailed as error:
+        raise ConfigError(str(error)) from error
 
 
 def run_sections(run: RunFolder) -> tuple[list[Section], list[str]]:

@@ -15,7 +15,7 @@ from isospike.train import Trainer
 from isospike.train.build import build_model, load_trained
 from isospike.train.display import Display
 from isospike.train.distributed import World
-from isospike.train.start import create_run
+from isospike.train.start import complete_run, create_run
 
 FLOW_IMAGES = 100  # of the test images, drawn at random but always alike
 MEASURED = ("test", "gradients", "flow")  # what a finished cell has in analysis/, the last one written last
@@ -35,7 +35,8 @@ def run_cell(config: RunConfig, dataset: Dataset, run: RunFolder, world: World, 
     """Train a cell, from the start or from its last checkpoint, and measure what came out.
 
     Raises:
-        IsospikeError: it cannot train, its checkpoint is damaged, or the folder holds another run.
+        IsospikeError: it cannot train, its checkpoint is damaged, the folder holds another run, or another process
+            trains it.
     """
     run.analysis(FAILURE).unlink(missing_ok=True)
     trainer = Trainer(config, dataset, run, world, display)
@@ -43,13 +44,15 @@ def run_cell(config: RunConfig, dataset: Dataset, run: RunFolder, world: World, 
     if begun and _elsewhere(run.read_config(), config) != config:
         raise ConfigError(f"{run.config} is not what the plan of the sweep says: delete that folder to train it anew")
     run.check_space(trainer.checkpoint_bytes())
-    if begun:
-        trainer.resume()
-    else:
-        create_run(run, config, dataset, world.device)
-    if trainer.fit() == "interrupted":
-        return "interrupted"
-    _measure(config, dataset, run, world)
+    with run.locked():
+        if begun:
+            complete_run(run, config, dataset, world.device)
+            trainer.resume()
+        else:
+            create_run(run, config, dataset, world.device)
+        if trainer.fit() == "interrupted":
+            return "interrupted"
+        _measure(config, dataset, run, world)
     return "done"
 
 

@@ -1,10 +1,8 @@
 """The cells of a sweep one after the other, or several at once in processes that share the images."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from isospike.data import Dataset, load_dataset
 from isospike.data.images import ArrayImages
 from isospike.errors import ConfigError
 from isospike.models import ModelCard, model_card
+from isospike.run_folder import locked
 from isospike.sweep.cell import EXPECTED, is_finished, note_failure, run_cell
 from isospike.sweep.plan import Cell, Sweep
 from isospike.sweep.pool import Pool, Task
@@ -44,7 +43,7 @@ def run_sweep(
     """Train and measure what is left of a sweep, and tell of every cell when it ends.
 
     Seed by seed, so that a whole picture is there early, and the deepest first. A cell that fails is noted in its
-    folder and stops no other. After SIGINT or SIGTERM the cells that run save their state, and nothing new begins.
+    folder and stops no other. After a signal to stop the cells that run save their state, and nothing new begins.
 
     Args:
         sweep: The plan; its folder exists.
@@ -57,7 +56,7 @@ def run_sweep(
     Raises:
         ConfigError: another process works on this sweep; there is no such device; the images do not fit.
     """
-    with _locked(sweep.path), listen_for_signals() as stop:
+    with locked(sweep.path, "sweep"), listen_for_signals() as stop:
         left = [cell for cell in sweep.cells if not is_finished(sweep.folder(cell))]
         if not left:
             return
@@ -180,14 +179,3 @@ def _cards(cells: Sequence[Cell], datasets: Mapping[str, Dataset]) -> dict[str, 
         data = datasets[_key(cell)]
         cards[network] = model_card(**cell.config.model.model_dump(), input_size=data.size, in_channels=data.channels)
     return cards
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from the folder; the system lifts the lock when this one is gone, however it ends."""
-    with (path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(f"another process is working on the sweep in {path}: wait for it, or stop it") from error
-        yield

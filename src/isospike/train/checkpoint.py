@@ -75,6 +75,20 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
+def check_same_processes(before: int, now: int, config: RunConfig, path: Path) -> None:
+    """Refuse to go on in another number of processes, which would take steps of another size, and fewer or more.
+
+    Raises:
+        CheckpointError: says how many there were.
+    """
+    if before != now:
+        batch = config.train.batch_size
+        raise CheckpointError(
+            f"the steps of {path} take {before} x {batch} images (processes x train.batch_size), and would now take "
+            f"{now} x {batch}: go on in {before} (torchrun --nproc_per_node={before}), or start a new run"
+        )
+
+
 def _with_defaults(saved: Mapping[str, Any]) -> Mapping[str, Any]:
     """With the keys that have come into being since, which then had their defaults; as it is where a key has gone."""
     try:

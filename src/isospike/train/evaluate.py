@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from isospike.data import Augment, Dataset, Loader, to_device
 from isospike.errors import RunFailed
-from isospike.run_folder import RunFolder, write_json
 from isospike.train.confused import Confused, WrongImage, confused_as_dict, merge
 from isospike.train.distributed import World
 from isospike.train.guard import first_bad_place
@@ -59,15 +58,10 @@ class Evaluation:
         }
 
 
-def write_test(
-    run: RunFolder,
-    tested: Evaluation,
-    dataset: Dataset,
-    *,
-    checkpoint: str,
-    inference: Mapping[str, Any] | None = None,
-) -> None:
-    """``analysis/test.json``, and beside it the images put into a wrong class.
+def as_results(
+    tested: Evaluation, dataset: Dataset, *, checkpoint: str, inference: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """What goes to ``analysis/``: the test, and the images put into a wrong class.
 
     ``inference`` says how a compiled network ran, where it was one.
     """
@@ -76,8 +70,7 @@ def write_test(
         result["inference"] = inference
         if "early_exit" in inference:
             del result["accuracy_after"]  # samples left at steps of their own
-    write_json(run.analysis("test"), result)
-    write_json(run.analysis("confused"), confused_as_dict(tested.confused, dataset, checkpoint=checkpoint))
+    return {"test": result, "confused": confused_as_dict(tested.confused, dataset, checkpoint=checkpoint)}
 
 
 @torch.no_grad()

@@ -1,26 +1,67 @@
-"""What a new run writes before its first step."""
+"""What a run writes beside its training: what it ran on, the facts of its data, its model's card."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from isospike.config import RunConfig
 from isospike.data import Dataset
+from isospike.errors import ConfigError
 from isospike.models import model_card
-from isospike.run_folder import RunFolder, write_json
+from isospike.run_folder import RunFolder, read_json, write_json
 from isospike.train.environment import environment
+
+DECISIVE = ("classes", "channels", "size", "train_images")  # facts of the data that a run cannot change
 
 
 def create_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torch.device) -> None:
-    """Make the run folder, with the facts of the data and the model's card in it.
+    """Make the run folder, with what stands beside the training in it.
 
     Raises:
-        ConfigError: there is a run in it already, or it cannot be written.
+        ConfigError: there is a run in it already, or it cannot be made.
+        RunFailed: the disk does not take it.
     """
-    card = model_card(
-        **config.model.model_dump(),
-        input_size=dataset.size,
-        num_classes=len(dataset.classes),
-        in_channels=dataset.channels,
-    )
     run.create(config, environment(device))
-    write_json(run.analysis("data"), dataset.facts())
-    write_json(run.analysis("model"), card.as_dict())
+    complete_run(run, config, dataset, device)
+
+
+def complete_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torch.device) -> None:
+    """Write what a run that was killed in its first moments did not come to.
+
+    Raises:
+        ConfigError: the data are not those that the run began with.
+        RunFailed: the disk does not take it.
+    """
+
+    def card() -> dict[str, Any]:
+        return model_card(
+            **config.model.model_dump(),
+            input_size=dataset.size,
+            num_classes=len(dataset.classes),
+            in_channels=dataset.channels,
+        ).as_dict()
+
+    makers: dict[Path, Callable[[], dict[str, Any]]] = {
+        run.environment: lambda: environment(device),
+        run.analysis("data"): dataset.facts,
+        run.analysis("model"): card,
+    }
+    for path, make in makers.items():
+        if not path.is_file():
+            write_json(path, make())
+    _check_same_data(run.analysis("data"), dataset)
+
+
+def _check_same_data(path: Path, dataset: Dataset) -> None:
+    before, now = read_json(path), {**dataset.facts(), "classes": list(dataset.classes)}
+    for key in DECISIVE:
+        if before.get(key, now[key]) != now[key]:
+            was = f"{path} says {key} = {_short(before[key])} and the data now have {_short(now[key])}"
+            raise ConfigError(f"{was}: bring the data back with which the run began, or start a new run")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(value)})"

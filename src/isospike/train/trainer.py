@@ -15,24 +15,24 @@ from isospike.config import RunConfig
 from isospike.data import Augment, Batch, Dataset, Loader, to_device
 from isospike.errors import RunFailed
 from isospike.layers import MEMORY, statistics_known
-from isospike.run_folder import MetricsWriter, RunFolder
+from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
 from isospike.train import checkpoint
 from isospike.train.averaging import MovingAverage
 from isospike.train.build import build_model
 from isospike.train.display import Display
 from isospike.train.distributed import World
-from isospike.train.evaluate import Evaluation, evaluate, write_test
+from isospike.train.evaluate import Evaluation, as_results, evaluate
 from isospike.train.guard import ADVICE, check_state, first_bad_place, what_is_left
 from isospike.train.memory import peak_memory_mb, return_freed_memory
 from isospike.train.objective import build_objective
 from isospike.train.optim import build_optimizer, learning_rate
 from isospike.train.plan import Plan, available_memory, check_fits, plan_training
 from isospike.train.readback import Readback
+from isospike.train.records import Records
 from isospike.train.state import Best, RunState, Sums
 from isospike.train.step import PRECISIONS, Figures, Step
 from isospike.train.stopping import StopRequest, listen_for_signals
-from isospike.train.tensorboard import Board, open_board
 from isospike.train.watching import Watching
 from isospike.weights import load_tensors, load_weights, save_tensors
 
@@ -117,7 +117,7 @@ class Trainer:
         with ExitStack() as stack:
             self.stop: StopRequest = stack.enter_context(listen_for_signals())
             self.all_stop = False
-            self._open_log(stack)
+            self.records = stack.enter_context(self._records())
             stack.callback(self.display.end)
             self.display.begin(self.state.step, self.steps)
             if self.config.train.cuda_graph:
@@ -147,6 +147,7 @@ class Trainer:
         tensors, meta = load_tensors(path)
         checkpoint.check_same_run(meta["config"], self.config, path)
         checkpoint.check_finite(tensors, path)
+        checkpoint.check_same_processes(meta.get("processes", self.world.size), self.world.size, self.config, path)
         load_weights(self.model, checkpoint.under("model", tensors), str(path))
         checkpoint.load_optimizer(self.optimizer, self.model, checkpoint.under("optim", tensors))
         if self.average:
@@ -239,7 +240,8 @@ class Trainer:
             self.state.this_epoch.add(figures.loss, figures.correct, figures.images)
             self._take_time(images=figures.images)
             self._report_step(taken, figures.grad_norm)
-            self._report_flow(taken)
+            if taken.flow is not None:
+                self.records.write_flow({"epoch": taken.epoch, "step": taken.step, **taken.flow})
 
     def _take_time(self, images: float) -> None:
         """From the end of the step before, so that waiting for data counts."""
@@ -269,9 +271,6 @@ class Trainer:
         state = self.state
         state.epoch += 1
         state.last_accuracy = tested.accuracy
-        where = {"kind": "epoch", "epoch": state.epoch, "step": state.step}
-        self._log({**where, "split": "train", **state.this_epoch.means(), "seconds": state.seconds})
-        self._log({**where, "split": "test", "loss": tested.loss, "accuracy": tested.accuracy})
         is_best = tested.accuracy > state.best.accuracy
         if is_best:
             state.best = Best(tested.accuracy, state.epoch)
@@ -280,6 +279,9 @@ class Trainer:
             f"{state.this_epoch.means()['accuracy']:.2%}, test accuracy {tested.accuracy:.2%}, "
             f"best {state.best.accuracy:.2%} in epoch {state.best.epoch}"
         )
+        where = {"kind": "epoch", "epoch": state.epoch, "step": state.step}
+        self.records.write({**where, "split": "train", **state.this_epoch.means(), "seconds": state.seconds})
+        self.records.write({**where, "split": "test", "loss": tested.loss, "accuracy": tested.accuracy})
         state.batch, state.this_epoch = 0, Sums()
         if is_best:
             self._save("best")
@@ -290,8 +292,7 @@ class Trainer:
     def _save(self, name: str) -> None:
         if not self.world.is_first:
             return
-        self.state.metrics_size = self.log.size
-        self.state.flow_size = self.flow_log.size if self.watching.every else 0
+        self.records.note_sizes(self.state)
         self.state.scaler = self.scaler.state_dict()
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         if self.average:
@@ -302,7 +303,7 @@ class Trainer:
         check_state(tensors, self.state.step, self.run.checkpoint("last"))
         averaged = self.average.updates if self.average else 0
         meta = {"config": self.config.model_dump(mode="json"), "state": self.state.as_dict(), "averaged": averaged}
-        save_tensors(self.run.checkpoint(name), tensors, meta)
+        save_tensors(self.run.checkpoint(name), tensors, {**meta, "processes": self.world.size})
 
     def _save_results(self, tested: Evaluation) -> None:
         """The final weights and the final test."""
@@ -310,30 +311,19 @@ class Trainer:
             return
         model = self.average.module if self.average else self.model
         save_tensors(self.run.weights, model.state_dict(), {"model": self.config.model.model_dump()})
-        write_test(self.run, tested, self.dataset, checkpoint="last")
+        self.run.write_analyses(as_results(tested, self.dataset, checkpoint="last"))
 
     # What is told -------------------------------------------------------------------------------------------------
 
-    def _open_log(self, stack: ExitStack) -> None:
-        self.board: Board | None = None
-        if not self.world.is_first:
-            return
-        self.log = MetricsWriter(self.run.metrics, self.state.metrics_size)
-        stack.callback(self.log.close)
-        if self.watching.every:
-            self.flow_log = MetricsWriter(self.run.flow, self.state.flow_size)
-            stack.callback(self.flow_log.close)
-        if self.config.train.tensorboard:
-            self.board = open_board(self.run.path, self.state.step, self.display)
-            if self.board:
-                stack.callback(self.board.close)
-
-    def _log(self, record: dict[str, Any]) -> None:
-        if not self.world.is_first:
-            return
-        self.log.write(record)
-        if self.board:
-            self.board.write(record)
+    def _records(self) -> Records:
+        return Records(
+            self.run,
+            self.state,
+            flow=self.watching.every > 0,
+            tensorboard=self.config.train.tensorboard,
+            display=self.display,
+            writes=self.world.is_first,
+        )
 
     def _report_step(self, taken: Taken, grad_norm: float) -> None:
         state = self.state
@@ -352,16 +342,8 @@ class Trainer:
         }
         self.display.step(record, taken.step)
         if taken.step % self.config.train.log_every == 0:
-            self._log(record)
+            self.records.write(record)
             state.window = Sums()
-
-    def _report_flow(self, taken: Taken) -> None:
-        if taken.flow is None:
-            return
-        record = {"epoch": taken.epoch, "step": taken.step, **taken.flow}
-        self.flow_log.write(record)
-        if self.board:
-            self.board.write({"kind": "step", "split": "train", **record})
 
     def _asked_to_stop(self) -> bool:
         """Whether any process got a signal: all must stop at the same step."""

@@ -5,42 +5,40 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from isospike.errors import CheckpointError, IsospikeWarning, RunFailed
+from isospike.errors import CheckpointError, IsospikeWarning
 from isospike.weights.finite import not_finite
+from isospike.writing import atomic_write
 
 Tensors = dict[str, Tensor]
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON-able ``meta`` to one file, with a hash over both.
+    """Write tensors and a JSON-able ``meta`` to one file, with a hash over both; the same content gives the same bytes.
 
     Raises:
         RunFailed: the disk does not take it; what was there before is untouched.
     """
     dense = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(meta)
-    part = path.with_name(path.name + ".part")
-    try:
+    text = json.dumps(meta, sort_keys=True)
+    with atomic_write(path) as part:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dense, part, metadata={"meta": text, "sha256": _digest(dense, text)})
+        try:
+            save_file(dense, part, metadata={"meta": text, "sha256": _digest(dense, text)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
         part.chmod(0o666 & ~_umask())  # safetensors would leave it to its owner alone
-        with part.open("rb") as file:
+        with part.open("r+b") as file:
+            _sort_metadata(file)
+            file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):  # it may not even be there
-            part.unlink()
-        kept = "; the one before is intact" if path.exists() else ""
-        raise RunFailed(f"cannot write {path}: {error}{kept}") from error
 
 
 def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
@@ -62,6 +60,16 @@ def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     if _digest(tensors, found["meta"]) != found["sha256"]:
         raise CheckpointError(f"{path} is damaged: its content does not match its hash")
     return tensors, json.loads(found["meta"])
+
+
+def _sort_metadata(file: BinaryIO) -> None:
+    """Put the keys of the metadata in order: safetensors writes them in another one each time."""
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
+    file.seek(8)
+    file.write(text.encode().ljust(length))
 
 
 def _umask() -> int:

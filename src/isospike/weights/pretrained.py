@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from isospike.errors import CheckpointError, ConfigError, RunFailed
+from isospike.errors import CheckpointError, ConfigError
 from isospike.models import SpikingResNet, create_model
 from isospike.optional import import_optional
 from isospike.registry import check_options
@@ -41,10 +41,7 @@ def save_pretrained(model: SpikingResNet, folder: Path | str) -> None:
     }
     # The options stand in both files, so that two halves of different saves are not taken for one model.
     save_tensors(folder / WEIGHTS, model.state_dict(), {"options": model.options})
-    try:
-        write_json(folder / CONFIG, config)
-    except OSError as error:
-        raise RunFailed(f"cannot write {folder / CONFIG}: {error}") from error
+    write_json(folder / CONFIG, config)
 
 
 def from_pretrained(source: Path | str, *, revision: str | None = None, **changes: Any) -> SpikingResNet:
