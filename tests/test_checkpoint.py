@@ -35,6 +35,19 @@ def test_what_is_saved_comes_back(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    """Whatever the order in which it comes; safetensors itself writes metadata in another order each time."""
+    meta = {"step": 3, "name": 'Zürich \u2028 \x7f\t"', "inner": {"a": 1, "b": [2.5, None]}}
+    turned = {**dict(reversed(meta.items())), "inner": dict(reversed(meta["inner"].items()))}
+    contents = set()
+    for _ in range(8):
+        save_tensors(tmp_path / "a", TENSORS, meta)
+        save_tensors(tmp_path / "b", dict(reversed(TENSORS.items())), turned)
+        contents |= {(tmp_path / name).read_bytes() for name in "ab"}
+    assert len(contents) == 1
+    assert load_tensors(tmp_path / "b")[1] == meta
+
+
 @pytest.mark.parametrize("place", [0.02, 0.3, 0.9])
 def test_one_changed_bit_is_found(tmp_path, place):
     path = tmp_path / "x.safetensors"
