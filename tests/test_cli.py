@@ -45,7 +45,8 @@ def test_the_surface_is_what_the_documentation_says():
     surface = {name: sorted(o for p in c.params for o in p.opts if o.startswith("--")) for name, c in commands.items()}
     assert surface == {
         "models": ["--json", "--memory"],
-        "train": ["--data-dir", "--device", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set"],
+        "train": ["--data-dir", "--device", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set",
+                  "--weights"],
         "eval": [
             "--checkpoint",
             "--data-dir",
@@ -343,6 +344,13 @@ MISTAKES = {
     ("train", "--recipe", "cifar10_ms_resnet20", "--data-dir", "nowhere"): "the data folder nowhere does not exist",
     ("train", "--resume", "nowhere"): "nowhere is not a run folder: it holds no config.yaml",
     ("train", "--resume", "nowhere", "--seed", "1"): "--resume goes on with a run as it was",
+    ("train", "--resume", "nowhere", "--weights", "x"): "--resume goes on with a run as it was",
+    ("train", *TINY, "--weights", "nowhere"): "nowhere does not exist",
+    ("train", *TINY, "--weights", "."): ". holds no weights: neither checkpoints/last.safetensors, as a run, nor model",
+    ("train", *TINY, "--set", "train.freeze=[stage4]"): "train.freeze names stage4, and the model has 3 stages",
+    ("train", *TINY, "--set", "train.sampling=[1, 2]"): "train.sampling has 2 numbers, and the data have 10 classes",
+    ("train", *TINY, "--set", "objective.class_weights=[1]"): "objective.class_weights has 1 numbers, and the",
+    ("train", *TINY, "--set", "recipe=../../x"): "recipe is called '../../x', which names no folder below runs/",
     ("eval", "nowhere"): "nowhere is not a run folder",
     ("predict", "nowhere", "image.png"): "nowhere is not a run folder",
     ("analyze", "nowhere"): "there is no run folder 'nowhere', and as the name of a model: unknown model 'nowhere'",

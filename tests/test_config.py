@@ -1,6 +1,6 @@
 import pytest
 
-from isospike.config import SGDSpec, apply_overrides, parse_yaml, read_config, read_yaml, with_data_dir
+from isospike.config import SGDSpec, apply_overrides, parse_yaml, read_config, read_yaml, with_data_dir, with_epochs
 from isospike.errors import ConfigError
 
 BASE = """
@@ -26,7 +26,13 @@ def test_yaml_numbers_are_numbers():
 
 
 def test_all_of_it_comes_back_from_its_own_yaml():
-    written = config("augment={crop: 4, policy: {kind: randaugment, n: 1}}", "optim={kind: adamw, lr: 0.001}")
+    written = config(
+        "augment={crop: 4, policy: {kind: randaugment, n: 1}}",
+        "optim={kind: adamw, lr: 0.001}",
+        "train.freeze=[stem, stage2]",
+        "train.sampling=[1, 2.5]",
+        "train.weights=runs/x",
+    )
     assert read_config(parse_yaml(written.to_yaml(), "written"), "written") == written
 
 
@@ -63,6 +69,18 @@ def test_overrides_do_not_touch_what_they_are_put_into():
         ("data={kind: folder, test_size: 0}", "data.test_size: input should be greater than 0, got 0"),
         ("data={kind: folder, crop_area: [0.5, 0.1]}", "crop_area is \\(smallest, largest\\)"),
         ("train.ema=1.0", "train.ema: input should be less than 1, got 1.0"),
+        ("train.freeze=[head]", "train.freeze.0: what can be frozen is stem, stage1, .* or backbone, got 'head'"),
+        ("train.freeze=[stage0]", "what can be frozen is stem, stage1"),
+        ("train.freeze=[3]", "what can be frozen is stem, stage1, stage2 and so on, or backbone, got 3"),
+        ("train.freeze=stem", "train.freeze: input should be a valid tuple, got 'stem'"),
+        (
+            "train.sampling=balance",
+            "train.sampling: it is 'balanced', or a list with a number above 0 .* got 'balance'",
+        ),
+        ("train.sampling=[1, 0]", "train.sampling: it is 'balanced', or a list with a number above 0 for every class"),
+        ("objective={kind: cross_entropy, class_weights: [1, x]}", "objective.class_weights: it is 'balanced', or a"),
+        ("objective={kind: tet, class_weights: [.inf, 1]}", "objective.class_weights: it is 'balanced', or a list"),
+        ("objective={kind: tet, class_weights: [true, 1]}", "objective.class_weights: it is 'balanced', or a list"),
         ("seed=1.5", "seed: input should be a valid integer, got 1.5"),
     ],
 )
@@ -84,6 +102,27 @@ def test_a_wrong_key_or_value_is_one_sentence(override, message):
 def test_an_override_that_is_none_is_refused(override, message):
     with pytest.raises(ConfigError, match=message):
         config(override)
+
+
+def test_classes_are_balanced_once():
+    both = ("train.sampling=balanced", "objective={kind: cross_entropy, class_weights: balanced}")
+    with pytest.raises(ConfigError, match="^recipe trial: train.sampling and objective.class_weights are both") as said:
+        config(*both)
+    assert str(said.value).endswith("which is twice: take one")
+    assert config(both[0], "objective={kind: cross_entropy, class_weights: [1, 2.5]}").objective.class_weights == (
+        1,
+        2.5,
+    )
+
+
+def test_a_run_that_goes_on_may_have_other_epochs_and_nothing_else():
+    assert with_epochs(config(), ["train.epochs=7"]).train.epochs == 7
+    assert with_epochs(config(), []) == config()
+    for override in ("train.epochs.x=1", "optim.lr=1", "train.batch_size=1"):
+        with pytest.raises(ConfigError, match=f"its --set takes train.epochs only, as .* got '{override}'"):
+            with_epochs(config(), [override])
+    with pytest.raises(ConfigError, match="train.epochs: input should be greater than 0, got 0"):
+        with_epochs(config(), ["train.epochs=0"])
 
 
 def test_several_errors_are_counted():

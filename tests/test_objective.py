@@ -35,3 +35,32 @@ def test_shares_as_targets_and_label_smoothing(kind):
     smoothed = build_objective(spec(kind=kind, label_smoothing=0.2))(logits, labels)
     shares = 0.8 * F.one_hot(labels, 2) + 0.1
     torch.testing.assert_close(smoothed, build_objective(spec(kind=kind))(logits, shares))
+
+
+WEIGHTS = torch.tensor([0.5, 2.0])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("kind", ["cross_entropy", "tet"])
+def test_class_weights_by_hand_of_labels_and_of_shares(kind, smoothing):
+    logits = torch.randn(3, 5, 2)
+    labels = torch.tensor([0, 1, 1, 0, 1])
+    shares = F.one_hot(labels, 2) * (1 - smoothing) + smoothing / 2
+    own = logits.mean(0, keepdim=True) if kind == "cross_entropy" else logits
+    by_hand = -(WEIGHTS * shares * own.log_softmax(-1)).sum(-1).mean()
+    options = {} if kind == "cross_entropy" else {"weight": 0.0}
+    spec = (CrossEntropySpec if kind == "cross_entropy" else TETSpec)(kind=kind, label_smoothing=smoothing, **options)
+    objective = build_objective(spec, WEIGHTS)
+    torch.testing.assert_close(objective(logits, labels), by_hand)
+    torch.testing.assert_close(objective(logits, F.one_hot(labels, 2).float()), by_hand)
+
+
+def test_weights_of_1_change_nothing_and_parts_of_a_batch_add_up():
+    logits, labels = torch.randn(2, 6, 2), torch.tensor([0, 0, 0, 0, 1, 1])
+    spec = CrossEntropySpec(kind="cross_entropy")
+    torch.testing.assert_close(
+        build_objective(spec, torch.ones(2))(logits, labels), build_objective(spec)(logits, labels)
+    )
+    objective = build_objective(spec, WEIGHTS)
+    parts = [objective(logits[:, part], labels[part]) for part in (slice(0, 3), slice(3, 6))]
+    torch.testing.assert_close(sum(parts) / 2, objective(logits, labels))

@@ -19,10 +19,11 @@ from PIL import Image
 from helpers import TINY, locked_elsewhere
 from isospike.errors import CheckpointError
 from isospike.run_folder import RunFolder
+from isospike.train.display import SilentDisplay
 from isospike.train.distributed import World
 from isospike.weights import load_tensors
 from test_cli import call, write_photographs
-from test_trainer import new_trainer, resumed_trainer, tiny
+from test_trainer import new_trainer, numbers, resumed_trainer, tiny
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +150,68 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path):
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+# More epochs -------------------------------------------------------------------------------------------------------
+
+
+def more(folder, epochs):
+    """What was said where a run goes on with these epochs, and what it comes to."""
+    RunFolder(folder).keep_epochs(epochs)
+    trainer = resumed_trainer(folder, said := Saying())
+    return said.texts, trainer
+
+
+class Saying(SilentDisplay):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.texts = []
+
+    def say(self, text):
+        self.texts.append(text)
+
+
+@pytest.mark.parametrize("schedule", [{"kind": "constant"}, {"kind": "steps", "milestones": [2, 4]}], ids=str)
+def test_a_finished_run_goes_on_as_if_it_had_been_longer(tmp_path, schedule):
+    new_trainer(tiny(schedule=schedule, train={"epochs": 5}), tmp_path / "long").fit()
+    new_trainer(tiny(schedule=schedule), tmp_path / "short").fit()
+    texts, trainer = more(tmp_path / "short", 5)
+    assert trainer.fit() == "done"
+    assert numbers(tmp_path / "short") == numbers(tmp_path / "long")
+    lr = 0.05 if schedule["kind"] == "constant" else 0.005
+    assert f"is {lr:.3g} at the next step (of 3: {lr:.3g})" in texts[0]
+    long, short = (load_tensors(tmp_path / name / "model.safetensors")[0] for name in ("long", "short"))
+    assert all(torch.equal(long[name], short[name]) for name in long)
+
+
+def test_a_cosine_follows_that_of_the_longer_run_from_there_on(tmp_path):
+    schedule = {"kind": "cosine", "min_lr": 0.001}
+    new_trainer(tiny(schedule=schedule), tmp_path / "run").fit()
+    texts, trainer = more(tmp_path / "run", 6)
+    middle = 0.001 + (0.05 - 0.001) / 2
+    assert texts == [
+        "train.epochs was 3 and is 6: the learning rate follows the schedule of 6 epochs from here on, and is "
+        f"{middle:.3g} at the next step (of 3: 0.001)"
+    ]
+    trainer.fit(max_steps=20)
+    assert numbers(tmp_path / "run")[-1]["lr"] < middle == pytest.approx(numbers(tmp_path / "run")[-2]["lr"])
+    assert resumed_trainer(tmp_path / "run", said := Saying()).fit() == "done"
+    assert said.texts == []
+
+
+def test_no_fewer_epochs_than_are_done(tmp_path):
+    new_trainer(tiny(), tmp_path / "run").fit()
+    with pytest.raises(CheckpointError, match="the run has done 3 epochs, so train.epochs must be more, got 2"):
+        more(tmp_path / "run", 2)
+
+
+def test_more_epochs_on_the_command_line(copy, capsys):
+    call("train", "--resume", copy, "--set", "train.epochs=3", "--max-steps", 4)
+    assert "train.epochs was 2 and is 3: the learning rate follows" in " ".join(capsys.readouterr().out.split())
+    assert RunFolder(copy).read_config().train.epochs == 3
+    before = (copy / "config.yaml").read_bytes()
+    call("train", "--resume", copy, "--set", "optim.lr=1", expect=2)
+    assert "its --set takes train.epochs only, as train.epochs=200, got 'optim.lr=1'" in capsys.readouterr().err
+    call("train", "--resume", copy, "--max-steps", 5)
+    assert (copy / "config.yaml").read_bytes() == before

@@ -51,10 +51,12 @@ def new_trainer(config, folder):
     return Trainer(config, load_dataset(config.data), run, World(0, 1, torch.device("cpu")), SilentDisplay())
 
 
-def resumed_trainer(folder):
+def resumed_trainer(folder, display=None):
     run = RunFolder(folder)
     config = run.read_config()
-    trainer = Trainer(config, load_dataset(config.data), run, World(0, 1, torch.device("cpu")), SilentDisplay())
+    trainer = Trainer(
+        config, load_dataset(config.data), run, World(0, 1, torch.device("cpu")), display or SilentDisplay()
+    )
     trainer.resume()
     return trainer
 

@@ -115,6 +115,17 @@ class RunFolder:
             raise ConfigError(f"{self.path} is not a run folder: it holds no config.yaml")
         return read_config(read_yaml(self.config), str(self.config))
 
+    def keep_epochs(self, epochs: int) -> None:
+        """Write the number of epochs into the configuration, where it is another.
+
+        Raises:
+            RunFailed: the disk does not take it.
+        """
+        config = self.read_config()
+        if config.train.epochs != epochs:
+            train = config.train.model_copy(update={"epochs": epochs})
+            write_text(self.config, config.model_copy(update={"train": train}).to_yaml())
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole records; a last line that was torn when the run was killed is left out.
 

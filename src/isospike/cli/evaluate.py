@@ -49,13 +49,12 @@ def evaluate_command(
         model = load_trained(
             folder, config, num_classes=len(dataset.classes), in_channels=dataset.channels, which=checkpoint
         )
-        shares = {"rank": world.rank, "world": world.size}
-        loader = Loader(dataset.test, config.train.test_batch_size, shuffle=False, **shares)
+        size = config.train.test_batch_size
+        loader = Loader(dataset.test, size, shuffle=False, rank=world.rank, world=world.size)
         augment = Augment(config.augment, dataset.mean, dataset.std, len(dataset.classes))
         model.to(world.device)
         net = FastNetwork(model, precision) if fast else None
         if net is not None and early_exit is not None:
-            size = config.train.test_batch_size
             net.calibrate(early_exit, dataset, augment, batch_size=size, device=world.device)
         tested = evaluate(net or model, loader, augment, world)
         inference = None if net is None else net.facts(world)

@@ -1,6 +1,7 @@
 """``isospike train``: a new run from a recipe, or an old one taken up again."""
 
 from contextlib import nullcontext
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 
 from isospike.cli.console import Device, out
 from isospike.cli.report import try_report
-from isospike.config import RunConfig, with_data_dir
+from isospike.config import RunConfig, with_data_dir, with_epochs
 from isospike.data import Dataset, load_dataset
 from isospike.errors import ConfigError
 from isospike.recipes import load_recipe
@@ -16,6 +17,7 @@ from isospike.run_folder import RunFolder, new_folder
 from isospike.train import Outcome, Trainer
 from isospike.train.display import Display, build_display
 from isospike.train.distributed import World, open_world
+from isospike.train.freezing import learning_parameters
 from isospike.train.start import complete_run, create_run
 
 
@@ -26,6 +28,9 @@ def train_command(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as optim.lr=0.05; may be given again."),
     ] = None,
     data_dir: Annotated[str | None, typer.Option(help="Folder of the images.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="RUN_OR_FILE", help="Start from these weights; train.weights does the same.")
+    ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Run folder; by default a new one below runs/.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Run folder to go on with.")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many optimiser steps in all.")] = None,
@@ -33,21 +38,26 @@ def train_command(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.")] = None,
 ) -> None:
     """Train a model by a recipe, with a live display, checkpoints and a report at the end."""
-    overrides = list(set_ or [])
-    if seed is not None:
-        overrides.append(f"seed={seed}")
-    if resume is not None and (recipe or overrides or out_dir):
-        raise ConfigError("--resume goes on with a run as it was: it takes no --recipe, --set, --out or --seed")
+    if resume is not None and (recipe or out_dir or weights is not None or seed is not None):
+        raise ConfigError(
+            "--resume goes on with a run as it was: it takes no --recipe, --out, --weights or --seed, and of --set "
+            "train.epochs only"
+        )
     if resume is None and recipe is None:
         raise ConfigError("name a recipe with --recipe, or a run to go on with by --resume")
     with open_world(device) as world:
         if resume is not None:
             run = RunFolder(resume)
-            config = with_data_dir(run.read_config(), data_dir)
+            config = with_data_dir(with_epochs(run.read_config(), set_ or []), data_dir)
         else:
-            config = with_data_dir(load_recipe(recipe or "", overrides), data_dir)
+            config = with_data_dir(load_recipe(recipe or "", _overrides(set_, weights, seed)), data_dir)
             run = RunFolder(world.agree(out_dir or new_folder(config.recipe)))
         _train(config, run, world, resuming=resume is not None, max_steps=max_steps)
+
+
+def _overrides(set_: list[str] | None, weights: str | None, seed: int | None) -> list[str]:
+    own = {"train.weights": weights, "seed": seed}
+    return [*(set_ or []), *(f"{key}={dumps(value)}" for key, value in own.items() if value is not None)]
 
 
 def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, max_steps: int | None) -> None:
@@ -55,6 +65,8 @@ def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, m
     dataset = load_dataset(config.data)
     trainer = Trainer(config, dataset, run, world, display)
     plan = trainer.plan()
+    if not resuming:
+        trainer.start()  # before anything is written: the weights may not fit
     if world.is_first:
         run.check_space(trainer.checkpoint_bytes())
     with run.locked() if world.is_first else nullcontext():
@@ -65,6 +77,8 @@ def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, m
         display.say(f"a training step will take about {plan.total / 1e9:.2f} GB of memory (train.memory={plan.memory})")
         if resuming:
             trainer.resume()
+            if world.is_first:
+                run.keep_epochs(config.train.epochs)
             display.say(f"resumed at step {trainer.state.step} of {trainer.steps}")
         outcome = trainer.fit(max_steps=max_steps)
         if world.is_first:
@@ -77,8 +91,10 @@ def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, m
 def _announce(config: RunConfig, dataset: Dataset, run: RunFolder, trainer: Trainer, display: Display) -> None:
     note = f" ({dataset.note})" if dataset.note else ""
     parameters = sum(p.numel() for p in trainer.model.parameters())
+    learning = sum(p.numel() for p in learning_parameters(trainer.model))
+    frozen = f" ({learning:,} of them learn)" if learning < parameters else ""
     display.say(
-        f"{config.model.name}, T={trainer.model.T}, {parameters:,} parameters, on {dataset.name}{note}: "
+        f"{config.model.name}, T={trainer.model.T}, {parameters:,} parameters{frozen}, on {dataset.name}{note}: "
         f"{len(dataset.train):,} training and {len(dataset.test):,} test images; run folder {run.path}"
     )
 

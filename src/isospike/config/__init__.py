@@ -8,12 +8,14 @@ from isospike.config.reading import (
     tuples,
     with_data_dir,
     with_data_keys,
+    with_epochs,
 )
 from isospike.config.specs import (
     AdamWSpec,
     AugmentSpec,
     AutoAugmentSpec,
     CifarData,
+    ClassWeights,
     ConstantSchedule,
     CosineSchedule,
     CrossEntropySpec,
@@ -39,6 +41,7 @@ __all__ = [
     "AugmentSpec",
     "AutoAugmentSpec",
     "CifarData",
+    "ClassWeights",
     "ConstantSchedule",
     "CosineSchedule",
     "CrossEntropySpec",
@@ -64,4 +67,5 @@ __all__ = [
     "tuples",
     "with_data_dir",
     "with_data_keys",
+    "with_epochs",
 ]

@@ -128,6 +128,25 @@ def with_data_keys(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     return read_config(apply_overrides(config.model_dump(mode="json"), overrides), "--set") if overrides else config
 
 
+def with_epochs(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """The same run with another number of epochs, which is all that may change where it goes on.
+
+    Args:
+        config: Of a run.
+        overrides: ``train.epochs=N``, or nothing.
+
+    Raises:
+        ConfigError: another key, or a wrong value.
+    """
+    for override in overrides:
+        if override.partition("=")[0] != "train.epochs":
+            raise ConfigError(
+                f"--resume goes on with a run as it was: its --set takes train.epochs only, as train.epochs=200, "
+                f"got '{override}'"
+            )
+    return read_config(apply_overrides(config.model_dump(mode="json"), overrides), "--set") if overrides else config
+
+
 def tuples(value: Any) -> Any:
     """YAML has lists only; strict models take tuples."""
     if isinstance(value, Mapping):
@@ -150,7 +169,7 @@ def _sentence(error: ErrorDetails, values: Mapping[str, Any]) -> str:
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{place} must hold keys and values, got {error['input']!r}"
     if error["type"] == "value_error":
-        return f"{place}: {error['ctx']['error']}"
+        return f"{place}: {error['ctx']['error']}" if place else str(error["ctx"]["error"])
     message = error["msg"]
     return f"{place}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
 

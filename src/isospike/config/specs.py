@@ -1,10 +1,13 @@
 """What a run is made of: strict models, one for each part."""
 
+import math
+import re
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -16,6 +19,17 @@ from pydantic import (
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
+
+
+def _checked_class_weights(value: Any) -> Any:
+    numbers = isinstance(value, list | tuple) and all(type(weight) in (int, float) for weight in value)
+    if value is None or value == "balanced" or (numbers and all(0 < weight < math.inf for weight in value)):
+        return tuple(map(float, value)) if numbers else value
+    raise ValueError(f"it is 'balanced', or a list with a number above 0 for every class, got {value!r}")
+
+
+# Of every class in the order of their labels; "balanced": such that classes count alike, however many images they have.
+ClassWeights = Annotated[Literal["balanced"] | tuple[float, ...] | None, BeforeValidator(_checked_class_weights)]
 
 
 class Spec(BaseModel):
@@ -191,22 +205,40 @@ ScheduleSpec = Annotated[CosineSchedule | StepSchedule | ConstantSchedule, Field
 
 
 class CrossEntropySpec(Spec):
-    """Cross-entropy on the mean logits."""
+    """Cross-entropy on the mean logits.
+
+    ``class_weights`` multiply what an image of a class adds to the loss of training, scaled so that they are 1 on
+    average over the training images: the learning rate keeps its meaning. Tests are not weighted.
+    """
 
     kind: Literal["cross_entropy"]
     label_smoothing: Share = 0.0
+    class_weights: ClassWeights = None
 
 
 class TETSpec(Spec):
-    """Mean over time of the cross-entropies, plus ``weight`` times the squared distance of logits to ``target``."""
+    """Mean over time of the cross-entropies, plus ``weight`` times the squared distance of logits to ``target``.
+
+    ``class_weights``: of the cross-entropies, as there.
+    """
 
     kind: Literal["tet"]
     label_smoothing: Share = 0.0
+    class_weights: ClassWeights = None
     weight: Share = 0.05
     target: float = 1.0
 
 
 ObjectiveSpec = Annotated[CrossEntropySpec | TETSpec, Field(discriminator="kind")]
+
+
+def _checked_part(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"stem|backbone|stage[1-9]\d*", value):
+        return value
+    raise ValueError(f"what can be frozen is stem, stage1, stage2 and so on, or backbone, got {value!r}")
+
+
+FrozenPart = Annotated[str, BeforeValidator(_checked_part)]
 
 
 class TrainSpec(Spec):
@@ -217,6 +249,10 @@ class TrainSpec(Spec):
     ``cuda_graph`` captures the step once and replays it, on one GPU: faster where a network is deep and thin.
     ``log_every`` and ``checkpoint_every`` are in optimiser steps; a checkpoint is also written after every epoch. Of
     the first step and every ``watch_every``-th after it, what fires and what flows is recorded; 0: of none.
+    ``weights`` is what training starts from: a run, a folder of ``save_pretrained`` or a file of weights. ``freeze``
+    names what stays as it starts: "stem", "stage1" and so on, or "backbone", which is all but the classifier; norms in
+    it keep their running statistics too. ``sampling`` draws the images of an epoch anew, with replacement, each with
+    the weight of its class; without it each image comes once.
     """
 
     epochs: PositiveInt
@@ -233,6 +269,9 @@ class TrainSpec(Spec):
     watch_every: NonNegativeInt = 50
     checkpoint_every: PositiveInt = 200
     tensorboard: bool = True
+    weights: str | None = None
+    freeze: tuple[FrozenPart, ...] = ()
+    sampling: ClassWeights = None
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -257,6 +296,12 @@ class RunConfig(Spec):
     schedule: ScheduleSpec
     objective: ObjectiveSpec = CrossEntropySpec(kind="cross_entropy")
     train: TrainSpec
+
+    @model_validator(mode="after")
+    def _balanced_once(self) -> Self:
+        if self.train.sampling == self.objective.class_weights == "balanced":
+            raise ValueError("train.sampling and objective.class_weights are both 'balanced', which is twice: take one")
+        return self
 
     def to_yaml(self) -> str:
         """All of it, defaults included, so that a run folder says everything."""

@@ -32,7 +32,8 @@ class Loader:
     """Goes through a split epoch by epoch, from any batch on.
 
     In training every epoch has a new permutation, and a last batch that would be incomplete is left out (another
-    permutation brings its images back). In testing every image comes once, in order.
+    permutation brings its images back); with weights as many images are drawn, each as often as its class weighs. In
+    testing every image comes once, in order.
 
     Args:
         images: The split.
@@ -41,16 +42,26 @@ class Loader:
         seed: Of the run.
         rank: Of this process; each of ``world`` processes gets its own share of every batch.
         world: Number of processes.
+        class_weights: In training, how much likelier than another an image of each class is, ``[num_classes]``.
 
     Raises:
         DataError: there are fewer images than one training batch takes.
     """
 
     def __init__(
-        self, images: Images, batch_size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1
+        self,
+        images: Images,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        class_weights: Tensor | None = None,
     ) -> None:
         self.images, self.batch_size, self.shuffle = images, batch_size, shuffle
         self.seed, self.rank, self.world = seed, rank, world
+        self.class_weights = class_weights
         if shuffle and len(self) == 0:
             raise DataError(
                 f"{len(images)} training images are fewer than a batch of {batch_size * world}: "
@@ -75,8 +86,15 @@ class Loader:
         """Indices of every batch of this process."""
         if self.shuffle:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, 2))
-            indices = torch.randperm(len(self.images), generator=generator)
+            indices = self._drawn(generator)
         else:
             indices = torch.arange(len(self.images))
         joint = self.batch_size * self.world
         return [batch[self.rank :: self.world] for batch in indices.split(joint)[: len(self)]]
+
+    def _drawn(self, generator: torch.Generator) -> Tensor:
+        """The images of an epoch of training, alike in all processes."""
+        if self.class_weights is None:
+            return torch.randperm(len(self.images), generator=generator)
+        weights = self.class_weights.double()[self.images.labels]
+        return torch.multinomial(weights, len(self.images), replacement=True, generator=generator)

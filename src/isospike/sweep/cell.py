@@ -7,14 +7,15 @@ import torch
 
 from isospike.analysis import gradient_norms, watch
 from isospike.config import RunConfig, with_data_dir
-from isospike.data import Augment, Dataset, Loader
+from isospike.data import Augment, Dataset
 from isospike.errors import ConfigError, IsospikeError
 from isospike.models import SpikingResNet
 from isospike.run_folder import RunFolder, write_json
 from isospike.train import Trainer
-from isospike.train.build import build_model, load_trained
+from isospike.train.build import build_model, build_train_loader, load_trained
 from isospike.train.display import Display
 from isospike.train.distributed import World
+from isospike.train.initial import load_initial
 from isospike.train.start import complete_run, create_run
 
 FLOW_IMAGES = 100  # of the test images, drawn at random but always alike
@@ -43,6 +44,8 @@ def run_cell(config: RunConfig, dataset: Dataset, run: RunFolder, world: World, 
     begun = run.config.exists()
     if begun and _elsewhere(run.read_config(), config) != config:
         raise ConfigError(f"{run.config} is not what the plan of the sweep says: delete that folder to train it anew")
+    if not begun:
+        trainer.start()
     run.check_space(trainer.checkpoint_bytes())
     with run.locked():
         if begun:
@@ -71,7 +74,7 @@ def _measure(config: RunConfig, dataset: Dataset, run: RunFolder, world: World) 
     """``analysis/gradients.json``: of the first part of a batch, before training and after; ``analysis/flow.json``."""
     sizes = {"num_classes": len(dataset.classes), "in_channels": dataset.channels}
     augment = Augment(config.augment, dataset.mean, dataset.std, len(dataset.classes))
-    batch = next(Loader(dataset.train, config.train.batch_size, shuffle=True, seed=config.seed).epoch(0))
+    batch = next(build_train_loader(config, dataset).epoch(0))
     part = config.train.batch_size // config.train.accumulate
     labels = batch.labels[:part].to(world.device)
     images, _ = augment.train(batch.images[:part].to(world.device), labels, batch.seed)
@@ -79,8 +82,11 @@ def _measure(config: RunConfig, dataset: Dataset, run: RunFolder, world: World) 
     def gradients(model: SpikingResNet) -> Mapping[str, object]:
         return gradient_norms(model.to(world.device), images, labels, seed=config.seed).as_dict()
 
+    untrained = build_model(config, **sizes)
+    if config.train.weights is not None:
+        load_initial(untrained, config.train.weights)
     trained = load_trained(run, config, **sizes, which="last")
-    result = {"untrained": gradients(build_model(config, **sizes)), "trained": gradients(trained)}
+    result = {"untrained": gradients(untrained), "trained": gradients(trained)}
     write_json(run.analysis("gradients"), {"images": len(labels), **result})
     order = torch.randperm(len(dataset.test), generator=torch.Generator().manual_seed(0))[:FLOW_IMAGES]
     pixels = next(iter(dataset.test.batches([order], 0)))

@@ -1,12 +1,14 @@
-"""From a configuration to a model, new or with the weights of a run."""
+"""From a configuration to what it names: the model, new or with the weights of a run, the batches, the loss."""
 
 import torch
 
 from isospike.config import RunConfig
+from isospike.data import Dataset, Loader, class_weights
 from isospike.models import SpikingResNet, create_model
 from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
 from isospike.train.checkpoint import under
+from isospike.train.objective import Objective, build_objective
 from isospike.weights import load_tensors, load_weights
 
 
@@ -32,3 +34,33 @@ def load_trained(run: RunFolder, config: RunConfig, *, num_classes: int, in_chan
     model = build_model(config, num_classes=num_classes, in_channels=in_channels)
     load_weights(model, under("ema", tensors) or under("model", tensors), str(path))
     return model.eval()
+
+
+def build_train_loader(config: RunConfig, dataset: Dataset, *, rank: int = 0, world: int = 1) -> Loader:
+    """The batches that a run trains on, or one process's share of them.
+
+    Raises:
+        DataError: there are fewer images than one batch takes.
+        ConfigError: the weights of ``train.sampling`` are not those of these classes.
+    """
+    train = config.train
+    return Loader(
+        dataset.train,
+        train.batch_size,
+        shuffle=True,
+        seed=config.seed,
+        rank=rank,
+        world=world,
+        class_weights=class_weights(train.sampling, dataset.train.labels, len(dataset.classes), "train.sampling"),
+    )
+
+
+def build_run_objective(config: RunConfig, dataset: Dataset, device: torch.device) -> Objective:
+    """The loss of a run, its classes weighted as it says.
+
+    Raises:
+        ConfigError: the weights of ``objective.class_weights`` are not those of these classes.
+    """
+    spec = config.objective
+    weights = class_weights(spec.class_weights, dataset.train.labels, len(dataset.classes), "objective.class_weights")
+    return build_objective(spec, None if weights is None else weights.to(device))

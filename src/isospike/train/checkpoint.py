@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from isospike.config import RunConfig
 from isospike.errors import CheckpointError
-from isospike.weights import Tensors, not_finite
+from isospike.train.averaging import MovingAverage
+from isospike.train.optim import learning_rate
+from isospike.train.state import RunState
+from isospike.weights import Tensors, load_weights, not_finite
 
 PLACES = {"dir", "workers"}  # keys of the data that change no number
 
@@ -19,6 +22,34 @@ PLACES = {"dir", "workers"}  # keys of the data that change no number
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
     """The tensors whose names start with ``prefix.``, without it."""
     return {name.removeprefix(prefix + "."): t for name, t in tensors.items() if name.startswith(prefix + ".")}
+
+
+def run_tensors(model: nn.Module, average: MovingAverage | None, optimizer: torch.optim.Optimizer | None) -> Tensors:
+    """All tensors of a run by name: ``model.``, ``ema.`` where it averages, ``optim.`` where it is to go on."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if average:
+        tensors |= {f"ema.{name}": tensor for name, tensor in average.module.state_dict().items()}
+    if optimizer:
+        tensors |= {f"optim.{name}": tensor for name, tensor in optimizer_tensors(optimizer, model).items()}
+    return tensors
+
+
+def load_run(
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    average: MovingAverage | None,
+    optimizer: torch.optim.Optimizer,
+    origin: str,
+) -> None:
+    """Put back what ``run_tensors`` took.
+
+    Raises:
+        CheckpointError: the weights are another model's; says so of ``origin``.
+    """
+    load_weights(model, under("model", tensors), origin)
+    load_optimizer(optimizer, model, under("optim", tensors))
+    if average:
+        load_weights(average.module, under("ema", tensors), origin)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> Tensors:
@@ -46,7 +77,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
 
 
 def check_same_run(saved: Mapping[str, Any], config: RunConfig, path: Path) -> None:
-    """Refuse to go on with another configuration than the checkpoint's; where the data lie may change.
+    """Refuse to go on with another configuration than the checkpoint's; where the data lie may change, and the epochs.
 
     Raises:
         CheckpointError: names the first key that differs.
@@ -55,6 +86,7 @@ def check_same_run(saved: Mapping[str, Any], config: RunConfig, path: Path) -> N
     before = {
         **saved,
         "data": {**saved["data"], **{key: now["data"].get(key) for key in PLACES & saved["data"].keys()}},
+        "train": {**saved["train"], "epochs": config.train.epochs},
     }
     for key, old, new in _differences(_with_defaults(before), now):
         raise CheckpointError(
@@ -87,6 +119,26 @@ def check_same_processes(before: int, now: int, config: RunConfig, path: Path) -
             f"the steps of {path} take {before} x {batch} images (processes x train.batch_size), and would now take "
             f"{now} x {batch}: go on in {before} (torchrun --nproc_per_node={before}), or start a new run"
         )
+
+
+def changed_epochs(saved: Mapping[str, Any], config: RunConfig, state: RunState, steps_per_epoch: int) -> str:
+    """What other epochs than the checkpoint's do to the learning rate, in a sentence; "" where they are the same.
+
+    Raises:
+        CheckpointError: the run has done as many already.
+    """
+    before, now = saved["train"]["epochs"], config.train.epochs
+    if now == before:
+        return ""
+    if now <= state.epoch:
+        raise CheckpointError(f"the run has done {state.epoch} epochs, so train.epochs must be more, got {now}")
+    old, new = (
+        learning_rate(config.schedule, config.optim.lr, state.step, steps_per_epoch, epochs) for epochs in (before, now)
+    )
+    return (
+        f"train.epochs was {before} and is {now}: the learning rate follows the schedule of {now} epochs from here on, "
+        f"and is {new:.3g} at the next step (of {before}: {old:.3g})"
+    )
 
 
 def _with_defaults(saved: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,20 +10,21 @@ from torch import Tensor, nn
 from isospike.config import ConstantSchedule, CosineSchedule, OptimSpec, ScheduleSpec, SGDSpec
 from isospike.layers import BatchNorm
 from isospike.neurons import Neuron
+from isospike.train.freezing import learning_parameters
 
 Groups = list[dict[str, Any]]
 
 
 def build_optimizer(spec: OptimSpec, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all parameters of ``model``, those named by ``no_decay`` without weight decay.
+    """The optimiser over all parameters of ``model`` that learn, those named by ``no_decay`` without weight decay.
 
     On a GPU it is the fused one, and its learning rate a tensor there: a step then needs nothing from the host.
     """
     free = set(_parameters_of(model, spec.no_decay))
-    decayed = [p for p in model.parameters() if p not in free]
+    learning = learning_parameters(model)
     groups = [
-        {"params": decayed, "weight_decay": spec.weight_decay},
-        {"params": [p for p in model.parameters() if p in free], "weight_decay": 0.0},
+        {"params": [p for p in learning if p not in free], "weight_decay": spec.weight_decay},
+        {"params": [p for p in learning if p in free], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     device = next(model.parameters()).device

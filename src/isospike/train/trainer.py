@@ -19,13 +19,14 @@ from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
 from isospike.train import checkpoint
 from isospike.train.averaging import MovingAverage
-from isospike.train.build import build_model
+from isospike.train.build import build_model, build_run_objective, build_train_loader
 from isospike.train.display import Display
 from isospike.train.distributed import World
 from isospike.train.evaluate import Evaluation, as_results, evaluate
+from isospike.train.freezing import freeze
 from isospike.train.guard import ADVICE, check_state, first_bad_place, what_is_left
+from isospike.train.initial import load_initial
 from isospike.train.memory import peak_memory_mb, return_freed_memory
-from isospike.train.objective import build_objective
 from isospike.train.optim import build_optimizer, learning_rate
 from isospike.train.plan import Plan, available_memory, check_fits, plan_training
 from isospike.train.readback import Readback
@@ -34,7 +35,7 @@ from isospike.train.state import Best, RunState, Sums
 from isospike.train.step import PRECISIONS, Figures, Step
 from isospike.train.stopping import StopRequest, listen_for_signals
 from isospike.train.watching import Watching
-from isospike.weights import load_tensors, load_weights, save_tensors
+from isospike.weights import load_tensors, save_tensors
 
 Outcome = Literal["done", "max_steps", "interrupted"]
 MIN_SCALE = 2.0**-10  # of fp16 gradients; below it nothing is left to lower
@@ -77,25 +78,25 @@ class Trainer:
 
     def __init__(self, config: RunConfig, dataset: Dataset, run: RunFolder, world: World, display: Display) -> None:
         self.config, self.dataset, self.run, self.world, self.display = config, dataset, run, world, display
-        train, seed = config.train, config.seed
+        train = config.train
         self.model = build_model(config, num_classes=len(dataset.classes), in_channels=dataset.channels)
         self.model.to(world.device)
         self.model.memory = train.memory
         if train.memory != "fast":
             return_freed_memory()
+        self.frozen = freeze(self.model, train.freeze)
         self.average = MovingAverage(self.model, train.ema) if train.ema else None
         self.network = world.wrap(self.model, sync_norm=train.sync_norm)
         self.optimizer = build_optimizer(config.optim, self.model)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
-        shares = {"rank": world.rank, "world": world.size}
-        self.train_loader = Loader(dataset.train, train.batch_size, shuffle=True, seed=seed, **shares)
-        self.test_loader = Loader(dataset.test, train.test_batch_size, shuffle=False, **shares)
+        self.train_loader = build_train_loader(config, dataset, rank=world.rank, world=world.size)
+        self.test_loader = Loader(dataset.test, train.test_batch_size, shuffle=False, rank=world.rank, world=world.size)
         self.augment = Augment(config.augment, dataset.mean, dataset.std, len(dataset.classes))
         self.step = Step(
             self.model,
             self.network,
             self.optimizer,
-            build_objective(config.objective),
+            build_run_objective(config, dataset, world.device),
             self.scaler,
             world,
             train,
@@ -121,7 +122,7 @@ class Trainer:
             stack.callback(self.display.end)
             self.display.begin(self.state.step, self.steps)
             if self.config.train.cuda_graph:
-                self.network.train()
+                self._train_mode()
                 self.step.capture(*self._augmented(next(self.train_loader.epoch(0))))
             limit = self.steps if max_steps is None else min(max_steps, self.steps)
             while self.state.epoch < self.config.train.epochs:
@@ -135,25 +136,40 @@ class Trainer:
                 self._finish_epoch(tested)
             return "done"
 
+    def start(self) -> None:
+        """Take the weights that a new run starts from, where its configuration names some.
+
+        Raises:
+            CheckpointError: they cannot be read or do not fit.
+        """
+        train = self.config.train
+        if train.weights is not None:
+            self.display.say(load_initial(self.model, train.weights))
+        elif train.freeze:
+            self.display.say("train.freeze without train.weights: what is frozen keeps its random start")
+
     def resume(self) -> None:
         """Take up the run from its last checkpoint; a run that was ended before its first starts anew.
 
         Raises:
-            CheckpointError: it is damaged, of another configuration, or holds values that are not finite.
+            CheckpointError: it is damaged, holds values that are not finite, is of another configuration or number of
+                processes, or has done all of ``train.epochs`` that were changed since.
         """
         path = self.run.checkpoint("last")
         if not path.exists():
+            self.start()
             return
         tensors, meta = load_tensors(path)
         checkpoint.check_same_run(meta["config"], self.config, path)
         checkpoint.check_finite(tensors, path)
         checkpoint.check_same_processes(meta.get("processes", self.world.size), self.world.size, self.config, path)
-        load_weights(self.model, checkpoint.under("model", tensors), str(path))
-        checkpoint.load_optimizer(self.optimizer, self.model, checkpoint.under("optim", tensors))
+        checkpoint.load_run(tensors, self.model, self.average, self.optimizer, str(path))
         if self.average:
-            load_weights(self.average.module, checkpoint.under("ema", tensors), str(path))
             self.average.updates = meta["averaged"]
         self.state = RunState.from_dict(meta["state"])
+        said = checkpoint.changed_epochs(meta["config"], self.config, self.state, len(self.train_loader))
+        if said:
+            self.display.say(said)
         if self.state.scaler:
             self.scaler.load_state_dict(self.state.scaler)
 
@@ -193,7 +209,7 @@ class Trainer:
         return outcome
 
     def _take_steps(self, limit: int) -> Outcome | None:
-        self.network.train()
+        self._train_mode()
         self.clock = time.perf_counter()
         for batch in self.train_loader.epoch(self.state.epoch, self.state.batch):
             if self.state.step >= limit:
@@ -206,6 +222,11 @@ class Trainer:
                 self._save("last")
                 self.clock = time.perf_counter()
         return "max_steps" if limit < self.steps and self.state.step >= limit else None
+
+    def _train_mode(self) -> None:
+        self.network.train()
+        for norm in self.frozen:
+            norm.eval()
 
     def _step(self, batch: Batch) -> None:
         """Put a step to the device, and take down what the steps before have found."""
@@ -294,12 +315,7 @@ class Trainer:
             return
         self.records.note_sizes(self.state)
         self.state.scaler = self.scaler.state_dict()
-        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
-        if self.average:
-            tensors |= {f"ema.{n}": t for n, t in self.average.module.state_dict().items()}
-        if name == "last":
-            optimizer = checkpoint.optimizer_tensors(self.optimizer, self.model)
-            tensors |= {f"optim.{n}": t for n, t in optimizer.items()}
+        tensors = checkpoint.run_tensors(self.model, self.average, self.optimizer if name == "last" else None)
         check_state(tensors, self.state.step, self.run.checkpoint("last"))
         averaged = self.average.updates if self.average else 0
         meta = {"config": self.config.model_dump(mode="json"), "state": self.state.as_dict(), "averaged": averaged}

@@ -1,0 +1,43 @@
+"""Parts of a network that stay as they are while the rest learns."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from isospike.errors import ConfigError
+from isospike.layers import BatchNorm
+from isospike.models import SpikingResNet
+
+
+def freeze(model: SpikingResNet, parts: Sequence[str]) -> list[BatchNorm]:
+    """Keep parts of a model from learning.
+
+    Args:
+        model: Whose parameters there then ask for no gradient.
+        parts: "stem" (with what stands between it and the first stage), "stage1" and so on, "backbone" (all but the
+            classifier).
+
+    Returns:
+        The norms in these parts; in eval mode they keep their running statistics.
+
+    Raises:
+        ConfigError: a stage that the model does not have.
+    """
+    modules: dict[str, list[nn.Module]] = {
+        "stem": [model.stem, model.opening],
+        **{f"stage{number}": [stage] for number, stage in enumerate(model.stages, start=1)},
+        "backbone": [child for child in model.children() if child is not model.head],
+    }
+    norms: list[BatchNorm] = []
+    for part in parts:
+        if part not in modules:
+            raise ConfigError(f"train.freeze names {part}, and the model has {len(model.stages)} stages")
+        for module in modules[part]:
+            module.requires_grad_(False)
+            norms += [norm for norm in module.modules() if isinstance(norm, BatchNorm)]
+    return norms
+
+
+def learning_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Those that are not frozen."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
