@@ -98,6 +98,33 @@ def test_a_run_without_a_name_gets_one_folder_for_all_and_can_be_resumed(tmp_pat
 
 
 @pytest.mark.dist
+def test_weighted_and_frozen_training_is_that_of_one_process(tmp_path):
+    """What is drawn, how classes weigh, and which parts stay do not depend on the number of processes."""
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(TINY)
+    train(tmp_path, 1, "--recipe", recipe, "--max-steps", 2, "--out", "first")
+    weighted = "{kind: cross_entropy, class_weights: balanced}"
+    changes = [f"objective={weighted}", "train.sampling=[1, 4, 2]", "train.freeze=[stem]", "train.weights=first"]
+    common = ["--recipe", recipe, *(word for change in changes for word in ("--set", change))]
+    train(tmp_path, 1, *common, "--out", "one")
+    train(tmp_path, 2, *common, "--set", "train.batch_size=4", "--out", "two")
+    assert numbers(tmp_path / "one", "step") == numbers(tmp_path / "two", "step")
+    assert numbers(tmp_path / "one", "epoch") == numbers(tmp_path / "two", "epoch")
+
+
+@pytest.mark.dist
+def test_a_run_does_not_go_on_in_another_number_of_processes(tmp_path):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(TINY)
+    train(tmp_path, 2, "--recipe", recipe, "--set", "train.batch_size=4", "--max-steps", 2, "--out", "run")
+    (alone,) = start(tmp_path, 1, "--resume", "run")
+    _, said = alone.communicate(timeout=180)
+    assert alone.returncode == 2
+    assert "last.safetensors take 2 x 4 images (processes x train.batch_size), and would now take 1 x 4" in said
+    train(tmp_path, 2, "--resume", "run", "--max-steps", 3)
+
+
+@pytest.mark.dist
 def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(TINY)
