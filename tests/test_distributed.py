@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from helpers import locked_elsewhere
 from isospike.run_folder import RunFolder
 
 TINY = """
@@ -121,6 +122,10 @@ def test_a_run_does_not_go_on_in_another_number_of_processes(tmp_path):
     _, said = alone.communicate(timeout=180)
     assert alone.returncode == 2
     assert "last.safetensors take 2 x 4 images (processes x train.batch_size), and would now take 1 x 4" in said
+    with locked_elsewhere(tmp_path / "run"):
+        both = [process.communicate(timeout=180)[1] for process in start(tmp_path, 2, "--resume", "run")]
+    for said in both:
+        assert said.startswith("error: another process is working on the run in run: wait for it, or stop it")
     train(tmp_path, 2, "--resume", "run", "--max-steps", 3)
 
 

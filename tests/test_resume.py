@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 
 from helpers import TINY, locked_elsewhere
+from isospike.config import TrainSpec
 from isospike.errors import CheckpointError
 from isospike.run_folder import RunFolder
+from isospike.train.checkpoint import check_same_run
 from isospike.train.display import SilentDisplay
 from isospike.train.distributed import World
 from isospike.weights import load_tensors
@@ -51,6 +53,16 @@ def test_another_number_of_processes_would_take_other_steps(tmp_path, monkeypatc
     )
     with pytest.raises(CheckpointError, match=sentence):
         resumed_trainer(tmp_path / "run")
+
+
+@pytest.mark.parametrize("key", [key for key in TrainSpec.model_fields if key != "epochs"])
+def test_whatever_changes_a_step_is_refused(key, tmp_path):
+    """Every key of ``train`` but one: batches, parts of them, precision, shared norms and all that may come."""
+    config = tiny()
+    saved = config.model_dump(mode="json")
+    saved["train"][key] = "another"
+    with pytest.raises(CheckpointError, match=f"was written with train.{key} = 'another' and config.yaml now says"):
+        check_same_run(saved, config, tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["env.json", "analysis/data.json", "analysis/model.json", "analysis"])

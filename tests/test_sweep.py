@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -134,6 +135,24 @@ def test_a_folder_is_a_sweep_once(tmp_path, done):
         open_sweep(tmp_path)
     with locked_elsewhere(done.path), pytest.raises(ConfigError, match="another process is working on the sweep"):
         train(done)
+
+
+def test_a_sweep_by_a_file_lies_below_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("base: digits_sweep\n")
+    monkeypatch.setattr("isospike.cli.sweep._train", lambda *_, **__: None)
+    call(*TINY, "--recipe", tmp_path / "mine.yaml", expect=1)
+    assert (tmp_path / "runs" / "mine" / "plan.json").is_file()
+
+
+def test_what_a_sweep_found_is_said_though_it_cannot_be_written(tmp_path, done, capsys):
+    copy = shutil.copytree(done.path, tmp_path / "sweep")
+    (copy / "sweep.json").unlink(missing_ok=True)
+    (copy / "sweep.json").mkdir()
+    call("report", copy, expect=1)
+    said = capsys.readouterr()
+    assert "mean +- standard deviation over seeds" in said.out
+    assert said.err == f"error: cannot write {copy}/sweep.json: Is a directory\n"
 
 
 def test_names_of_folders_do_not_collide(tmp_path):

@@ -65,9 +65,9 @@ def bench_command(
     for cell, group in zip(cells, competing, strict=True):
         row = measure_cell(cell, group, plan)
         result["rows"].append(row)
-        write_json(target, result)
         if not json:
             show(row)
+        write_json(target, result)
     finish(result, cells, target, json)
 
 

@@ -76,7 +76,11 @@ def sweep_command(
 def show_sweep(sweep: Sweep, *, json: bool = False, figures: Path | None = None) -> dict[str, Any]:
     """Write and print what a sweep has shown so far."""
     result = collect(sweep)
-    write_results(sweep, result)
+    if json:
+        print_json(result)
+    else:
+        _show(result)
+    write_results(sweep, result)  # after it was said: the disk may not take it
     try:
         write_sweep_report(sweep.path, result)
         if figures is not None:
@@ -84,10 +88,7 @@ def show_sweep(sweep: Sweep, *, json: bool = False, figures: Path | None = None)
         page = f"report: {sweep.path / 'sweep.html'}"
     except MissingExtra as missing:
         page = f"no report: {missing}"
-    if json:
-        print_json(result)
-    else:
-        _show(result)
+    if not json:
         _say(page)
     return result
 

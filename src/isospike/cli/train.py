@@ -1,6 +1,6 @@
 """``isospike train``: a new run from a recipe, or an old one taken up again."""
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -67,18 +67,19 @@ def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, m
     plan = trainer.plan()
     if not resuming:
         trainer.start()  # before anything is written: the weights may not fit
-    if world.is_first:
+
+    def prepare() -> None:
         run.check_space(trainer.checkpoint_bytes())
-    with run.locked() if world.is_first else nullcontext():
-        if world.is_first:
-            (complete_run if resuming else create_run)(run, config, dataset, world.device)
-        world.wait()
+        stack.enter_context(run.locked())
+        (complete_run if resuming else create_run)(run, config, dataset, world.device)
+
+    with ExitStack() as stack:
+        world.first_does(prepare)
         _announce(config, dataset, run, trainer, display)
         display.say(f"a training step will take about {plan.total / 1e9:.2f} GB of memory (train.memory={plan.memory})")
         if resuming:
             trainer.resume()
-            if world.is_first:
-                run.keep_epochs(config.train.epochs)
+            world.first_does(lambda: run.keep_epochs(config.train.epochs))
             display.say(f"resumed at step {trainer.state.step} of {trainer.steps}")
         outcome = trainer.fit(max_steps=max_steps)
         if world.is_first:

@@ -3,7 +3,7 @@
 import gc
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from isospike.errors import ConfigError
+from isospike.errors import ConfigError, IsospikeError
 from isospike.layers import synchronise_norms
 from isospike.train.memory import keep_freed_memory
 
@@ -50,17 +50,28 @@ class World:
             dist.broadcast_object_list(values, src=0)
         return values[0]
 
+    def first_does(self, work: Callable[[], None]) -> None:
+        """Let the first process do something that all wait for; where it refuses, all do.
+
+        Raises:
+            IsospikeError: what ``work`` raised.
+        """
+        refusal: IsospikeError | None = None
+        if self.is_first:
+            try:
+                work()
+            except IsospikeError as error:
+                refusal = error
+        refusal = self.agree(refusal)
+        if refusal is not None:
+            raise refusal
+
     def gather(self, value: T) -> list[T]:
         """The values of all processes, by rank."""
         values = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value)
         return values
-
-    def wait(self) -> None:
-        """Until all processes have come here."""
-        if self.size > 1:
-            dist.barrier()
 
     def wrap(self, model: nn.Module, *, sync_norm: bool) -> nn.Module:
         """The model with its gradients averaged over the processes, and its batch statistics joined on request."""
