@@ -64,6 +64,21 @@ def test_a_file_that_the_disk_does_not_take_leaves_the_one_before_and_no_part(tm
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 200
 
 
+def test_a_disk_that_is_full_from_the_start_is_said_and_keeps_nothing_of_the_trial(tmp_path):
+    said = on_a_full_disk(
+        "from isospike.errors import ConfigError\n"
+        "from isospike.run_folder import RunFolder\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+        "try:\n"
+        "    RunFolder(Path(sys.argv[1])).check_space(1)\n"
+        "except ConfigError as error:\n"
+        "    print(error)\n",
+        tmp_path,
+    )
+    assert said == f"cannot write to {tmp_path}/checkpoints: File too large\n"
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_nothing_is_left_of_a_write_that_is_broken_off(tmp_path, error):
     write_text(tmp_path / "x", "old")

@@ -9,7 +9,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,8 @@ class RunFolder:
             probe.write_bytes(b"probe")
             probe.unlink()
         except OSError as error:
+            with suppress(OSError):  # a full disk may have taken its name
+                probe.unlink()
             raise ConfigError(f"cannot write to {probe.parent}: {error.strerror}") from error
         free = shutil.disk_usage(self.path).free
         if free < needed:
