@@ -33,6 +33,7 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
     """
     values = _read(_path(recipe), seen=())
     values.setdefault("recipe", Path(recipe).stem)
+    values.setdefault("objective", {"kind": "cross_entropy"})  # the default, whose keys an override may change
     return read_config(apply_overrides(values, overrides), f"recipe {recipe}")
 
 
