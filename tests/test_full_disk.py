@@ -62,7 +62,7 @@ def test_a_result_is_said_though_the_disk_is_full(run):
     done = subprocess.run(words, capture_output=True, text=True, preexec_fn=no_space)  # noqa: PLW1509
     assert done.returncode == 1
     sentence = f"error: cannot write {run}/analysis/test.json: File too large; the one before is intact\n"
-    assert done.stderr == sentence
+    assert done.stderr.endswith(sentence)  # behind what is noted where there is no compiled library
     assert json.loads(done.stdout) == RunFolder(run).read_analysis("test") == before
     assert nothing_half(run)
 
