@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from isospike.errors import ConfigError, ShapeError
 from isospike.inference import CompiledNet, Network, Precision
+from isospike.inputs import Inputs
 from isospike.layers import MEMORY, WEIGHT_INITS, BatchNorm, Chain, Steps
 from isospike.models.bodies import STEMS, Layout
 from isospike.models.head import Head
@@ -40,6 +41,7 @@ class SpikingResNet(Network):
     ) -> None:
         super().__init__()
         self.options: dict[str, Any] = {}  # arguments of create_model that build this model again
+        self.inputs: Inputs | None = None  # what its images must be, where it was trained on some
         self._memory = "fast"
         self.T: int = _checked_steps(topology.T if T is None else T)
         topology = replace(topology, T=self.T)
@@ -167,11 +169,12 @@ class SpikingResNet(Network):
         return CompiledNet(self, precision)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new, untrained classifier of this size; 0 takes it away."""
+        """A new, untrained classifier of this size, whose classes have no names yet; 0 takes it away."""
         if num_classes < 0:
             raise ConfigError(f"num_classes must be 0 or more, got {num_classes}")
         weight = next(self.parameters())
         self.options["num_classes"] = num_classes
+        self.inputs = self.inputs and replace(self.inputs, classes=())
         self.head.reset(num_classes)
         if isinstance(self.head.fc, nn.Linear):
             WEIGHT_INITS[self.topology.weight_init](self.head.fc)

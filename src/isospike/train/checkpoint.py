@@ -16,11 +16,6 @@ from isospike.weights import Tensors, not_finite
 PLACES = {"dir", "workers"}  # keys of the data that change no number
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """The tensors whose names start with ``prefix.``, without it."""
-    return {name.removeprefix(prefix + "."): t for name, t in tensors.items() if name.startswith(prefix + ".")}
-
-
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> Tensors:
     """The state of an optimiser by name: ``{what}.{parameter}``."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}

@@ -34,7 +34,7 @@ from isospike.train.step import PRECISIONS, Figures, Step
 from isospike.train.stopping import StopRequest, listen_for_signals
 from isospike.train.tensorboard import Board, open_board
 from isospike.train.watching import Watching
-from isospike.weights import load_tensors, load_weights, save_tensors
+from isospike.weights import load_tensors, load_weights, save_tensors, under
 
 Outcome = Literal["done", "max_steps", "interrupted"]
 MIN_SCALE = 2.0**-10  # of fp16 gradients; below it nothing is left to lower
@@ -147,10 +147,10 @@ class Trainer:
         tensors, meta = load_tensors(path)
         checkpoint.check_same_run(meta["config"], self.config, path)
         checkpoint.check_finite(tensors, path)
-        load_weights(self.model, checkpoint.under("model", tensors), str(path))
-        checkpoint.load_optimizer(self.optimizer, self.model, checkpoint.under("optim", tensors))
+        load_weights(self.model, under("model", tensors), str(path))
+        checkpoint.load_optimizer(self.optimizer, self.model, under("optim", tensors))
         if self.average:
-            load_weights(self.average.module, checkpoint.under("ema", tensors), str(path))
+            load_weights(self.average.module, under("ema", tensors), str(path))
             self.average.updates = meta["averaged"]
         self.state = RunState.from_dict(meta["state"])
         if self.state.scaler:

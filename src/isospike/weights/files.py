@@ -64,6 +64,11 @@ def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     return tensors, json.loads(found["meta"])
 
 
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """The tensors whose names start with ``prefix.``, without it."""
+    return {name.removeprefix(prefix + "."): t for name, t in tensors.items() if name.startswith(prefix + ".")}
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
