@@ -20,6 +20,7 @@ LEVELS = {
     "optional": 1,
     "seeding": 1,
     "text": 1,
+    "own_rows": 1,
     "inputs": 2,
     "surrogates": 2,
     "ops": 3,

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from isospike.cli.console import Checkpoint, Device, Json, out, print_json
+from isospike.cli.console import Checkpoint, Device, Import, Json, out, print_json
+from isospike.own_rows import import_rows
 from isospike.predictor import load_run
 from isospike.train.distributed import open_world
 
@@ -15,10 +16,12 @@ def predict_command(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     checkpoint: Checkpoint = "last",
+    import_: Import = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """The five likeliest classes of every image, scaled and cut as the test images of the run are."""
+    import_rows(import_)
     with open_world(device) as world:
         prediction = load_run(run, checkpoint=checkpoint, device=world.device)(images)
     results = list(zip(map(str, images), prediction.top(5), strict=True))

@@ -2,6 +2,7 @@
 
 from isospike.config.reading import (
     apply_overrides,
+    find_key,
     parse_yaml,
     read_config,
     read_yaml,
@@ -10,6 +11,7 @@ from isospike.config.reading import (
     with_data_keys,
 )
 from isospike.config.specs import (
+    DATA,
     AdamWSpec,
     AugmentSpec,
     AutoAugmentSpec,
@@ -32,9 +34,11 @@ from isospike.config.specs import (
     SyntheticData,
     TETSpec,
     TrainSpec,
+    register_spec,
 )
 
 __all__ = [
+    "DATA",
     "AdamWSpec",
     "AugmentSpec",
     "AutoAugmentSpec",
@@ -58,9 +62,11 @@ __all__ = [
     "TETSpec",
     "TrainSpec",
     "apply_overrides",
+    "find_key",
     "parse_yaml",
     "read_config",
     "read_yaml",
+    "register_spec",
     "tuples",
     "with_data_dir",
     "with_data_keys",

@@ -11,8 +11,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from isospike.config.specs import RunConfig
+from isospike.config.specs import DATA, DataSpec, RunConfig
 from isospike.errors import ConfigError
+from isospike.own_rows import check_imported
 
 
 class _Loader(yaml.SafeLoader):
@@ -87,8 +88,10 @@ def read_config(values: Mapping[str, Any], origin: str) -> RunConfig:
     """A checked configuration.
 
     Raises:
-        ConfigError: what is wrong with the first wrong key, where, and what would be right.
+        ConfigError: what is wrong with the first wrong key, where, and what would be right; or it was made with code of
+            one's own that has not been imported.
     """
+    check_imported(values.get("imports"), origin)
     try:
         return RunConfig.model_validate(tuples(values))
     except ValidationError as error:
@@ -126,6 +129,17 @@ def with_data_keys(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
                 f"the --set of a trained run takes keys of data only, as data.test_size=288, got '{override}'"
             )
     return read_config(apply_overrides(config.model_dump(mode="json"), overrides), "--set") if overrides else config
+
+
+def find_key(word: str) -> str | None:
+    """The whole key of a run that ends in ``word``, as "optim.lr" for "lr"; of a part, as "model", its name or kind."""
+    keys = {
+        part: [key for spec in _specs_in(f.annotation) for key in spec.model_fields]
+        for part, f in RunConfig.model_fields.items()
+    }
+    if word in keys:
+        return next((f"{word}.{key}" for key in ("name", "kind") if key in keys[word]), None if keys[word] else word)
+    return next((f"{part}.{word}" for part in keys if word in keys[part] and word not in ("name", "kind")), None)
 
 
 def tuples(value: Any) -> Any:
@@ -186,7 +200,9 @@ def _kinds(spec: type[BaseModel]) -> tuple[str, ...]:
 
 
 def _specs_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models among the members of a type."""
+    """The models among the members of a type; of the data those that are registered."""
+    if annotation is DataSpec:
+        return list(dict.fromkeys(DATA[kind] for kind in DATA))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [spec for member in get_args(annotation) for spec in _specs_in(member)]
