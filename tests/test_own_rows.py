@@ -157,14 +157,6 @@ def test_a_sweep_hands_own_rows_to_its_processes(place):
         assert "my_rows.py: " in (place / "sweep" / cell / "config.yaml").read_text()
 
 
-def test_code_that_has_changed_since_is_said(place):
-    (place / "changed").mkdir()
-    (place / "changed" / "my_rows.py").write_text(ROWS + "\n# changed\n")
-    done = isospike_in(place, ["eval", "run", "--checkpoint", "last", "--import", "changed/my_rows.py"])
-    assert done.returncode == 0, done.stderr
-    assert "note: my_rows.py has changed since run/config.yaml was made with it" in done.stderr
-
-
 # What is wrong with the code -----------------------------------------------------------------------------------------
 
 
@@ -213,7 +205,22 @@ def test_a_file_may_import_its_neighbours_and_is_imported_once(tmp_path, monkeyp
     own_rows.import_rows(["once_rows.py", str(tmp_path / "once_rows.py"), "once_rows"])
     assert sys.modules["near_by"].count == [1]
     assert set(own_rows.imported()) == {"once_rows.py", str(tmp_path / "once_rows.py"), "once_rows"}
-    own_rows.check_imported({"elsewhere/once_rows.py": own_rows.imported()["once_rows.py"]}, "a run")
+
+
+@pytest.mark.usefixtures("leave_no_module")
+def test_code_that_has_changed_since_is_said_once(tmp_path, recwarn):
+    (tmp_path / "changed_rows.py").write_text("x = 1\n")
+    with pytest.raises(ConfigError, match="if you trust changed_rows, give --import changed_rows, or in Python import"):
+        own_rows.check_imported({"changed_rows": "0"}, "a run")
+    own_rows.import_rows([str(tmp_path / "changed_rows.py")])
+    (digest,) = own_rows.imported().values()
+    own_rows.check_imported({"elsewhere/changed_rows.py": digest, "changed_rows": digest}, "a run")
+    assert not recwarn.list
+    for _ in range(2):
+        own_rows.check_imported({"elsewhere/changed_rows.py": "0"}, "a run")
+    assert [str(w.message) for w in recwarn.list] == [
+        "elsewhere/changed_rows.py has changed since a run was made with it"
+    ]
 
 
 @pytest.mark.parametrize(
