@@ -20,6 +20,7 @@ LEVELS = {
     "optional": 1,
     "seeding": 1,
     "text": 1,
+    "limits": 1,
     "surrogates": 2,
     "ops": 3,
     "neurons": 4,
