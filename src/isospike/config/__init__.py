@@ -2,9 +2,7 @@
 
 from isospike.config.reading import (
     apply_overrides,
-    parse_yaml,
     read_config,
-    read_yaml,
     tuples,
     with_data_dir,
     with_data_keys,
@@ -33,6 +31,7 @@ from isospike.config.specs import (
     TETSpec,
     TrainSpec,
 )
+from isospike.config.yaml_text import parse_yaml, read_yaml
 
 __all__ = [
     "AdamWSpec",
