@@ -53,6 +53,15 @@ class Dataset:
         return {**facts, "train_images": len(self.train), "test_images": len(self.test)}
 
 
+def stratified(labels: Tensor, count: int) -> Tensor:
+    """Indices ``[min(count, N)]`` of images of which every class has its share, to less than one image.
+
+    Of each class they lie evenly over its images, so that an order within the class makes no difference either.
+    """
+    count = min(count, len(labels))
+    return labels.argsort(stable=True)[torch.arange(count) * len(labels) // max(count, 1)]
+
+
 def checked_labels(labels: Sequence[Any], classes: Sequence[str], where: str) -> Tensor:
     """Labels as a tensor.
 

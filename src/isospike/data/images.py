@@ -6,7 +6,7 @@ import struct
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,10 @@ class Images(ABC):
     def batches(self, order: Sequence[Tensor], seed: int) -> Iterator[Tensor]:
         """uint8 images ``[B, C, H, W]`` for each tensor of indices; ``seed`` feeds whatever reading draws."""
 
+    @abstractmethod
+    def prepared_as(self, other: "Images") -> "Images":
+        """The same images, read as those of another split of the same data set are."""
+
 
 @dataclass(frozen=True)
 class ArrayImages(Images):
@@ -103,6 +107,10 @@ class ArrayImages(Images):
         """Gathered, nothing drawn."""
         for indices in order:
             yield self.images[indices]
+
+    def prepared_as(self, other: Images) -> Images:
+        """Themselves: they have been read."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,10 @@ class FileImages(Images):
             if isinstance(batch, str):
                 raise DataError(batch)
             yield batch
+
+    def prepared_as(self, other: Images) -> Images:
+        """Scaled and cut as the other split is."""
+        return replace(self, decode=other.decode) if isinstance(other, FileImages) else self
 
     def in_memory(self) -> ArrayImages:
         """All of them, decoded once.
