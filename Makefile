@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint fuzz clean
 
 ## demo: train, evaluate and report a deep spiking ResNet on handwritten digits
 demo: $(READY)
@@ -18,6 +18,10 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+## fuzz: thousands of damaged files for every reader, about 15 minutes
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz.py --cases 2000
 
 $(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard src/isospike/ops/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
