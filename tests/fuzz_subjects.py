@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-import isospike as iso
 import report_runs
-from isospike.config import CifarData, FolderData, apply_overrides, parse_yaml, read_config, read_yaml
+from isospike.config import CifarData, DigitsData, FolderData, apply_overrides, parse_yaml, read_config, read_yaml
 from isospike.data import Loader, load_dataset
 from isospike.data.cifar import CIFAR10
 from isospike.data.images import read_image
@@ -26,6 +25,9 @@ from isospike.report.comparison import comparison_sections
 from isospike.report.page import run_sections
 from isospike.run_folder import RunFolder
 from isospike.train.build import load_trained
+from isospike.train.display import SilentDisplay
+from isospike.train.distributed import World
+from isospike.train.trainer import Trainer
 from isospike.weights import load_tensors, save_tensors
 from isospike.weights.foreign import read_state_dict
 from mutations import damaged_bytes, damaged_text, damaged_value
@@ -208,12 +210,13 @@ CHECKPOINT = Path("run/checkpoints/last.safetensors")
 
 def make_checkpoint(folder: Path) -> list[Path]:
     report_runs.make_run(folder / "run", steps=0, tested=False)
-    run = RunFolder(folder / "run")
-    config = run.read_config()
-    model = iso.create_model(**config.model.model_dump(), num_classes=10, in_channels=1)
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    save_tensors(folder / CHECKPOINT, tensors, {"config": config.model_dump(mode="json"), "state": {}})
+    _trainer(RunFolder(folder / "run")).fit(max_steps=1)
     return [folder / CHECKPOINT]
+
+
+def _trainer(run: RunFolder) -> Trainer:
+    config, dataset = run.read_config(), load_dataset(DigitsData(kind="digits"))
+    return Trainer(config, dataset, run, World(0, 1, torch.device("cpu")), SilentDisplay())
 
 
 def under_its_hash(path: Path, rng: Random) -> None:
@@ -241,8 +244,12 @@ def under_its_hash(path: Path, rng: Random) -> None:
 
 
 def read_checkpoint(folder: Path, damaged: Path) -> object:
+    """For a test, and to go on with the training."""
     run = RunFolder(folder / "run")
-    return load_trained(run, run.read_config(), num_classes=10, in_channels=1, which="last")
+    load_trained(run, run.read_config(), num_classes=10, in_channels=1, which="last")
+    trainer = _trainer(run)
+    trainer.resume()
+    return trainer.fit(max_steps=2)
 
 
 def make_foreign(folder: Path) -> list[Path]:
