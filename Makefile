@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lanes lint clean
+.PHONY: demo test lanes lint fuzz clean
 
 ## demo: train, evaluate and report a deep spiking ResNet on handwritten digits
 demo: $(READY)
@@ -22,6 +22,10 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+## fuzz: thousands of damaged files for every reader, about 15 minutes
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz.py --cases 2000
 
 $(READY): pyproject.toml constraints.txt hatch_build.py src/isospike/ops/cpu_build.py $(wildcard src/isospike/ops/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

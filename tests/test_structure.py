@@ -22,6 +22,7 @@ LEVELS = {
     "text": 1,
     "own_rows": 1,
     "inputs": 2,
+    "limits": 1,
     "surrogates": 2,
     "ops": 3,
     "neurons": 4,

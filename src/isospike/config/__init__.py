@@ -3,9 +3,7 @@
 from isospike.config.reading import (
     apply_overrides,
     find_key,
-    parse_yaml,
     read_config,
-    read_yaml,
     tuples,
     with_data_dir,
     with_data_keys,
@@ -36,6 +34,7 @@ from isospike.config.specs import (
     TrainSpec,
     register_spec,
 )
+from isospike.config.yaml_text import parse_yaml, read_yaml
 
 __all__ = [
     "DATA",

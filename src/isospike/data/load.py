@@ -6,6 +6,7 @@ from typing import Any
 from isospike.config import DataSpec, register_spec
 from isospike.data import cifar, digits, folder, synthetic
 from isospike.data.dataset import Dataset
+from isospike.errors import DataError
 from isospike.registry import Registry
 
 LOADERS: Registry[Callable[[Any], Dataset]] = Registry("kind of data")
@@ -26,7 +27,10 @@ def load_dataset(spec: DataSpec) -> Dataset:
         DataError: files are missing, in another layout, unreadable or mislabelled; names the file.
         MissingExtra: reading the files needs a package that is not installed.
     """
-    return LOADERS[spec.kind](spec)
+    try:
+        return LOADERS[spec.kind](spec)
+    except OSError as error:  # of folders; whoever reads a file names it himself
+        raise DataError(f"the data in {error.filename} cannot be read: {error.strerror}") from error
 
 
 def register_data(spec: type[DataSpec], load: Callable[[Any], Dataset]) -> None:

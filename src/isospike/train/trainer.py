@@ -34,7 +34,7 @@ from isospike.train.step import PRECISIONS, Figures, Step
 from isospike.train.stopping import StopRequest, listen_for_signals
 from isospike.train.tensorboard import Board, open_board
 from isospike.train.watching import Watching
-from isospike.weights import load_tensors, load_weights, save_tensors, under
+from isospike.weights import load_weights, save_tensors, under
 
 Outcome = Literal["done", "max_steps", "interrupted"]
 MIN_SCALE = 2.0**-10  # of fp16 gradients; below it nothing is left to lower
@@ -144,7 +144,7 @@ class Trainer:
         path = self.run.checkpoint("last")
         if not path.exists():
             return
-        tensors, meta = load_tensors(path)
+        tensors, meta = checkpoint.read_checkpoint(path)
         checkpoint.check_same_run(meta["config"], self.config, path)
         checkpoint.check_finite(tensors, path)
         load_weights(self.model, under("model", tensors), str(path))
