@@ -11,7 +11,7 @@ from isospike.analysis import ENERGY_TABLES, Edge, check_edges, gradient_norms, 
 from isospike.errors import IsospikeError
 from isospike.inference import CompiledNet, EarlyExit
 from isospike.inputs import Inputs
-from isospike.layers import binary_slots
+from isospike.layers import binary_slots, synchronise_norms
 from isospike.models import (
     ModelCard,
     SpikingResNet,
@@ -77,6 +77,7 @@ __all__ = [
     "model_card",
     "save_pretrained",
     "spike_driven",
+    "synchronise_norms",
     "use_backend",
     "watch",
 ]

@@ -191,4 +191,5 @@ class ResidualUnit(nn.Module):
             *_, last = self.branch.children()
             for norm in tail.modules():
                 if isinstance(norm, BatchNorm) and isinstance(last, Neuron):
-                    norm.bias.fill_(self.join.neutral * last.current_to_fire())
+                    norm.starts["bias"] = self.join.neutral * last.current_to_fire()
+                    norm.reset_parameters()
