@@ -13,6 +13,7 @@ from isospike.inference import CompiledNet, EarlyExit
 from isospike.inputs import Inputs
 from isospike.layers import binary_slots, synchronise_norms
 from isospike.models import (
+    FeatureMaps,
     ModelCard,
     SpikingResNet,
     create_ann_twin,
@@ -46,6 +47,7 @@ __all__ = [
     "CompiledNet",
     "EarlyExit",
     "Edge",
+    "FeatureMaps",
     "FireRule",
     "Inputs",
     "IntegerRule",
