@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import isospike as iso
@@ -115,3 +116,41 @@ def test_an_image_may_be_a_parameter():
     image = nn.Parameter(images())
     model(image).square().sum().backward()
     assert image.grad.abs().sum() > 0
+
+
+def convolutions(model):
+    return [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+
+
+@pytest.mark.parametrize("in_between", [torch.contiguous_format, torch.channels_last], ids=["plain", "channels-last"])
+def test_a_model_is_pruned_in_the_plain_order_and_runs_in_both(in_between):
+    """Pruned weights are weights with zeros in them, and learn nowhere else."""
+    model, x = make("ms_resnet8").train(), images()
+    model.to(memory_format=torch.contiguous_format)
+    for conv in convolutions(model):
+        prune.l1_unstructured(conv, "weight", amount=0.5)
+    model.to(memory_format=in_between)
+    model(x).square().sum().backward()
+    for conv in convolutions(model):
+        assert (conv.weight == 0).float().mean() == pytest.approx(0.5, abs=0.01)
+        assert not conv.weight_orig.grad[conv.weight_mask == 0].any()
+    model.eval()
+    expected = model(x)
+    for conv in convolutions(model):
+        prune.remove(conv, "weight")
+    torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize("parametrise", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_parametrised_convolutions_are_those_of_their_weights(parametrise):
+    model, x = make("ms_resnet8"), images()
+    for conv in convolutions(model):
+        parametrise(conv)
+    model.train()(x).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    model.eval()
+    plain = make("ms_resnet8")
+    weights = {name: p for name, p in model.state_dict().items() if "parametrizations" not in name}
+    weights |= {f"{n}.weight": m.weight for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    plain.load_state_dict(weights)
+    torch.testing.assert_close(model(x), plain(x))
