@@ -28,6 +28,14 @@ def test_the_python_of_the_readme_runs():
         exec(code, {})
 
 
+def test_the_training_loops_run():
+    """Those that need nothing but PyTorch."""
+    codes = blocks("python", (ROOT / "docs" / "training_loops.md").read_text())
+    assert len(codes) == 2
+    for code in codes:
+        exec(code, {})
+
+
 def commands():
     for block in blocks("bash"):
         for line in block.splitlines():

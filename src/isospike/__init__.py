@@ -11,8 +11,9 @@ from isospike.analysis import ENERGY_TABLES, Edge, check_edges, gradient_norms, 
 from isospike.errors import IsospikeError
 from isospike.inference import CompiledNet, EarlyExit
 from isospike.inputs import Inputs
-from isospike.layers import binary_slots
+from isospike.layers import binary_slots, synchronise_norms
 from isospike.models import (
+    FeatureMaps,
     ModelCard,
     SpikingResNet,
     create_ann_twin,
@@ -46,6 +47,7 @@ __all__ = [
     "CompiledNet",
     "EarlyExit",
     "Edge",
+    "FeatureMaps",
     "FireRule",
     "Inputs",
     "IntegerRule",
@@ -77,6 +79,7 @@ __all__ = [
     "model_card",
     "save_pretrained",
     "spike_driven",
+    "synchronise_norms",
     "use_backend",
     "watch",
 ]

@@ -45,7 +45,7 @@ class ModelSpec(Spec):
     reach: str | None = None
     combine: str | None = None
     per_step_norm: bool | None = None
-    neuron: dict[str, Any] | None = None
+    neuron: str | dict[str, Any] | None = None
     tail_init: NonNegativeFloat | None = None
     alpha: PositiveFloat | None = None
     norm_eps: NonNegativeFloat | None = None
