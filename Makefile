@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lanes lint fuzz clean
 
 ## demo: train, evaluate and report a deep spiking ResNet on handwritten digits
 demo: $(READY)
@@ -14,12 +14,20 @@ demo: $(READY)
 test: lint
 	$(BIN)/python -m pytest -n 2
 
+## lanes: tests of the compiled library again, with lower instruction sets and under sanitizers; LANE=address for one
+lanes: $(READY)
+	$(BIN)/python .ci/lanes.py $(LANE)
+
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-$(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard src/isospike/ops/csrc/*)
+## fuzz: thousands of damaged files for every reader, about 15 minutes
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz.py --cases 2000
+
+$(READY): pyproject.toml constraints.txt hatch_build.py src/isospike/ops/cpu_build.py $(wildcard src/isospike/ops/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "isospike needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \

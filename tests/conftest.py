@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.utils._device import _device_constructors
 
 from isospike.ops import cpu_library, memory, use_backend
 from isospike.ops.cpu_build import ISAS
@@ -99,6 +100,7 @@ def _poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return allocate_for_ops
 
+    _device_constructors()  # "with torch.device(...)" knows these functions by identity, once and for all
     for name in ("empty", "empty_like", "empty_strided"):
         monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
     monkeypatch.setattr(torch.Tensor, "new_empty", poisoned(torch.Tensor.new_empty))

@@ -44,30 +44,34 @@ def test_the_surface_is_what_the_documentation_says():
     commands = typer.main.get_command(cli.app).commands
     surface = {name: sorted(o for p in c.params for o in p.opts if o.startswith("--")) for name, c in commands.items()}
     assert surface == {
-        "models": ["--json", "--memory"],
-        "train": ["--data-dir", "--device", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set",
-                  "--weights"],
+        "models": ["--import", "--json", "--memory"],
+        "recipes": ["--json"],
+        "train": [
+            *("--data-dir", "--device", "--import", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set"),
+            "--weights",
+        ],
         "eval": [
             "--checkpoint",
             "--data-dir",
             "--device",
             "--early-exit",
             "--fast",
+            "--import",
             "--json",
             "--precision",
             "--set",
         ],
-        "energy": ["--checkpoint", "--data-dir", "--device", "--images", "--json", "--layers", "--table"],
-        "predict": ["--checkpoint", "--device", "--json"],
-        "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--json", "--probes", "--seed"],
+        "energy": ["--checkpoint", "--data-dir", "--device", "--images", "--import", "--json", "--layers", "--table"],
+        "predict": ["--checkpoint", "--device", "--import", "--json"],
+        "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--import", "--json", "--probes", "--seed"],
         "bench": [
             *("--T", "--batch", "--compile", "--device", "--json", "--markdown", "--model", "--out", "--peer"),
             *("--peer-env", "--precision", "--repeats", "--seconds", "--setup", "--suite", "--work"),
         ],
-        "report": ["--figures", "--out"],
+        "report": ["--figures", "--import", "--out"],
         "sweep": [
-            "--data-dir", "--depths", "--device", "--figures", "--jobs", "--json", "--out", "--recipe", "--resume",
-            "--seeds", "--set", "--topologies",
+            "--data-dir", "--depths", "--device", "--figures", "--import", "--jobs", "--json", "--out", "--recipe",
+            "--resume", "--seeds", "--set", "--topologies",
         ],
     }  # fmt: skip
 

@@ -155,3 +155,63 @@ def test_the_data_folder_goes_where_there_is_one():
     assert with_data_dir(config(), None) == config()
     with pytest.raises(ConfigError, match="the data 'digits' is not read from a folder"):
         with_data_dir(config(), "/some/where")
+
+
+ODD = {
+    "seed: 1\0": "odd: character 8 of the text is #x0000, which may not stand in YAML",
+    "seed: !!bool x": "odd, line 1: tags are not read: write the plain value",
+    "seed: !!python/object/apply:os.mkdir [x]": "tags are not read",
+    "a: 1\n!odd b: 2": "odd, line 2: tags are not read",
+    "&a [*a]": "odd, line 1: an alias stands for nothing before it, or for itself",
+    "a: *b": "an alias stands for nothing before it",
+    "[" * 5000: "values lie more than 32 levels deep",
+    "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 40))]): "more than 32 levels deep",
+    "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 20))]): "20,000 values",
+    "[" + "x," * 30000 + "]": "there are more than 20,000 values",
+    "a: 0b_": "'0b_' is no number of at most 64 bits",
+    "a: 0x" + "f" * 5000: r"'0xf+\.\.\.' is no number",
+    "a: 1" + ":59" * 400 + ".0": "is no number of at most 64 bits",
+    "? [a]\n: 2": "a key must be plain text",
+    "--- 1\n--- 2": "found another document",
+}
+
+
+@pytest.mark.parametrize("text", ODD, ids=lambda text: text[:16])
+def test_yaml_that_no_configuration_needs_is_refused_at_once(text):
+    """Each is a few bytes that ended in a stack trace, or never."""
+    with pytest.raises(ConfigError, match=ODD[text]) as raised:
+        parse_yaml(text, "odd")
+    assert len(str(raised.value)) < 300
+    assert "\n" not in str(raised.value)
+
+
+def test_aliases_stand_for_what_they_name():
+    text = "a: &it {lr: 0.1}\nb: *it\nc: {<<: *it, x: 2024-01-01}"
+    assert parse_yaml(text, "text") == {"a": {"lr": 0.1}, "b": {"lr": 0.1}, "c": {"lr": 0.1, "x": "2024-01-01"}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("a." * 500 + "b=1", "no key is more than 32 levels deep"),
+        ("x" * 5000 + "=1", r"unknown key 'x{100}\.\.\.'"),
+        ("seed=[" + "1," * 5000 + "1]", r"seed: input should be a valid integer, got \(1, .{0,100}\.\.\.$"),
+        ('"a\nb"=1', "unknown key '\"a b\"'"),
+        ("1=1", "unknown key '1'"),
+        ('data.kind="\\ud800"', "data.kind"),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_what_is_said_of_long_and_odd_overrides_is_short(override, message):
+    with pytest.raises(ConfigError, match=message) as raised:
+        config(override)
+    str(raised.value).encode()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_configuration_as_large_as_a_video_is_not_read(tmp_path):
+    (tmp_path / "large.yaml").write_bytes(b"a: " + b"x" * 300_000)
+    with pytest.raises(ConfigError, match="cannot read .*large.yaml: .*holds more than 200,000 bytes"):
+        read_yaml(tmp_path / "large.yaml")
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_yaml(tmp_path / "a\0b.yaml")

@@ -28,6 +28,14 @@ def test_the_python_of_the_readme_runs():
         exec(code, {})
 
 
+def test_the_training_loops_run():
+    """Those that need nothing but PyTorch."""
+    codes = blocks("python", (ROOT / "docs" / "training_loops.md").read_text())
+    assert len(codes) == 2
+    for code in codes:
+        exec(code, {})
+
+
 def commands():
     for block in blocks("bash"):
         for line in block.splitlines():
@@ -52,7 +60,7 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path, monkeypatch):
             words += ["--depths", "8,14", "--seeds", "0", "--set", "train.epochs=1", "--set", "model.T=2"]
         call(*words)
         seen.append(words[0])
-    assert set(seen) == {"models", "train", "eval", "energy", "predict", "analyze", "report", "sweep"}
+    assert set(seen) == {"models", "recipes", "train", "eval", "energy", "predict", "analyze", "report", "sweep"}
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
 
 

@@ -40,7 +40,7 @@ def test_early_exit_reports_the_steps_it_took_and_the_report_is_made(run, capsys
     fast = eval_json(run, capsys, "--fast", "--early-exit", "0.9")
     early = fast["inference"]["early_exit"]
     assert early["agreement"] == 0.9
-    assert early["calibration"] == "the last 1000 training images"
+    assert early["calibration"] == "1000 training images, of every class its share"
     assert 1 <= early["average_T"] <= early["T"] == 2
     call("eval", run, "--fast", "--early-exit", "0.9")
     assert f"compiled, float32, {early['average_T']:.2f} of 2 steps on average" in capsys.readouterr().out

@@ -1,12 +1,19 @@
 """Early exit: samples leave when their decision is settled, and nothing else changes."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import isospike as iso
 from helpers import enliven
+from isospike.config import AugmentSpec, FolderData
+from isospike.data import Augment, load_dataset
+from isospike.data.dataset import stratified
 from isospike.errors import ConfigError
 from isospike.inference.early_exit import lead, running_mean
+from isospike.train import fast
+from isospike.train.distributed import World
 
 NETWORKS = [(f"{topology}_resnet8", {}) for topology in iso.TOPOLOGIES] + [
     ("vanilla_resnet19", {"width": 8}),
@@ -69,3 +76,47 @@ def test_what_makes_no_sense_is_refused():
         iso.EarlyExit.calibrated(net, [], 0.9)
     with pytest.raises(ConfigError, match="decides between classes, and this network has 1"):
         iso.EarlyExit(compiled("ms_resnet8", num_classes=1), 1.0)(torch.rand(2, 3, 32, 32).double())
+
+
+def folder_sorted_by_class(root):
+    """90 dark images of the class "a", then 10 bright ones of "b", each lighter towards its left edge."""
+    for split, counts in (("train", (90, 10)), ("val", (2, 2))):
+        for name, count, grey in zip("ab", counts, (40, 200), strict=True):
+            (root / split / name).mkdir(parents=True)
+            for n in range(count):
+                pixels = np.full((24, 24), grey, np.uint8)
+                pixels[:, :4] += 40
+                Image.fromarray(pixels).save(root / split / name / f"{n:03}.png")
+    return load_dataset(FolderData(kind="folder", dir=str(root), size=16, test_resize=20, workers=0))
+
+
+def test_early_exit_is_calibrated_on_images_of_every_class_as_the_test_shows_them(tmp_path, monkeypatch):
+    """In a folder the last images are of one class, and training cuts a random part out of each."""
+    dataset = folder_sorted_by_class(tmp_path)
+    seen = []
+    monkeypatch.setattr(fast, "CALIBRATION_IMAGES", 20)
+    monkeypatch.setattr(
+        fast.EarlyExit, "calibrated", lambda net, batches, share: seen.extend(batches) or iso.EarlyExit(net, 1.0)
+    )
+    augment = Augment(AugmentSpec(crop=4, flip=True, cutout=8), dataset.mean, dataset.std, 2)
+    net = fast.FastNetwork(iso.create_model("ms_resnet8", num_classes=2).eval(), "float32")
+    net.calibrate(0.9, dataset, augment, batch_size=8, device=torch.device("cpu"))
+    assert [len(batch) for batch in seen] == [8, 8, 4]
+    shown = torch.cat(seen)
+    dark, bright = (augment.test(next(dataset.test.batches([torch.tensor([n])], 0))) for n in (0, 2))
+    assert [torch.equal(image, dark[0]) for image in shown] == [True] * 18 + [False] * 2
+    assert [torch.equal(image, bright[0]) for image in shown] == [False] * 18 + [True] * 2
+    net.images = 1
+    world = World(0, 1, torch.device("cpu"))
+    assert net.facts(world)["early_exit"]["calibration"] == "20 training images, of every class its share"
+
+
+@pytest.mark.parametrize("order", ["sorted", "mixed"])
+@pytest.mark.parametrize("count", [1, 37, 200, 500])
+def test_a_stratified_sample_has_of_every_class_its_share(order, count):
+    labels = torch.arange(3).repeat_interleave(torch.tensor([100, 60, 40]))
+    labels = labels if order == "sorted" else labels[torch.randperm(200)]
+    chosen = stratified(labels, count)
+    assert len(chosen.unique()) == len(chosen) == min(count, 200)
+    found = torch.bincount(labels[chosen], minlength=3)
+    assert ((found - torch.tensor([0.5, 0.3, 0.2]) * len(chosen)).abs() < 1).all()

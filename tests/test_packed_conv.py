@@ -127,3 +127,12 @@ def test_a_training_step_keeps_spikes_small():
             kept[name] = model(torch.randn(4, 3, 32, 32)), storages
     fast, plain = (sum(kept[name][1].values()) for name in ("auto", "reference"))
     assert fast < 0.45 * plain
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, -1.0, 256.0, 3e9, 0.5])
+@pytest.mark.parametrize("size", [1, 33, 200])
+def test_what_is_no_byte_is_not_packed(value, size):
+    x = torch.arange(size).float()
+    assert packed(x) is not None
+    x[-1] = value
+    assert packed(x) is None

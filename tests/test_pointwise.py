@@ -100,3 +100,9 @@ def test_what_there_is_no_room_for_is_said(monkeypatch):
     assert not can_run(Pointwise(firing=Activation(FireRule(higher=tuple(range(2, 19))))), 3)
     monkeypatch.setattr("isospike.ops.cpu_inference.library", lambda: None)
     assert not can_run(Pointwise(), 3)
+
+
+def test_a_byte_is_the_nearest_to_its_value_and_0_for_what_is_no_number():
+    x = torch.tensor([torch.nan, torch.inf, -torch.inf, -1.0, 3.0, 3e9]).view(1, 6, 1, 1)
+    out = CompiledPass(Pointwise(integer=True), 6)(Span(1, 1), x).out
+    assert out.flatten().tolist() == [0, 255, 0, 0, 3, 255]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 import isospike as iso
 from helpers import enliven
-from isospike.errors import CheckpointError, ConfigError, MissingExtra, RunFailed, UnknownName
+from isospike.errors import CheckpointError, ConfigError, IsospikeWarning, MissingExtra, RunFailed, UnknownName
 
 OPTIONS = {
     "small": {"width": 4},
@@ -54,6 +55,7 @@ def test_the_folder_holds_two_files_and_says_what_is_in_them(folder):
         "library_name": "isospike",
         "isospike_version": metadata.version("isospike"),
         "options": {"name": "sew_resnet8", "width": 4, "num_classes": 10, "in_channels": 3, "T": 4},
+        "inputs": None,
         "initialised_from": None,
     }
     assert iso.from_pretrained(folder).initialised_from is None
@@ -68,12 +70,78 @@ def test_a_new_classifier_is_saved_as_it_is(tmp_path):
 
 def test_options_can_be_changed_as_long_as_the_weights_fit(folder):
     assert iso.from_pretrained(folder, T=2, neuron={"v_threshold": 0.5}).T == 2
-    with pytest.raises(CheckpointError, match=r"'head.fc.bias' is \[5\] in the model and \[10\] in .*safetensors"):
-        iso.from_pretrained(folder, num_classes=5)
+    with pytest.raises(
+        CheckpointError, match=r"'stem.conv.weight' is \[4, 1, 3, 3\] in the model and \[4, 3, 3, 3\] in"
+    ):
+        iso.from_pretrained(folder, in_channels=1)
     with pytest.raises(CheckpointError, match=r"'stages.0.1.branch.conv1.weight' is not in .*model.safetensors"):
         iso.from_pretrained(folder, name="sew_resnet14")
     with pytest.raises(UnknownName, match="unknown option of create_model 'dropuot'; nearest: dropout"):
         iso.from_pretrained(folder, dropuot=0.1)
+
+
+def test_another_number_of_classes_gets_a_new_classifier_which_is_said(folder):
+    saved = iso.from_pretrained(folder)
+    with pytest.warns(IsospikeWarning) as said:
+        model = iso.from_pretrained(folder, num_classes=5)
+    weights = folder / "model.safetensors"
+    assert [str(w.message) for w in said] == [
+        f"the classifier for 5 classes is new and untrained: that in {weights} is for 10"
+    ]
+    assert said[0].filename == __file__
+    assert (model.head.fc.out_features, model.options["num_classes"], model.training) == (5, 5, False)
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(model.forward_features(x), saved.forward_features(x))
+
+
+def test_a_backbone_and_the_saved_number_of_classes_say_nothing(folder, recwarn):
+    x = torch.randn(2, 3, 16, 16)
+    saved = iso.from_pretrained(folder, num_classes=10)
+    backbone = iso.from_pretrained(folder, num_classes=0)
+    assert torch.equal(backbone(x), saved.forward_features(x).mean((-2, -1)).mean(0))
+    assert not recwarn.list
+
+
+INPUTS = iso.Inputs(16, (0.5, 0.4, 0.3), (0.2, 0.2, 0.1), tuple("abcdefghij"), resize=20)
+
+
+def test_what_an_input_needs_is_saved(tmp_path):
+    model = make()
+    model.inputs = INPUTS
+    iso.save_pretrained(model, tmp_path)
+    assert iso.from_pretrained(tmp_path).inputs == INPUTS
+    with pytest.warns(IsospikeWarning):
+        assert iso.from_pretrained(tmp_path, num_classes=4).inputs == replace(INPUTS, classes=())
+
+
+def test_a_folder_of_an_older_version_still_loads(tmp_path):
+    iso.save_pretrained(make(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({key: config[key] for key in config if key != "inputs"}))
+    assert iso.from_pretrained(tmp_path).inputs is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ([], "inputs in .*config.json cannot be used"),
+        ({**INPUTS.as_dict(), "sise": 3}, "'sise'"),
+        ({**INPUTS.as_dict(), "size": 0}, "size of the inputs is a number of pixels from 1 on, got 0"),
+        ({**INPUTS.as_dict(), "size": True}, "size of the inputs is a number of pixels from 1 on, got True"),
+        ({**INPUTS.as_dict(), "resize": 15}, "resize of the inputs is a number of pixels from size=16 on, got 15"),
+        ({**INPUTS.as_dict(), "mean": 0.5}, "mean of the inputs is a number for each channel, got 0.5"),
+        ({**INPUTS.as_dict(), "mean": []}, "mean of the inputs is a number for each channel"),
+        ({**INPUTS.as_dict(), "mean": ["a", 1, 1]}, "mean of the inputs is a number for each channel"),
+        ({**INPUTS.as_dict(), "std": [1.0, 0.0, 1.0]}, "std greater than 0"),
+        ({**INPUTS.as_dict(), "std": [1.0]}, "one number per channel"),
+        ({**INPUTS.as_dict(), "classes": "abc"}, "classes of the inputs are names, got 'abc'"),
+        ({**INPUTS.as_dict(), "classes": [1, 2]}, "classes of the inputs are names"),
+    ],
+)
+def test_inputs_out_of_range_are_refused(folder, inputs, says):
+    rewrite(folder, inputs=inputs)
+    with pytest.raises(CheckpointError, match=rf"^[^\n]*{says}[^\n]*$"):
+        iso.from_pretrained(folder)
 
 
 def rewrite(folder, **changes):

@@ -13,7 +13,17 @@ import isospike as iso
 from helpers import Step
 from isospike.errors import ConfigError, IsospikeWarning, UnknownName
 from isospike.neurons import SpikingNeuron
-from isospike.ops import FireRule, Firing, asked_backend, backend, cpu, leaky_fire, norm_fire, packed_conv, use_backend
+from isospike.ops import (
+    FireRule,
+    Firing,
+    asked_backend,
+    backend,
+    cpu_library,
+    leaky_fire,
+    norm_fire,
+    packed_conv,
+    use_backend,
+)
 from isospike.ops.gpu import fire
 
 
@@ -86,7 +96,7 @@ def odd_convolution(x):
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("op", [odd_norm, odd_neurons, odd_convolution])
-def test_every_operation_refuses_alike(op, monkeypatch):
+def test_every_operation_refuses_alike(op):
     x = torch.randn(2, 2, 8, 4, 4)
     with use_backend("cpu"):
         assert op(x) is not None
@@ -94,9 +104,17 @@ def test_every_operation_refuses_alike(op, monkeypatch):
             op(x.double())
         with pytest.raises(ConfigError, match="backend 'cpu' cannot run this: it runs on plain tensors in the memory"):
             op(x.to("meta"))
-        monkeypatch.setattr(cpu, "library", lambda: None)
-        with pytest.raises(ConfigError, match="backend 'cpu' cannot run this: the compiled library is missing"):
-            op(x)
+
+
+@pytest.mark.usefixtures("found_anew")
+@pytest.mark.parametrize("op", [odd_norm, odd_neurons, odd_convolution])
+def test_every_operation_refuses_without_a_library(op, monkeypatch, tmp_path):
+    monkeypatch.setattr(cpu_library, "FOLDER", tmp_path)
+    x = torch.randn(2, 2, 8, 4, 4)
+    with use_backend("cpu"), pytest.raises(ConfigError, match="backend 'cpu' cannot run this: the compiled library is"):
+        op(x)
+    with pytest.warns(IsospikeWarning, match="backend 'cpu' leaves this to the eager reference.*install a C compiler"):
+        op(x)
 
 
 @pytest.mark.compiled

@@ -10,7 +10,7 @@ from torch import nn
 import isospike as iso
 from helpers import dyadic, enliven
 from isospike.ops import packed_conv, spike_conv
-from isospike.ops.cpu_packed_conv import can
+from isospike.ops.cpu_packed_conv import applies
 from isospike.ops.packing import packed
 from isospike.ops.spike_conv import Convolution, has_spike_conv, is_worth_it, spike_weight, weight_gradient
 
@@ -107,7 +107,7 @@ def test_training_takes_it_where_few_fire_and_rounds_as_little(most, monkeypatch
     for share, sparse in ((0.1, True), (0.9, False)):
         x = torch.randint(1, most + 1, (4, 16, 12, 12)) * (torch.rand(4, 16, 12, 12) < share)
         x = x.float().contiguous(memory_format=torch.channels_last).requires_grad_()
-        assert can(conv, x)
+        assert applies(conv, x)
         y, true = packed_conv(conv, x), conv(x)
         assert bool(calls) is sparse
         calls.clear()

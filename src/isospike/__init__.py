@@ -5,11 +5,15 @@ model = iso.create_model("ms_resnet20")
 logits = model(images)          # [B, C, H, W] -> [B, 10]
 """
 
+from typing import TYPE_CHECKING, Any
+
 from isospike.analysis import ENERGY_TABLES, Edge, check_edges, gradient_norms, measure_energy, measure_isometry, watch
 from isospike.errors import IsospikeError
 from isospike.inference import CompiledNet, EarlyExit
-from isospike.layers import binary_slots
+from isospike.inputs import Inputs
+from isospike.layers import binary_slots, synchronise_norms
 from isospike.models import (
+    FeatureMaps,
     ModelCard,
     SpikingResNet,
     create_ann_twin,
@@ -23,6 +27,9 @@ from isospike.ops import FireRule, IntegerRule, leaky_fire, use_backend
 from isospike.residual import TOPOLOGIES, Topology
 from isospike.surrogates import SURROGATES, Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 from isospike.weights import from_pretrained, load_ann_resnet, load_published, save_pretrained
+
+if TYPE_CHECKING:
+    from isospike.predictor import Prediction, Predictor, load_run
 
 __version__ = "0.1.0"
 
@@ -40,11 +47,15 @@ __all__ = [
     "CompiledNet",
     "EarlyExit",
     "Edge",
+    "FeatureMaps",
     "FireRule",
+    "Inputs",
     "IntegerRule",
     "IsospikeError",
     "ModelCard",
     "Neuron",
+    "Prediction",
+    "Predictor",
     "ReLU",
     "Rectangle",
     "Sigmoid",
@@ -62,11 +73,22 @@ __all__ = [
     "list_models",
     "load_ann_resnet",
     "load_published",
+    "load_run",
     "measure_energy",
     "measure_isometry",
     "model_card",
     "save_pretrained",
     "spike_driven",
+    "synchronise_norms",
     "use_backend",
     "watch",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What brings pydantic is imported when it is first asked for, as models do without."""
+    if name in ("Prediction", "Predictor", "load_run"):
+        from isospike import predictor
+
+        return getattr(predictor, name)
+    raise AttributeError(f"module 'isospike' has no attribute '{name}'")

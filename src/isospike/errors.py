@@ -13,7 +13,7 @@ class UnknownName(IsospikeError):
 
 
 class ShapeError(IsospikeError):
-    """A tensor of the wrong shape; the text gives the shape that came and the one expected."""
+    """A tensor of the wrong shape, dtype or device; the text gives what came and what is expected."""
 
 
 class ConfigError(IsospikeError):

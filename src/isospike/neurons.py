@@ -3,7 +3,8 @@
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import fields
 from typing import Any, TypeGuard
 
@@ -253,3 +254,34 @@ def _checked_decay(decay: float) -> float:
 NEURONS: Registry[Callable[..., Neuron]] = Registry("neuron")
 for _neuron in (IF, LIF, PLIF, MLF, ILIF, ReLU):
     NEURONS.register(_neuron.__name__.lower(), _neuron)
+
+NeuronSpec = str | Mapping[str, Any] | Neuron | Callable[[], Neuron]
+
+
+def build_neuron(spec: NeuronSpec) -> Neuron:
+    """One neuron for one place.
+
+    Args:
+        spec: A name in ``NEURONS``; ``{"kind": name, option: value, ...}``; a neuron, of which a copy is made; or a
+            class or function that makes one.
+
+    Raises:
+        UnknownName: no such neuron, or it has no such option.
+        ConfigError: it is none of these, or makes something else.
+    """
+    if isinstance(spec, str | Mapping):
+        return build(NEURONS, spec)
+    made = deepcopy(spec) if isinstance(spec, Neuron) else spec() if callable(spec) else spec
+    if not isinstance(made, Neuron):
+        raise ConfigError(
+            "a neuron is given as a name, as {kind: name, ...}, as a Neuron, or as a class or function that makes one, "
+            f"got {spec!r}" + (f", which makes {type(made).__name__}" if made is not spec else "")
+        )
+    return made
+
+
+def neuron_options(spec: NeuronSpec) -> dict[str, Any]:
+    """``{"kind": name, option: value, ...}`` for the reader; of an object only the name of its class."""
+    if isinstance(spec, Mapping):
+        return dict(spec)
+    return {"kind": spec if isinstance(spec, str) else type(build_neuron(spec)).__name__}

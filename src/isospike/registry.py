@@ -31,6 +31,12 @@ class Registry(Generic[T]):
         self._aliases.update(dict.fromkeys(aliases, item))
         return item
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Every alias, and the name that it stands for."""
+        names = {id(item): name for name, item in self._items.items()}
+        return {alias: names[id(item)] for alias, item in self._aliases.items()}
+
     def __getitem__(self, name: str) -> T:
         if name not in self:
             raise unknown_name(self.what, name, self._items)
@@ -59,16 +65,26 @@ def unknown_name(what: str, name: str, names: Iterable[str]) -> UnknownName:
     return UnknownName(f"unknown {what} '{name}'; {hint}")
 
 
-def check_options(what: str, factory: Callable[..., Any], options: Iterable[str]) -> None:
+def check_options(
+    what: str, factory: Callable[..., Any], options: Iterable[str], habits: Mapping[str, str] | None = None
+) -> None:
     """Refuse an option that ``factory`` does not take; one that takes ``**options`` checks them itself.
 
+    Args:
+        what: Who takes the options, for the reader.
+        factory: The function.
+        options: Their names.
+        habits: By the name that an option has elsewhere, what does it here, as the end of a sentence.
+
     Raises:
-        UnknownName: with the nearest option that it does take.
+        UnknownName: with what does it here, or the nearest option that there is.
     """
     parameters = inspect.signature(factory).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     for option in options:
+        if option not in parameters and habits and option in habits:
+            raise UnknownName(f"unknown option of {what} '{option}': {habits[option]}")
         if option not in parameters:
             raise unknown_name(f"option of {what}", option, parameters)
 

@@ -8,14 +8,29 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from isospike.config import RunConfig, read_config, read_yaml
 from isospike.errors import ConfigError, IsospikeWarning
+from isospike.limits import read_at_most
+from isospike.text import brief
 from isospike.writing import atomic_write, cannot_write
+
+LARGEST_JSON = 200_000_000  # bytes; the confusions of 1,000 classes take 5 million
+LARGEST_RECORDS = 2_000_000_000  # of a run of ten million steps
+DAMAGED = (ValueError, RecursionError)  # what json raises: for no JSON, no UTF-8, too many digits, too many levels
+# What comes of JSON that is another than isospike writes, where its values are used.
+MISREAD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+NUMBER = (int, float)
+# Keys that records have where they apply, and the kind of their values.
+RECORD: dict[str, type | tuple[type, ...]] = {
+    "kind": str, "split": str, "epoch": int, "step": int, "loss": NUMBER, "accuracy": NUMBER, "lr": NUMBER,
+    "images_per_s": NUMBER, "peak_memory_mb": NUMBER, "seconds": NUMBER, "grad_norm": NUMBER,
+}  # fmt: skip
 
 
 class RunFolder:
@@ -149,8 +164,18 @@ class RunFolder:
             write_json(self.analysis(name), result)
 
     def read_analysis(self, name: str) -> dict[str, Any] | None:
-        """A result, or None where it has not been made."""
-        return read_json(self.analysis(name)) if self.analysis(name).is_file() else None
+        """A result, or None where it has not been made.
+
+        Raises:
+            ConfigError: it is damaged, or holds no keys and values.
+        """
+        path = self.analysis(name)
+        if not path.is_file():
+            return None
+        result = read_json(path)
+        if not isinstance(result, dict):
+            raise ConfigError(f"{path} must hold keys and values, not a {type(result).__name__}")
+        return result
 
 
 class MetricsWriter:
@@ -260,6 +285,28 @@ def write_json(path: Path, value: Any) -> None:
         part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
+@contextmanager
+def noting_files() -> Iterator[list[Path]]:
+    """The files of JSON that are read inside the block, so that an error about what they hold can name them."""
+    files: list[Path] = []
+    token = _noted.set(files)
+    try:
+        yield files
+    finally:
+        _noted.reset(token)
+
+
+_noted: ContextVar[list[Path] | None] = ContextVar("noted", default=None)
+
+
+def misread(files: Sequence[Path], error: BaseException) -> str:
+    """A sentence about files whose JSON is not what isospike writes; ``error`` is one of ``MISREAD``."""
+    names = " or ".join(map(str, dict.fromkeys(files))) or "a file of this run"
+    if isinstance(error, KeyError):
+        return f"{names} lacks {brief(str(error))}: another version wrote it; make it anew"
+    return f"{names} holds another kind of value than isospike writes ({brief(str(error))}): make it anew"
+
+
 def read_records(path: Path) -> tuple[list[dict[str, Any]], str]:
     """The records of a file with one per line, none where there is no file.
 
@@ -270,23 +317,48 @@ def read_records(path: Path) -> tuple[list[dict[str, Any]], str]:
     """
     if not path.is_file():
         return [], ""
+    try:
+        text = _read(path, LARGEST_RECORDS).decode("utf-8", errors="replace")
+    except OSError as error:
+        return [], f"{path} cannot be read: {error.strerror}"
     records, damaged = [], ""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines[:-1], start=1):
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            damaged = damaged or f"{path}, line {number} is damaged: {error.msg}"
+            records.append(_record(line))
+        except DAMAGED as error:
+            damaged = damaged or f"{path}, line {number} is damaged: {brief(str(error))}"
     return records, damaged
+
+
+def _record(line: str) -> dict[str, Any]:
+    """One line; what every record has is of its kind.
+
+    Raises:
+        ValueError: it is no JSON, or not such a record.
+    """
+    record = json.loads(line)
+    if not isinstance(record, dict):
+        raise ValueError(f"it holds a {type(record).__name__}, not keys and values")
+    for key, kind in RECORD.items():
+        if key in record and (not isinstance(record[key], kind) or isinstance(record[key], bool)):
+            raise ValueError(f"its {key} is {brief(repr(record[key]))}")
+    return record
 
 
 def read_json(path: Path) -> Any:
     """The value in a JSON file.
 
     Raises:
-        ConfigError: it is damaged.
+        ConfigError: it is damaged, or larger than ``LARGEST_JSON`` bytes.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
+        return json.loads(_read(path, LARGEST_JSON).decode("utf-8"))
+    except (OSError, *DAMAGED) as error:
+        raise ConfigError(f"{path} cannot be read as JSON: {brief(str(error), 200)}") from error
+
+
+def _read(path: Path, most: int) -> bytes:
+    noted = _noted.get()
+    if noted is not None:
+        noted.append(path)
+    return read_at_most(path, most)

@@ -125,6 +125,8 @@ for _surrogate in (Rectangle, Arctan, Sigmoid, Triangle):
 
 
 class _Fire(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(u: Tensor, surrogate: Surrogate, strict: bool) -> Tensor:
         return (u > 0 if strict else u >= 0).to(u.dtype)
@@ -133,11 +135,21 @@ class _Fire(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Surrogate, bool], output: Tensor) -> None:
         u, ctx.surrogate, _ = inputs
         ctx.save_for_backward(u)
+        ctx.save_for_forward(u)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (u,) = ctx.saved_tensors
         return grads[0] * ctx.surrogate.derivative(u), None, None
+
+
+class _FireForward(_Fire):
+    """With forward mode as well, which torch.compile does not take."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        (u,) = ctx.saved_tensors
+        return tangents[0] * ctx.surrogate.derivative(u)
 
 
 def fire(u: Tensor, surrogate: Surrogate, *, strict: bool) -> Tensor:
@@ -151,10 +163,13 @@ def fire(u: Tensor, surrogate: Surrogate, *, strict: bool) -> Tensor:
     Returns:
         Spikes in {0, 1}, same shape and dtype as ``u``.
     """
-    return _Fire.apply(u, surrogate, strict)
+    function = _Fire if torch.compiler.is_compiling() else _FireForward
+    return function.apply(u, surrogate, strict)
 
 
 class _FireInteger(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(u: Tensor, levels: int) -> Tensor:
         return u.clamp(0, levels).round()
@@ -163,11 +178,21 @@ class _FireInteger(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
         u, ctx.levels = inputs
         ctx.save_for_backward(u)
+        ctx.save_for_forward(u)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (u,) = ctx.saved_tensors
         return grads[0] * slope_integer(u, ctx.levels), None
+
+
+class _FireIntegerForward(_FireInteger):
+    """As above."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        (u,) = ctx.saved_tensors
+        return tangents[0] * slope_integer(u, ctx.levels)
 
 
 def slope_integer(u: Tensor, levels: int) -> Tensor:
@@ -185,4 +210,5 @@ def fire_integer(u: Tensor, levels: int) -> Tensor:
     Returns:
         Same shape and dtype as ``u``.
     """
-    return _FireInteger.apply(u, levels)
+    function = _FireInteger if torch.compiler.is_compiling() else _FireIntegerForward
+    return function.apply(u, levels)

@@ -1,4 +1,4 @@
-"""Quantities in words."""
+"""Quantities in words, and foreign text in sentences of ours."""
 
 from collections.abc import Iterable
 
@@ -18,3 +18,9 @@ def energy_unit(millijoules: Iterable[float]) -> tuple[str, float]:
     if largest >= 1:
         return "mJ", 1.0
     return ("uJ", 1e3) if largest >= 1e-3 else ("nJ", 1e6)
+
+
+def brief(text: str, most: int = 100) -> str:
+    """Text out of a foreign file, on one line and no longer than ``most`` characters, for an error."""
+    line = "".join(c if c.isprintable() else " " for c in text[: most + 1]).strip()
+    return line if len(text) <= most else f"{line[:most]}..."

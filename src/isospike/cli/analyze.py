@@ -18,11 +18,12 @@ from isospike.analysis import (
     log10_product,
     measure_isometry,
 )
-from isospike.cli.console import Checkpoint, DataDir, Device, Json, out, print_json
+from isospike.cli.console import Checkpoint, DataDir, Device, Import, Json, out, print_json
 from isospike.config import AugmentSpec, with_data_dir
 from isospike.data import Augment, load_dataset
 from isospike.errors import ConfigError, UnknownName
 from isospike.models import SpikingResNet, create_model
+from isospike.own_rows import import_rows
 from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
 from isospike.train.build import load_trained
@@ -45,6 +46,7 @@ def analyze_command(
     batch: Annotated[int, typer.Option(help="Images.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of the probes, and of a new model.")] = 0,
     data_dir: DataDir = None,
+    import_: Import = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -53,6 +55,7 @@ def analyze_command(
     Of a run its trained weights on test images, and the result goes to analysis/isometry.json, where the report finds
     it; of a model by its name untrained weights on random images.
     """
+    import_rows(import_)
     if batch < 1:
         raise ConfigError(f"--batch is a number of images, at least 1, got {batch}")
     folder = RunFolder(target) if Path(target).exists() else None

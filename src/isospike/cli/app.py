@@ -16,12 +16,15 @@ from isospike.cli.bench import bench_command
 from isospike.cli.console import err
 from isospike.cli.energy import energy_command
 from isospike.cli.evaluate import evaluate_command
+from isospike.cli.habits import TrainCommand
 from isospike.cli.models import models_command
 from isospike.cli.predict import predict_command
+from isospike.cli.recipes import recipes_command
 from isospike.cli.report import report_command
 from isospike.cli.sweep import sweep_command
 from isospike.cli.train import train_command
 from isospike.errors import IsospikeError, IsospikeWarning, RunFailed
+from isospike.own_rows import import_installed
 
 app = typer.Typer(
     name="isospike",
@@ -31,7 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("models")(models_command)
-app.command("train")(train_command)
+app.command("recipes")(recipes_command)
+app.command("train", cls=TrainCommand)(train_command)
 app.command("eval")(evaluate_command)
 app.command("energy")(energy_command)
 app.command("predict")(predict_command)
@@ -49,7 +53,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(version: bool = typer.Option(False, "--version", callback=_print_version, help="Print the version.")) -> None:
-    pass
+    import_installed()
 
 
 def _note_ours(others: Callable[..., None]) -> Callable[..., None]:
@@ -68,5 +72,7 @@ def main() -> None:
     try:
         app()
     except IsospikeError as error:
+        for note in getattr(error, "__notes__", ()):  # the traceback of code that is not ours
+            err.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
         err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1 if isinstance(error, RunFailed) else 2)

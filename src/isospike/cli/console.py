@@ -13,6 +13,12 @@ err = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DataDir = Annotated[str | None, typer.Option(help="Folder of the images; overrides the run's own.")]
+Import = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import", metavar="FILE", help="Import rows of your own, from my_rows.py or a module; may be given again."
+    ),
+]
 Checkpoint = Annotated[str, typer.Option(help="Which weights: last or best.")]
 
 

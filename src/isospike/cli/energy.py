@@ -18,10 +18,11 @@ from isospike.analysis import (
     watch,
 )
 from isospike.analysis.energy import WAYS
-from isospike.cli.console import Checkpoint, DataDir, Device, Json, out, print_json
+from isospike.cli.console import Checkpoint, DataDir, Device, Import, Json, out, print_json
 from isospike.config import RunConfig, with_data_dir
 from isospike.data import Augment, Dataset, load_dataset
 from isospike.models import SpikingResNet, create_model, model_card, promised_domains
+from isospike.own_rows import import_rows
 from isospike.run_folder import RunFolder
 from isospike.train.build import load_trained
 from isospike.train.distributed import open_world
@@ -39,10 +40,12 @@ def energy_command(
     ] = 1000,
     table: Annotated[str, typer.Option(help="What an operation costs, as 45nm_float32.")] = "45nm_float32",
     layers: Annotated[bool, typer.Option("--layers", help="Print every layer.")] = False,
+    import_: Import = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Count the operations of a run on its test images; of a model's name, what papers assume: one spike per neuron."""
+    import_rows(import_)
     ENERGY_TABLES[table]
     folder = RunFolder(target)
     if not folder.path.exists() and len(folder.path.parts) == 1:

@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from isospike.cli.console import Checkpoint, DataDir, Device, Json, out, print_json
+from isospike.cli.console import Checkpoint, DataDir, Device, Import, Json, out, print_json
 from isospike.config import with_data_dir, with_data_keys
 from isospike.data import Augment, Loader, load_dataset
 from isospike.errors import ConfigError
+from isospike.own_rows import import_rows
 from isospike.run_folder import RunFolder
 from isospike.train import evaluate
 from isospike.train.build import load_trained
@@ -25,6 +26,7 @@ def evaluate_command(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of data, as data.test_size=288."),
     ] = None,
     data_dir: DataDir = None,
+    import_: Import = None,
     device: Device = "auto",
     fast: Annotated[bool, typer.Option("--fast", help="Test the network compiled for inference.")] = False,
     precision: Annotated[
@@ -40,6 +42,7 @@ def evaluate_command(
     json: Json = False,
 ) -> None:
     """Test a run; the result also goes to analysis/test.json, where the report finds it."""
+    import_rows(import_)
     if not fast and (precision != "float32" or early_exit is not None):
         raise ConfigError("--precision and --early-exit are of the compiled network: add --fast")
     folder = RunFolder(run)

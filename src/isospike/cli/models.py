@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from isospike.cli.console import Json, out, print_json
+from isospike.cli.console import Import, Json, out, print_json
 from isospike.errors import UnknownName
 from isospike.layers import MEMORY
 from isospike.models import ModelCard, create_model, list_models, model_card
+from isospike.own_rows import import_rows
 from isospike.train.plan import Plan, plan_training
 
 
@@ -18,9 +19,11 @@ def models_command(
     memory: Annotated[
         int | None, typer.Option(min=1, metavar="BATCH", help="Predict what training with this batch takes, by mode.")
     ] = None,
+    import_: Import = None,
     json: Json = False,
 ) -> None:
     """List models with their parameters, multiply-accumulates and sources."""
+    import_rows(import_)
     names = list_models(pattern)
     if not names and any(sign in pattern for sign in "*?["):
         raise UnknownName(f"no model matches '{pattern}'; isospike models lists all")

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from isospike.cli.console import err, out
+from isospike.cli.console import Import, err, out
 from isospike.cli.sweep import show_sweep
 from isospike.errors import ConfigError, IsospikeError
+from isospike.own_rows import import_rows
 from isospike.report import comparison_sections, run_sections, write_comparison, write_figures, write_report
 from isospike.run_folder import RunFolder
 from isospike.sweep import PLAN, open_sweep
@@ -22,8 +23,10 @@ def report_command(
         typer.Option("--out", help="The page; by default report.html in the run folder, or comparison.html here."),
     ] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder for every figure as SVG and PNG.")] = None,
+    import_: Import = None,
 ) -> None:
     """Write what the run folders hold as one page that needs no network; of a sweep its own page."""
+    import_rows(import_)
     if len(runs) == 1 and (runs[0] / PLAN).is_file():
         if page is not None:
             raise ConfigError("the page of a sweep is sweep.html in its folder: leave --out away")

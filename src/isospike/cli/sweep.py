@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from isospike.cli.console import Device, Json, out, print_json
+from isospike.cli.console import Device, Import, Json, out, print_json
 from isospike.errors import ConfigError, MissingExtra
+from isospike.own_rows import import_rows, imports_again
 from isospike.report import write_sweep_figures, write_sweep_report
 from isospike.run_folder import new_folder
 from isospike.sweep import Sweep, collect, open_sweep, plan_sweep, run_sweep, save_plan, write_results
@@ -35,6 +36,7 @@ def sweep_command(
     resume: Annotated[Path | None, typer.Option(help="Sweep folder to go on with.")] = None,
     jobs: Annotated[str, typer.Option(help="Runs at once; auto: as cores and memory allow.")] = "auto",
     figures: Annotated[Path | None, typer.Option(help="Folder for every figure as SVG and PNG.")] = None,
+    import_: Import = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -43,6 +45,7 @@ def sweep_command(
     Every cell is a run folder of its own, which eval, analyze, energy and report understand. A cell that fails stops
     no other; a sweep that was stopped goes on with --resume.
     """
+    import_rows(import_)
     count = _jobs(jobs)
     given = {"recipe": recipe, "topologies": topologies, "depths": depths, "seeds": seeds}
     if resume is not None:
@@ -68,7 +71,7 @@ def sweep_command(
     result = show_sweep(sweep, json=json, figures=figures)
     left = result["states"]["begun"] + result["states"]["missing"]
     if left and not json:
-        out.print(f"{left} cells are left:  isospike sweep --resume {sweep.path}", highlight=False, soft_wrap=True)
+        _say(f"{left} cells are left:  isospike sweep --resume {sweep.path}{imports_again()}")
     if left or result["states"]["failed"]:
         raise typer.Exit(1)
 

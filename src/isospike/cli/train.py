@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from isospike.cli.console import Device, out
+from isospike.cli.console import Device, Import, out
 from isospike.cli.report import try_report
 from isospike.config import RunConfig, with_data_dir, with_epochs
 from isospike.data import Dataset, load_dataset
 from isospike.errors import ConfigError
+from isospike.own_rows import import_rows, imports_again
 from isospike.recipes import load_recipe
 from isospike.run_folder import RunFolder, new_folder
 from isospike.train import Outcome, Trainer
@@ -34,17 +35,21 @@ def train_command(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Run folder; by default a new one below runs/.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Run folder to go on with.")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many optimiser steps in all.")] = None,
+    import_: Import = None,
     device: Device = "auto",
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.")] = None,
 ) -> None:
     """Train a model by a recipe, with a live display, checkpoints and a report at the end."""
+    import_rows(import_)
     if resume is not None and (recipe or out_dir or weights is not None or seed is not None):
         raise ConfigError(
             "--resume goes on with a run as it was: it takes no --recipe, --out, --weights or --seed, and of --set "
             "train.epochs only"
         )
     if resume is None and recipe is None:
-        raise ConfigError("name a recipe with --recipe, or a run to go on with by --resume")
+        raise ConfigError(
+            "name a recipe with --recipe, or a run to go on with by --resume; isospike recipes lists recipes"
+        )
     with open_world(device) as world:
         if resume is not None:
             run = RunFolder(resume)
@@ -105,8 +110,8 @@ def _conclude(outcome: Outcome, dataset: Dataset, run: RunFolder, trainer: Train
     if outcome != "done":
         why = f"got {trainer.stop.signal}" if outcome == "interrupted" else "--max-steps"
         display.say(f"stopped at step {state.step} of {trainer.steps} ({why}); all of it is saved")
-        display.say(f"  go on:  isospike train --resume {run.path}")
-        display.say(f"  test:   isospike eval {run.path}")
+        display.say(f"  go on:  isospike train --resume {run.path}{imports_again()}")
+        display.say(f"  test:   isospike eval {run.path}{imports_again()}")
         return
     note = f" ({dataset.note})" if dataset.note else ""
     display.say(

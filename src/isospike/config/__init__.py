@@ -2,15 +2,15 @@
 
 from isospike.config.reading import (
     apply_overrides,
-    parse_yaml,
+    find_key,
     read_config,
-    read_yaml,
     tuples,
     with_data_dir,
     with_data_keys,
     with_epochs,
 )
 from isospike.config.specs import (
+    DATA,
     AdamWSpec,
     AugmentSpec,
     AutoAugmentSpec,
@@ -34,9 +34,12 @@ from isospike.config.specs import (
     SyntheticData,
     TETSpec,
     TrainSpec,
+    register_spec,
 )
+from isospike.config.yaml_text import parse_yaml, read_yaml
 
 __all__ = [
+    "DATA",
     "AdamWSpec",
     "AugmentSpec",
     "AutoAugmentSpec",
@@ -61,9 +64,11 @@ __all__ = [
     "TETSpec",
     "TrainSpec",
     "apply_overrides",
+    "find_key",
     "parse_yaml",
     "read_config",
     "read_yaml",
+    "register_spec",
     "tuples",
     "with_data_dir",
     "with_data_keys",

@@ -1,62 +1,18 @@
-"""From YAML and overrides to a configuration; every error is one sentence with the nearest right key."""
+"""From values and overrides to a configuration; every error is one sentence with the nearest right key."""
 
 import copy
 import difflib
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from isospike.config.specs import RunConfig
+from isospike.config.specs import DATA, DataSpec, RunConfig
+from isospike.config.yaml_text import DEEPEST, parse_yaml
 from isospike.errors import ConfigError
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which ``1e-4`` is a number, as in YAML 1.2, and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def parse_yaml(text: str, origin: str) -> Any:
-    """The value in ``text``.
-
-    Raises:
-        ConfigError: not YAML; names ``origin`` and the line.
-    """
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{origin}{line}: {error.problem}") from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        ConfigError: no such file, not YAML, or not a mapping.
-    """
-    try:
-        value = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path} must hold keys and values, as 'seed: 0', not a {type(value).__name__}")
-    return value
+from isospike.own_rows import check_imported
+from isospike.text import brief
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -69,7 +25,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals or not path:
-            raise ConfigError(f"--set takes key=value, as optim.lr=0.05, got '{override}'")
+            raise ConfigError(f"--set takes key=value, as optim.lr=0.05, got '{brief(override)}'")
+        if path.count(".") >= DEEPEST:
+            raise ConfigError(f"--set {brief(path)}: no key is more than {DEEPEST} levels deep")
         *parents, last = path.split(".")
         place: dict[str, Any] = changed
         for parent in parents:
@@ -77,9 +35,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
             if below is None:
                 below = place[parent] = {}
             if not isinstance(below, dict):
-                raise ConfigError(f"--set {path}: '{parent}' is {below!r}, which has no keys")
+                raise ConfigError(f"--set {brief(path)}: '{brief(parent)}' is {brief(repr(below))}, which has no keys")
             place = below
-        place[last] = parse_yaml(text, f"--set {path}")
+        place[last] = parse_yaml(text, f"--set {brief(path)}")
     return changed
 
 
@@ -87,8 +45,10 @@ def read_config(values: Mapping[str, Any], origin: str) -> RunConfig:
     """A checked configuration.
 
     Raises:
-        ConfigError: what is wrong with the first wrong key, where, and what would be right.
+        ConfigError: what is wrong with the first wrong key, where, and what would be right; or it was made with code of
+            one's own that has not been imported.
     """
+    check_imported(values.get("imports"), origin)
     try:
         return RunConfig.model_validate(tuples(values))
     except ValidationError as error:
@@ -123,7 +83,7 @@ def with_data_keys(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     for override in overrides:
         if not override.startswith("data."):
             raise ConfigError(
-                f"the --set of a trained run takes keys of data only, as data.test_size=288, got '{override}'"
+                f"the --set of a trained run takes keys of data only, as data.test_size=288, got '{brief(override)}'"
             )
     return read_config(apply_overrides(config.model_dump(mode="json"), overrides), "--set") if overrides else config
 
@@ -147,6 +107,17 @@ def with_epochs(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     return read_config(apply_overrides(config.model_dump(mode="json"), overrides), "--set") if overrides else config
 
 
+def find_key(word: str) -> str | None:
+    """The whole key of a run that ends in ``word``, as "optim.lr" for "lr"; of a part, as "model", its name or kind."""
+    keys = {
+        part: [key for spec in _specs_in(f.annotation) for key in spec.model_fields]
+        for part, f in RunConfig.model_fields.items()
+    }
+    if word in keys:
+        return next((f"{word}.{key}" for key in ("name", "kind") if key in keys[word]), None if keys[word] else word)
+    return next((f"{part}.{word}" for part in keys if word in keys[part] and word not in ("name", "kind")), None)
+
+
 def tuples(value: Any) -> Any:
     """YAML has lists only; strict models take tuples."""
     if isinstance(value, Mapping):
@@ -156,22 +127,23 @@ def tuples(value: Any) -> Any:
 
 def _sentence(error: ErrorDetails, values: Mapping[str, Any]) -> str:
     """One of pydantic's errors in a sentence."""
-    place = ".".join(str(part) for part in _without_tags(error["loc"], values))
+    place = brief(".".join(str(part) for part in _without_tags(error["loc"], values)))
+    got = brief(repr(error["input"]))
     if error["type"] == "extra_forbidden":
         return f"unknown key '{place}'{_nearest_key(error['loc'])}"
     if error["type"] == "missing":
         return f"the key '{place}' is missing"
     if error["type"] == "union_tag_invalid":
         expected = error["ctx"]["expected_tags"].replace("'", "")
-        return f"{place}.kind is '{error['ctx']['tag']}', which is none of {expected}"
+        return f"{place}.kind is '{brief(str(error['ctx']['tag']))}', which is none of {expected}"
     if error["type"] == "union_tag_not_found":
         return f"the key '{place}.kind' is missing"
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{place} must hold keys and values, got {error['input']!r}"
+        return f"{place} must hold keys and values, got {got}"
     if error["type"] == "value_error":
         return f"{place}: {error['ctx']['error']}" if place else str(error["ctx"]["error"])
     message = error["msg"]
-    return f"{place}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+    return f"{place}: {message[0].lower()}{message[1:]}, got {got}"
 
 
 def _without_tags(loc: tuple[int | str, ...], values: Any) -> Iterator[int | str]:
@@ -186,7 +158,7 @@ def _without_tags(loc: tuple[int | str, ...], values: Any) -> Iterator[int | str
 def _nearest_key(loc: tuple[int | str, ...]) -> str:
     """The nearest keys that exist where an unknown one was given."""
     keys = _keys_at(loc[:-1])
-    near = difflib.get_close_matches(str(loc[-1]), keys, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(brief(str(loc[-1])), keys, n=3, cutoff=0.6)
     return f"; nearest: {', '.join(near)}" if near else f"; keys there are {', '.join(keys)}"
 
 
@@ -205,7 +177,9 @@ def _kinds(spec: type[BaseModel]) -> tuple[str, ...]:
 
 
 def _specs_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models among the members of a type."""
+    """The models among the members of a type; of the data those that are registered."""
+    if annotation is DataSpec:
+        return list(dict.fromkeys(DATA[kind] for kind in DATA))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [spec for member in get_args(annotation) for spec in _specs_in(member)]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -10,12 +10,18 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
 )
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import tagged_union_schema
+
+from isospike.errors import ConfigError
+from isospike.registry import Registry
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
@@ -53,7 +59,7 @@ class ModelSpec(Spec):
     reach: str | None = None
     combine: str | None = None
     per_step_norm: bool | None = None
-    neuron: dict[str, Any] | None = None
+    neuron: str | dict[str, Any] | None = None
     tail_init: NonNegativeFloat | None = None
     alpha: PositiveFloat | None = None
     norm_eps: NonNegativeFloat | None = None
@@ -62,14 +68,20 @@ class ModelSpec(Spec):
     dropout: Share | None = None
 
 
-class DigitsData(Spec):
+class DataSpec(Spec):
+    """What the ``data`` of a run may hold: one subclass for every ``kind``, registered by ``register_data``."""
+
+    kind: str
+
+
+class DigitsData(DataSpec):
     """Handwritten digits that come with scikit-learn, scaled up to ``size`` pixels."""
 
     kind: Literal["digits"]
     size: Annotated[int, Field(ge=8)] = 8
 
 
-class CifarData(Spec):
+class CifarData(DataSpec):
     """CIFAR in any of its layouts below ``dir``; ``workers`` processes decode it once, into memory."""
 
     kind: Literal["cifar10", "cifar100"]
@@ -77,7 +89,7 @@ class CifarData(Spec):
     workers: NonNegativeInt = 0
 
 
-class FolderData(Spec):
+class FolderData(DataSpec):
     """``dir/{train,val}/<class>/<image>``, decoded by ``workers`` processes whenever they are needed.
 
     Training takes a random crop of ``crop_area`` of the image (smallest and largest share), scaled to ``size``;
@@ -103,7 +115,7 @@ class FolderData(Spec):
         return self
 
 
-class SyntheticData(Spec):
+class SyntheticData(DataSpec):
     """Noisy patterns, one per class, made on the spot: for benchmarks and trials without files."""
 
     kind: Literal["synthetic"]
@@ -114,7 +126,42 @@ class SyntheticData(Spec):
     test: PositiveInt = 512
 
 
-DataSpec = Annotated[DigitsData | CifarData | FolderData | SyntheticData, Field(discriminator="kind")]
+DATA: Registry[type[DataSpec]] = Registry("kind of data")
+
+
+class _Registered:
+    """Marks a field that takes every registered kind of data."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return tagged_union_schema({kind: handler.generate_schema(DATA[kind]) for kind in DATA}, discriminator="kind")
+
+
+def register_spec(spec: type[DataSpec]) -> tuple[str, ...]:
+    """Let the ``data`` of a run hold ``spec``; ``isospike.data.register_data`` calls it.
+
+    Returns:
+        The kinds that its ``kind`` names.
+
+    Raises:
+        ConfigError: its ``kind`` is no ``Literal`` of names.
+        ValueError: one of them is taken.
+    """
+    kinds = _register(spec)
+    RunConfig.model_rebuild(force=True)
+    return kinds
+
+
+def _register(spec: type[DataSpec]) -> tuple[str, ...]:
+    kinds = get_args(spec.model_fields["kind"].annotation)
+    if not kinds:
+        raise ConfigError(f'{spec.__name__} must say its kind, as in kind: Literal["{spec.__name__.lower()}"]')
+    for kind in kinds:
+        DATA.register(kind, spec)
+    return kinds
+
+
+for _spec in (DigitsData, CifarData, FolderData, SyntheticData):
+    _register(_spec)
 
 
 class RandAugmentSpec(Spec):
@@ -285,12 +332,16 @@ class TrainSpec(Spec):
 
 
 class RunConfig(Spec):
-    """A whole run."""
+    """A whole run.
+
+    ``imports``: code of one's own that it was made with (see ``own_rows``), and the SHA-256 of each file.
+    """
 
     recipe: str
     seed: Seed = 0
+    imports: dict[str, str] = {}
     model: ModelSpec
-    data: DataSpec
+    data: Annotated[DataSpec, _Registered()]
     augment: AugmentSpec = AugmentSpec()
     optim: OptimSpec
     schedule: ScheduleSpec

@@ -3,8 +3,21 @@
 from isospike.data.augment import Augment
 from isospike.data.balance import class_weights
 from isospike.data.dataset import Dataset
-from isospike.data.load import load_dataset
+from isospike.data.images import ArrayImages, FileImages, Images
+from isospike.data.load import load_dataset, register_data
 from isospike.data.loader import Batch, Loader
 from isospike.data.transfer import to_device
 
-__all__ = ["Augment", "Batch", "Dataset", "Loader", "class_weights", "load_dataset", "to_device"]
+__all__ = [
+    "ArrayImages",
+    "Augment",
+    "Batch",
+    "Dataset",
+    "FileImages",
+    "Images",
+    "Loader",
+    "class_weights",
+    "load_dataset",
+    "register_data",
+    "to_device",
+]

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from isospike.config import CifarData
 from isospike.data.dataset import Dataset, checked_labels
 from isospike.data.decode import Keep
-from isospike.data.folder import class_names, existing, held, read_split, test_folder
+from isospike.data.folder import class_names, existing, held, is_hidden, read_split, test_folder
 from isospike.data.images import ArrayImages, FileImages
+from isospike.data.parquet import read_parquet
 from isospike.data.pickled import read_arrays
 from isospike.errors import DataError
-from isospike.optional import import_optional
 
 SIZE = 32
 Split = Literal["train", "test"]
@@ -108,19 +109,26 @@ def _pickled_split(cifar: Cifar, folder: Path, split: Split) -> ArrayImages:
     for name in cifar.pickle_files[split]:
         content = read_arrays(folder / name)
         data = content.get("data")
-        own = next((content[key] for key in cifar.label_keys if key in content), None)
-        if data is None or own is None or data.ndim != 2 or data.shape[1] != 3 * SIZE * SIZE:
+        own = _sequence(next((content[key] for key in cifar.label_keys if key in content), None))
+        if not isinstance(data, np.ndarray) or own is None or data.ndim != 2 or data.shape[1] != 3 * SIZE * SIZE:
             raise DataError(f"{folder / name} is not a {cifar.name} file: it must hold 'data' [N, 3072] and labels")
         if data.dtype != "uint8" or len(own) != len(data):
             raise DataError(f"{folder / name}: {len(data)} images of {data.dtype} and {len(own)} labels do not fit")
-        images.append(torch.from_numpy(data).view(-1, 3, SIZE, SIZE))
-        labels += list(own)
+        images.append(torch.from_numpy(data.copy()).view(-1, 3, SIZE, SIZE))
+        labels += own
     return ArrayImages(torch.cat(images), checked_labels(labels, cifar.classes, f"{folder} ({split})"))
+
+
+def _sequence(labels: Any) -> list[Any] | None:
+    """Labels as a list; they may be an array. None where they are something else."""
+    if isinstance(labels, np.ndarray) and labels.ndim == 1:
+        return labels.tolist()
+    return labels if isinstance(labels, list) else None
 
 
 def _parquet(cifar: Cifar, root: Path, workers: int) -> tuple[Both, str] | None:
     """Hugging Face's files, in ``root`` or any folder below it."""
-    shards = {split: sorted(root.glob(f"**/{split}-*.parquet")) for split in ("train", "test")}
+    shards = {split: _shards(root, split) for split in ("train", "test")}
     if not shards["train"]:
         return None
     if not shards["test"]:
@@ -129,43 +137,25 @@ def _parquet(cifar: Cifar, root: Path, workers: int) -> tuple[Both, str] | None:
     return (train, test), "JPEG copy" if lossy else ""
 
 
+def _shards(root: Path, split: Split) -> list[Path]:
+    """The files of a split, in order; hidden ones and those in hidden folders are none."""
+    found = sorted(root.glob(f"**/{split}-*.parquet"))
+    return [path for path in found if not any(map(is_hidden, (path, *path.relative_to(root).parents)))]
+
+
 def _parquet_split(cifar: Cifar, shards: list[Path], workers: int) -> tuple[ArrayImages, bool]:
     """One split, and whether its images are JPEG."""
     sources: list[bytes] = []
     names: list[str] = []
-    labels: list[int] = []
+    labels: list[Any] = []
     for shard in shards:
-        encoded, own = _read_parquet(cifar, shard)
+        encoded, own = read_parquet(shard, cifar.label_keys)
         names += [f"{shard} row {row}" for row in range(len(encoded))]
         sources += encoded
         labels += own
     checked = checked_labels(labels, cifar.classes, ", ".join(map(str, shards)))
     files = FileImages(sources, checked, Keep(SIZE, cifar.name), workers, names)
     return files.in_memory(), sources[0].startswith(b"\xff\xd8")
-
-
-def _read_parquet(cifar: Cifar, shard: Path) -> tuple[list[bytes], list[int]]:
-    """Encoded images and labels of a file."""
-    pyarrow = import_optional("pyarrow", extra="data", purpose=f"reading {shard}")
-    parquet = import_optional("pyarrow.parquet", extra="data", purpose=f"reading {shard}")
-    try:
-        table: Any = parquet.read_table(shard)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{shard} cannot be read as parquet ({error}): is the file whole?") from error
-    image = next((name for name in ("img", "image") if name in table.column_names), None)
-    label = next((name for name in cifar.label_keys if name in table.column_names), None)
-    if image is None or label is None:
-        raise DataError(
-            f"{shard} must have a column 'img' or 'image' and one of {', '.join(cifar.label_keys)}, "
-            f"it has {', '.join(table.column_names)}"
-        )
-    rows = table.column(image).to_pylist()
-    encoded = [row["bytes"] if isinstance(row, dict) else row for row in rows]
-    if not all(isinstance(content, bytes) for content in encoded):
-        raise DataError(
-            f"{shard}: column '{image}' must hold encoded images (bytes), not {table.schema.field(image).type}"
-        )
-    return encoded, table.column(label).to_pylist()
 
 
 def _folders(cifar: Cifar, root: Path, workers: int) -> tuple[Both, str] | None:

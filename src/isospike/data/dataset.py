@@ -53,21 +53,31 @@ class Dataset:
         return {**facts, "train_images": len(self.train), "test_images": len(self.test)}
 
 
-def checked_labels(labels: Sequence[int], classes: Sequence[str], where: str) -> Tensor:
+def stratified(labels: Tensor, count: int) -> Tensor:
+    """Indices ``[min(count, N)]`` of images of which every class has its share, to less than one image.
+
+    Of each class they lie evenly over its images, so that an order within the class makes no difference either.
+    """
+    count = min(count, len(labels))
+    return labels.argsort(stable=True)[torch.arange(count) * len(labels) // max(count, 1)]
+
+
+def checked_labels(labels: Sequence[Any], classes: Sequence[str], where: str) -> Tensor:
     """Labels as a tensor.
 
     Raises:
-        DataError: none at all, one out of range, or a class without an image; says ``where``.
+        DataError: none at all, one that is no integer or out of range, or a class without an image; says ``where``.
     """
-    tensor = torch.as_tensor(labels, dtype=torch.int64)
-    if tensor.numel() == 0:
+    if len(labels) == 0:
         raise DataError(f"{where} holds no images")
-    wrong = ((tensor < 0) | (tensor >= len(classes))).nonzero()
-    if len(wrong):
-        row = int(wrong[0])
-        raise DataError(
-            f"{where}: image {row} has the label {int(tensor[row])}, labels run from 0 to {len(classes) - 1}"
-        )
+    for row, label in enumerate(labels):
+        if type(label) is not int:
+            found = f"the label {label}" if isinstance(label, float) else f"a {type(label).__name__} as its label"
+            raise DataError(f"{where}: image {row} has {found}, labels are integers")
+        if not 0 <= label < len(classes):
+            found = str(label) if label.bit_length() < 64 else "of more than 64 bits"
+            raise DataError(f"{where}: image {row} has the label {found}, labels run from 0 to {len(classes) - 1}")
+    tensor = torch.as_tensor(labels, dtype=torch.int64)
     empty = (torch.bincount(tensor, minlength=len(classes)) == 0).nonzero()
     if len(empty):
         raise DataError(f"{where} holds no image of class '{classes[int(empty[0])]}'")

@@ -66,15 +66,20 @@ def test_folder(root: Path) -> Path | None:
 
 
 def class_names(split: Path) -> tuple[str, ...]:
-    """Names of the class folders of a split, in order.
+    """Names of the class folders of a split, in order; hidden folders are none.
 
     Raises:
         DataError: fewer than two.
     """
-    names = tuple(sorted(path.name for path in split.iterdir() if path.is_dir()))
+    names = tuple(sorted(path.name for path in split.iterdir() if path.is_dir() and not is_hidden(path)))
     if len(names) < 2:
         raise DataError(f"{split} must hold a folder for each of at least 2 classes, it holds {held(split)}")
     return names
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether other programs keep it for themselves, as ``.ipynb_checkpoints`` and ``.DS_Store``."""
+    return path.name.startswith(".")
 
 
 def read_split(split: Path, classes: tuple[str, ...], decode: Decode, workers: int) -> FileImages:
@@ -84,7 +89,7 @@ def read_split(split: Path, classes: tuple[str, ...], decode: Decode, workers: i
         DataError: a folder that is no class, a class without images, or a file that is not named as an image.
     """
     for path in sorted(split.iterdir()):
-        if path.is_dir() and path.name not in classes:
+        if path.is_dir() and path.name not in classes and not is_hidden(path):
             raise DataError(f"{path} is not one of the {len(classes)} classes ({', '.join(classes[:3])}, ...)")
     paths: list[Path] = []
     labels: list[int] = []
@@ -99,7 +104,7 @@ def _images(folder: Path) -> list[Path]:
     """Image files of one class, in order; hidden files are not looked at."""
     if not folder.is_dir():
         raise DataError(f"the class folder {folder} does not exist")
-    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = sorted(path for path in folder.iterdir() if not is_hidden(path))
     for path in paths:
         if path.suffix.lower() not in SUFFIXES:
             raise DataError(f"{path} is not an image; expected {', '.join(sorted(SUFFIXES))}")

@@ -2,10 +2,13 @@
 
 import io
 import signal
+import struct
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +17,32 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from isospike.data.modes import in_8_bits
 from isospike.errors import DataError
+from isospike.text import brief
 
 Decode = Callable[[Image.Image, np.random.Generator], Image.Image]
-# What Pillow raises for damaged files, beyond OSError.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError)
+# What is read, whatever the name of a file says. Pillow knows more formats, some of which run other programs.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# What Pillow raises for damaged files: of its own, and of struct, zlib and the conversions that it meets on its way.
+BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
+    AssertionError, RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+ORIENTATION = 0x0112  # the tag of EXIF
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(source: bytes | Path, name: str, channels: int = 3) -> Image.Image:
-    """Decode an image file, whole, as RGB or (``channels`` 1) grey.
+    """Decode an image file, whole and upright, as RGB or (``channels`` 1) grey of 8 bits; see ``in_8_bits``.
 
     Args:
         source: The file, or its content.
@@ -30,13 +50,27 @@ def read_image(source: bytes | Path, name: str, channels: int = 3) -> Image.Imag
         channels: 3 or 1.
 
     Raises:
-        DataError: not readable as an image, or cut short.
+        DataError: not readable as an image of one of ``FORMATS``, cut short, or of a mode that is not read.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return image.convert("L" if channels == 1 else "RGB")
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            image.load()
+            turn = UPRIGHT.get(_orientation(image))
+            pixels = in_8_bits(image, name, channels)
+            return pixels if turn is None else pixels.transpose(turn)
+    except DataError:
+        raise
     except BROKEN as error:
-        raise DataError(f"{name} cannot be read as an image ({error}): is the file whole?") from error
+        reason = brief(str(error) or type(error).__name__, 200)
+        raise DataError(f"{name} cannot be read as an image ({reason}): is the file whole?") from error
+
+
+def _orientation(image: Image.Image) -> Any:
+    """How the camera was held, by its EXIF number; None where EXIF says nothing, or is damaged as it often is."""
+    try:
+        return image.getexif().get(ORIENTATION)
+    except BROKEN:
+        return None
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -57,6 +91,10 @@ class Images(ABC):
     def batches(self, order: Sequence[Tensor], seed: int) -> Iterator[Tensor]:
         """uint8 images ``[B, C, H, W]`` for each tensor of indices; ``seed`` feeds whatever reading draws."""
 
+    @abstractmethod
+    def prepared_as(self, other: "Images") -> "Images":
+        """The same images, read as those of another split of the same data set are."""
+
 
 @dataclass(frozen=True)
 class ArrayImages(Images):
@@ -69,6 +107,10 @@ class ArrayImages(Images):
         """Gathered, nothing drawn."""
         for indices in order:
             yield self.images[indices]
+
+    def prepared_as(self, other: Images) -> Images:
+        """Themselves: they have been read."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -107,6 +149,10 @@ class FileImages(Images):
             if isinstance(batch, str):
                 raise DataError(batch)
             yield batch
+
+    def prepared_as(self, other: Images) -> Images:
+        """Scaled and cut as the other split is."""
+        return replace(self, decode=other.decode) if isinstance(other, FileImages) else self
 
     def in_memory(self) -> ArrayImages:
         """All of them, decoded once.

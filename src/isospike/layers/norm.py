@@ -1,9 +1,11 @@
 """Batch normalisation whose statistics run over time, batch and space jointly."""
 
 import math
-from typing import Any
+from copy import deepcopy
+from typing import Any, Self, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
@@ -13,12 +15,15 @@ from isospike.layers.sync_norm import sync_batch_norm
 from isospike.ops import batch_norm, deviation, fixed_norm
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(nn.BatchNorm2d):
     """``y = weight * scale * (x - mean) / (sqrt(var + eps) + root_eps) + bias`` per channel, on ``[T*B, C, H, W]``.
 
     In training, mean and variance are those of the batch, over time, batch and space jointly; in eval the running
     ones. Time is folded into the batch by the caller, so a static image seen T times counts once: its mean and
     biased variance are the same.
+
+    It is one of PyTorch's, so that what asks for those (freezing, weight decay, ``swa_utils.update_bn``) finds it, but
+    it counts no batches in ``state_dict``. Use ``synchronise_norms`` for statistics over several processes.
 
     Args:
         num_features: Channels C.
@@ -29,7 +34,8 @@ class BatchNorm(nn.Module):
         affine: Whether weight and bias are learned; otherwise they stay where they start.
         eps: Added to the variance, at least 0.
         root_eps: Added to its root, at least 0; one of the two is greater.
-        momentum: Share of the newest statistics in the running ones.
+        momentum: Share of the newest statistics in the running ones; None: these are the mean of all since
+            ``reset_running_stats``.
 
     Raises:
         ConfigError: ``eps`` and ``root_eps`` would let it divide by 0.
@@ -37,8 +43,8 @@ class BatchNorm(nn.Module):
     Source: tdBN: Zheng et al. 2021, arXiv:2011.05280, eq. 6-8; ``scale`` 1 is Ioffe and Szegedy 2015 on ``T*B``.
     """
 
-    weight: Tensor
-    bias: Tensor
+    weight: Tensor  # type: ignore[assignment]  # a buffer where it is not learned
+    bias: Tensor  # type: ignore[assignment]
     running_mean: Tensor
     running_var: Tensor
 
@@ -52,21 +58,36 @@ class BatchNorm(nn.Module):
         affine: bool = True,
         eps: float = 1e-5,
         root_eps: float = 0.0,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # not PyTorch's norm's, which has no weight that is not learned
         check_eps(eps, root_eps)
         self.num_features, self.scale, self.momentum = num_features, scale, momentum
         self.eps, self.root_eps = eps, root_eps
-        for name, start in (("weight", weight), ("bias", bias)):
-            values = torch.full((num_features,), float(start))
+        self.affine, self.track_running_stats, self.num_batches_tracked = affine, True, None
+        self.starts: dict[str, float | Tensor] = {"weight": weight, "bias": bias}
+        for name in self.starts:
             if affine:
-                self.register_parameter(name, nn.Parameter(values))
+                self.register_parameter(name, nn.Parameter(torch.empty(num_features)))
             else:
-                self.register_buffer(name, values)
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
+                self.register_buffer(name, torch.empty(num_features))
+        self.register_buffer("running_mean", torch.empty(num_features))
+        self.register_buffer("running_var", torch.empty(num_features))
+        self.reset_parameters()
         self.process_group: ProcessGroup | None = None
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Weight, bias and running statistics as they started."""
+        for name, start in self.starts.items():
+            getattr(self, name).fill_(start)
+        self.reset_running_stats()
+
+    def reset_running_stats(self) -> None:
+        """Running mean 0 and variance 1, of no batch."""
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self._averaged = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T*B, C, H, W]`` to the same shape.
@@ -109,11 +130,15 @@ class BatchNorm(nn.Module):
 
         A channel whose mean or variance is not finite stays as it is: nothing would ever take it back.
         """
+        share = self.momentum
+        if share is None:
+            self._averaged += 1
+            share = 1 / self._averaged
         moves = (batch.mean + batch.var).isfinite()
         if where is not None:
             moves = moves & where
         for running, now in ((self.running_mean, batch.mean), (self.running_var, batch.var)):
-            running.lerp_(torch.where(moves, now, running), self.momentum)
+            running.lerp_(torch.where(moves, now, running), share)
 
     def _local(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Statistics]:
         count = x.numel() // self.num_features
@@ -125,10 +150,23 @@ class BatchNorm(nn.Module):
         y, mean, var = batch_norm(x, weight, self.bias, self.eps, self.root_eps)
         return y, Statistics(count, mean, var)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy for the same processes, which cannot be copied."""
+        memo[id(self.process_group)] = self.process_group
+        memo[id(self)] = copied = type(self).__new__(type(self))
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        """As any module: PyTorch's norm would add a count of batches to files that have none."""
+        nn.Module._load_from_state_dict(self, state_dict, prefix, local_metadata, *rest)
+
     def extra_repr(self) -> str:
         """Size and constants, for ``print(model)``."""
         eps = f"eps={self.eps:g}" if not self.root_eps else f"eps={self.eps:g}, root_eps={self.root_eps:g}"
-        return f"{self.num_features}, scale={self.scale:g}, {eps}, momentum={self.momentum:g}"
+        return f"{self.num_features}, scale={self.scale:g}, {eps}, momentum={self.momentum}"
 
 
 def check_eps(eps: float, root_eps: float) -> None:
@@ -158,14 +196,48 @@ class PerStepNorm(nn.ModuleList):
     def __init__(self, T: int, num_features: int, **options: Any) -> None:
         super().__init__(BatchNorm(num_features, **options) for _ in range(T))
 
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """See ``placed``."""
+        super().add_module(name, placed(self._modules.get(name), module))
+
     def forward(self, x: Tensor, start: int) -> Tensor:
         """``[steps, B, C, H, W]``, the first of them time step ``start`` counted from 0, to the same shape."""
         norms = list(self)[start : start + len(x)]
         return torch.stack([norm(x_t) for norm, x_t in zip(norms, x, strict=True)])
 
 
-def synchronise_norms(model: nn.Module, process_group: ProcessGroup) -> None:
-    """Let every batch norm of ``model`` take its statistics over all processes of the group as well."""
+def synchronise_norms(model: nn.Module, process_group: ProcessGroup | None = None) -> None:
+    """Let every batch norm of ``model`` take its statistics over all processes of the group as well.
+
+    Exact for batches of different sizes, on a CPU too. Call it before ``DistributedDataParallel`` wraps the model.
+
+    Args:
+        model: With norms of this package.
+        process_group: The processes; None: all of them.
+
+    Raises:
+        ConfigError: no processes have been joined.
+    """
+    if process_group is None:
+        if not (dist.is_available() and dist.is_initialized()):
+            raise ConfigError(
+                "synchronised norms take their statistics over several processes: "
+                "call torch.distributed.init_process_group first"
+            )
+        process_group = dist.group.WORLD
     for module in model.modules():
         if isinstance(module, BatchNorm):
             module.process_group = process_group
+
+
+def placed(old: nn.Module | None, new: nn.Module | None) -> nn.Module | None:
+    """What takes the place of ``old``: ``new``, unless ``SyncBatchNorm.convert_sync_batchnorm`` made that of a norm.
+
+    PyTorch's has no constant factor and runs on GPUs alone. So the norm stays, and synchronises its statistics.
+    """
+    if not isinstance(old, BatchNorm) or not isinstance(new, nn.SyncBatchNorm):
+        return new
+    if new.running_mean is not old.running_mean:
+        return new
+    synchronise_norms(old, cast(ProcessGroup | None, new.process_group))
+    return old

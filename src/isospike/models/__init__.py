@@ -1,5 +1,6 @@
 """Whole networks: bodies, the model, and the zoo that names them."""
 
+from isospike.models.backbone import FeatureMaps
 from isospike.models.card import ModelCard, model_card
 from isospike.models.domains import promised_domains, spike_driven
 from isospike.models.resnet import SpikingResNet
@@ -8,6 +9,7 @@ from isospike.residual import Domain
 
 __all__ = [
     "Domain",
+    "FeatureMaps",
     "ModelCard",
     "SpikingResNet",
     "create_ann_twin",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from isospike.layers import BatchNorm
 from isospike.models.resnet import SpikingResNet
 from isospike.models.zoo import create_model
-from isospike.neurons import Neuron
+from isospike.neurons import Neuron, neuron_options
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def model_card(name: str, *, input_size: int | None = None, **options: Any) -> M
         unit_macs=macs["stages"],
         projection_macs=macs["skip"],
         head_macs=macs["head"],
-        neuron=dict(row.neuron),
+        neuron=neuron_options(row.neuron),
         v_threshold=row.v_threshold,
         norm={"eps": row.norm_eps, "root_eps": row.norm_root_eps},
         words={

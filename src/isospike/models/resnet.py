@@ -1,6 +1,6 @@
 """The model: a topology's units in a body's layout."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from isospike.errors import ConfigError, ShapeError
 from isospike.inference import CompiledNet, Network, Precision
+from isospike.inputs import Inputs
 from isospike.layers import MEMORY, WEIGHT_INITS, BatchNorm, Chain, Steps
 from isospike.models.bodies import STEMS, Layout
+from isospike.models.features import FeatureInfo, checked_indices, describe
 from isospike.models.head import Head
-from isospike.neurons import NEURONS, Neuron
-from isospike.registry import build
+from isospike.neurons import Neuron, build_neuron
 from isospike.residual import Links, Map, ResidualUnit, Stage, Topology, build_chain
 from isospike.residual.unit import Conv
+
+AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what torch.autocast casts
 
 
 class SpikingResNet(Network):
@@ -40,6 +43,7 @@ class SpikingResNet(Network):
     ) -> None:
         super().__init__()
         self.options: dict[str, Any] = {}  # arguments of create_model that build this model again
+        self.inputs: Inputs | None = None  # what its images must be, where it was trained on some
         self._memory = "fast"
         self.T: int = _checked_steps(topology.T if T is None else T)
         topology = replace(topology, T=self.T)
@@ -55,7 +59,7 @@ class SpikingResNet(Network):
         channels = maps[-1].channels
         closing = topology.closing.split()
         self.closing = build_chain(topology, closing, channels, [], [topology.norm] * closing.count("norm"))
-        neuron = build(NEURONS, topology.neuron) if layout.hidden else None
+        neuron = build_neuron(topology.neuron) if layout.hidden else None
         self._tell_readers()
         self.head: Head = Head(channels, num_classes, dropout=layout.dropout, hidden=layout.hidden, neuron=neuron)
         for layer in (self.head.hidden, self.head.fc):
@@ -89,6 +93,12 @@ class SpikingResNet(Network):
         """Width of what enters the classifier."""
         return self.head.features
 
+    @property
+    def feature_info(self) -> FeatureInfo:
+        """Channels, reduction and module of every map of ``stage_maps``."""
+        first = "opening" if len(list(self.opening.children())) else "stem"
+        return describe(self.layout, first, self.stages)  # type: ignore[arg-type]
+
     def units(self) -> Iterator[ResidualUnit]:
         """Every residual unit, from the stem to the head."""
         for stage in self.stages:
@@ -106,14 +116,55 @@ class SpikingResNet(Network):
             ``[B, num_classes]``, the mean over time, or ``[T, B, num_classes]``.
 
         Raises:
-            ShapeError: the input does not fit; the text says what would.
+            ShapeError: shape, dtype or device of the input do not fit; the text says what would.
         """
-        logits = self._unroll(x, T, self._logits)
+        (logits,) = self._unroll(x, T, lambda current, steps: [self._logits(current, steps)])
         return logits if per_step else logits.mean(0)
 
     def forward_features(self, x: Tensor, *, T: int | None = None) -> Tensor:
         """The last feature maps ``[T, B, num_features, H', W']``, before pooling; arguments as in ``forward``."""
-        return self._unroll(x, T, self.maps)
+        (features,) = self._unroll(x, T, lambda current, steps: [self.maps(current, steps)])
+        return features
+
+    def stage_maps(self, x: Tensor, *, T: int | None = None, stages: int | None = None) -> list[Tensor]:
+        """What enters the first stage and what every stage puts out, ``[T, B, C, H, W]`` each.
+
+        They are membrane currents or spikes, as the topology's stream is. ``FeatureMaps`` picks some of them.
+
+        Args:
+            x: As in ``forward``.
+            T: As in ``forward``.
+            stages: How many stages run; None: all.
+        """
+
+        def run(current: Tensor, steps: Steps) -> list[Tensor]:
+            return [steps.unroll(output) for output in self._outputs(current, steps, stages)]
+
+        return self._unroll(x, T, run)
+
+    def forward_intermediates(
+        self, x: Tensor, indices: Sequence[int] | None = None, *, T: int | None = None, intermediates_only: bool = False
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """``(forward_features(x), maps)`` in one pass, or the maps alone, ``[T, B, C, H, W]`` each.
+
+        Args:
+            x: As in ``forward``.
+            indices: Which maps of ``stage_maps``; None: all.
+            T: As in ``forward``.
+            intermediates_only: Leave the last feature maps out.
+
+        Raises:
+            ConfigError: there is no map with such an index.
+        """
+        chosen = checked_indices(indices, len(self.stages) + 1)
+
+        def run(current: Tensor, steps: Steps) -> list[Tensor]:
+            outputs = self._outputs(current, steps)
+            return [steps.unroll(output) for output in (*outputs, self.closing(outputs[-1], steps))]
+
+        *maps, features = self._unroll(x, T, run)
+        maps = [maps[index] for index in chosen]
+        return maps if intermediates_only else (features, maps)
 
     @torch.no_grad()
     def step(self, x: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -134,6 +185,7 @@ class SpikingResNet(Network):
         """
         if self.training:
             raise ConfigError("step() runs a trained model: call model.eval() first")
+        _check_kind(x, next(self.stem.parameters()))
         self._check_input(x, dims=4)
         neurons = {name: m for name, m in self.named_modules() if isinstance(m, Neuron)}
         counted = {"step"} if self.topology.per_step_norm else set()
@@ -167,11 +219,12 @@ class SpikingResNet(Network):
         return CompiledNet(self, precision)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new, untrained classifier of this size; 0 takes it away."""
+        """A new, untrained classifier of this size, whose classes have no names yet; 0 takes it away."""
         if num_classes < 0:
             raise ConfigError(f"num_classes must be 0 or more, got {num_classes}")
         weight = next(self.parameters())
         self.options["num_classes"] = num_classes
+        self.inputs = self.inputs and replace(self.inputs, classes=())
         self.head.reset(num_classes)
         if isinstance(self.head.fc, nn.Linear):
             WEIGHT_INITS[self.topology.weight_init](self.head.fc)
@@ -183,15 +236,19 @@ class SpikingResNet(Network):
 
     def maps(self, current: Tensor, steps: Steps) -> Tensor:
         """The last feature maps ``[T, B, num_features, H', W']`` for stem currents ``[T or 1, B, C, H, W]``."""
+        return self.closing(self._outputs(current, steps)[-1], steps)
+
+    def _outputs(self, current: Tensor, steps: Steps, stages: int | None = None) -> list[Tensor]:
+        """What enters the first stage, and what the first ``stages`` put out, ``[T or 1, B, C, H, W]`` each."""
         outputs = [self.opening(current, steps)]
-        for stage in self.stages:
+        for stage in list(self.stages)[:stages]:
             outputs.append(stage(outputs, steps))
-        return self.closing(outputs[-1], steps)
+        return outputs
 
     def _logits(self, current: Tensor, steps: Steps) -> Tensor:
         return self.head(self.maps(current, steps), steps)
 
-    def _unroll(self, x: Tensor, T: int | None, run: Callable[[Tensor, Steps], Tensor]) -> Tensor:
+    def _unroll(self, x: Tensor, T: int | None, run: Callable[[Tensor, Steps], list[Tensor]]) -> list[Tensor]:
         """``run`` over all steps of ``x``: at once in training, one after the other in eval."""
         x, T = self.as_sequence(x, T)
         if self.training:
@@ -203,7 +260,7 @@ class SpikingResNet(Network):
         for steps.start in range(T):
             now = self._encode(x[steps.start : steps.start + 1]) if current is None else current
             outputs.append(run(now, steps))
-        return torch.cat(outputs)
+        return [torch.cat(parts) for parts in zip(*outputs, strict=True)]
 
     def _training_steps(self, T: int) -> Steps:
         recomputes = self.memory != "fast"  # what fired ahead would be kept from one recomputed stretch to the next
@@ -211,6 +268,7 @@ class SpikingResNet(Network):
 
     def as_sequence(self, x: Tensor, T: int | None) -> tuple[Tensor, int]:
         """``x`` as ``[T or 1, B, C, H, W]``, and the number of steps."""
+        _check_kind(x, next(self.stem.parameters()))
         self._check_input(x, dims=4 if x.dim() == 4 else 5)
         if x.dim() == 4:
             x, T = x.unsqueeze(0), self.T if T is None else T
@@ -235,6 +293,27 @@ class SpikingResNet(Network):
                 f"images of {x.shape[-2]}x{x.shape[-1]} are smaller than the stride of this body, {least}: "
                 f"take images of at least {least}x{least}, or a body or stem with less stride, as stem='cifar'"
             )
+
+
+def _check_kind(x: object, weight: Tensor) -> None:
+    """Refuse an input that is no tensor, or of another dtype or device than the weight that it meets first.
+
+    Weights that are sharded, or kept elsewhere until they are needed ("meta"), say nothing of the dtype and device that
+    they will have then.
+    """
+    if not isinstance(x, Tensor):
+        raise ShapeError(f"the model takes a tensor [B, C, H, W], got {type(x).__name__}: torch.as_tensor makes one")
+    if type(weight) not in (Tensor, nn.Parameter) or weight.device.type == "meta":
+        return
+    if x.device != weight.device:
+        raise ShapeError(f"the model is on {weight.device} and its input on {x.device}: call x.to('{weight.device}')")
+    if x.dtype == weight.dtype or (x.dtype in AUTOCAST and torch.is_autocast_enabled(x.device.type)):
+        return
+    ours, theirs = (str(tensor.dtype).removeprefix("torch.") for tensor in (weight, x))
+    remedy = f"call x.to(torch.{ours})"
+    if not x.dtype.is_floating_point:
+        remedy += ", for images of 0 to 255 also / 255, and normalise them as in training"
+    raise ShapeError(f"the model computes in {ours} and its input is {theirs}: {remedy}")
 
 
 def _checked_steps(T: int) -> int:

@@ -2,33 +2,84 @@
 
 import fnmatch
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, Literal, overload
 
 from isospike.errors import ConfigError, UnknownName
+from isospike.models.backbone import FeatureMaps
 from isospike.models.bodies import BODIES, NETS, STEMS, Body, Layout
 from isospike.models.resnet import SpikingResNet
-from isospike.registry import unknown_name
+from isospike.neurons import NeuronSpec
+from isospike.registry import check_options, unknown_name
 from isospike.residual import JOINS, TOPOLOGIES, Topology
+
+MAX_DEPTH = 2000  # built in seconds; a name with a slip in it, such as ms_resnet20000, would take minutes and gigabytes
+
+# What other libraries call an option, and what does it here.
+_OF_THE_NEURON = "it belongs to the neuron, neuron={{'{0}': ...}}"
+HABITS = {
+    "in_chans": "in_channels is the word here",
+    "num_channels": "in_channels is the word here",
+    "drop_rate": "dropout is the word here",
+    "base_width": "width is the word here",
+    "cnf": "join is the word here",
+    "connect_f": "join is the word here",
+    "spiking_neuron": "neuron is the word here",
+    "zero_init_residual": "tail_init=0 starts every branch at 0",
+    "timesteps": "T is the word here",
+    "time_steps": "T is the word here",
+    "num_steps": "T is the word here",
+    "step_mode": "a model takes [B, C, H, W] or [T, B, C, H, W], and model.step() takes one step",
+    "pretrained": "weights come from iso.from_pretrained(folder or hub id) or iso.load_published(model, file)",
+    "weights": "weights come from iso.from_pretrained(folder or hub id) or iso.load_published(model, file)",
+    "checkpoint_path": "weights come from iso.from_pretrained(folder or hub id) or iso.load_published(model, file)",
+    **{name: _OF_THE_NEURON.format(name) for name in ("tau", "decay", "v_threshold", "v_reset", "surrogate", "levels")},
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the listed models that match a shell pattern, such as ``"ms_*"``.
 
-    Any depth that fits a body can be created, listed or not: CIFAR bodies exist for every 6n+2.
+    Any depth that fits a body can be created, listed or not: CIFAR bodies exist for every 6n+2. A network that has
+    two names is listed once: by its alias only where the pattern matches that alone, as ``"srm_*"`` does.
     """
-    names = [
-        f"{topology}_{layout}"
-        for topology in sorted(TOPOLOGIES)
-        for layout in [
-            *(f"resnet{depth}" for depth in sorted(_depths(TOPOLOGIES[topology]))),
-            *TOPOLOGIES[topology].nets,
-        ]
-    ]
-    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+    names = [f"{topology}_{network}" for topology in sorted(TOPOLOGIES) for network in _networks(topology)]
+    listed = fnmatch.filter(names, pattern)
+    for alias, topology in TOPOLOGIES.aliases.items():
+        only_here = [n for n in _networks(topology) if f"{topology}_{n}" not in listed]
+        listed += fnmatch.filter([f"{alias}_{network}" for network in only_here], pattern)
+    return listed
 
 
+def _networks(topology: str) -> list[str]:
+    row = TOPOLOGIES[topology]
+    return [*(f"resnet{depth}" for depth in sorted(_depths(row))), *row.nets]
+
+
+def _checked(create: Callable[..., Any]) -> Callable[..., Any]:
+    """``create``, which answers an option that it does not have."""
+
+    @wraps(create)
+    def checked(*args: Any, **options: Any) -> Any:
+        check_options(create.__name__, create, options, HABITS)
+        return create(*args, **options)
+
+    return checked
+
+
+@overload
+def create_model(name: str, *, features_only: Literal[False] = False, **options: Any) -> SpikingResNet: ...
+
+
+@overload
+def create_model(
+    name: str, *, features_only: Literal[True], out_indices: Sequence[int] | None = None, **options: Any
+) -> FeatureMaps: ...
+
+
+@_checked
 def create_model(
     name: str,
     *,
@@ -45,14 +96,16 @@ def create_model(
     reach: str | None = None,
     combine: str | None = None,
     per_step_norm: bool | None = None,
-    neuron: Mapping[str, Any] | None = None,
+    neuron: NeuronSpec | None = None,
     tail_init: float | None = None,
     alpha: float | None = None,
     norm_eps: float | None = None,
     norm_root_eps: float | None = None,
     weight_init: str | None = None,
     dropout: float | None = None,
-) -> SpikingResNet:
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+) -> SpikingResNet | FeatureMaps:
     """A model by its name, untrained, with the presets of its source where no option says otherwise.
 
     Args:
@@ -75,7 +128,9 @@ def create_model(
             "stage" the terms are all outputs of a stage so far, else its links.
         per_step_norm: Whether every norm but the stem's has weights and statistics for each of the T steps; the model
             then takes no other T.
-        neuron: Options that replace those of the topology's neuron; with ``kind``, another neuron altogether.
+        neuron: Options that replace those of the topology's neuron; with ``kind``, another neuron altogether. Also its
+            name; a ``Neuron``, of which every place gets a copy; or a class or function that makes one. The last two
+            cannot be written by ``save_pretrained``, as no file can hold them.
         tail_init: Initial weight of the norm that ends each branch, or factor on the initial weights of the
             convolution that does; 0 makes a unit start as the identity where the topology can.
         alpha: tdBN's alpha in every norm, where the topology's norms have the factor ``alpha * v_threshold``.
@@ -83,12 +138,19 @@ def create_model(
         norm_root_eps: What every norm adds to the root of the variance.
         weight_init: Initialisation of convolutions and classifier: "pytorch", "kaiming_fan_out", "kaiming_fan_in".
         dropout: Share of pooled features left out in training, in [0, 1).
+        features_only: Give the model as ``FeatureMaps``, a backbone without a classifier.
+        out_indices: Its maps, with ``features_only``.
 
     Raises:
         UnknownName: no such topology, depth, body, stem, join, neuron or option; the text names the nearest.
         ConfigError: options that contradict each other or the topology.
     """
     options = {key: value for key, value in locals().items() if value is not None}
+    if options.pop("features_only"):
+        options.pop("out_indices", None)
+        return FeatureMaps(create_model(**{**options, "num_classes": 0}), out_indices)
+    if out_indices is not None:
+        raise ConfigError("out_indices picks feature maps: it goes with features_only=True")
     row, layout = _parse(name, body, width)
     if stem is not None:
         STEMS[stem]
@@ -134,13 +196,20 @@ def create_ann_twin(name: str, **options: Any) -> SpikingResNet:
     return create_model(name, **{"neuron": {"kind": "relu"}, "T": 1, **options})
 
 
-def _neuron(preset: Mapping[str, Any], options: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The preset with these options, or another neuron where they name a kind."""
-    options = options or {}
-    return dict(options) if "kind" in options else {**preset, **options}
+def _neuron(preset: NeuronSpec, given: NeuronSpec | None) -> NeuronSpec:
+    """The preset with the options that are given, or another neuron where it is one or names a kind."""
+    if given is None:
+        return preset
+    if isinstance(given, str):
+        return {"kind": given}
+    if not isinstance(given, Mapping) or "kind" in given:
+        return given
+    if not isinstance(preset, Mapping):
+        raise ConfigError(f"neuron={dict(given)} changes options, and the neuron here is an object: give its kind too")
+    return {**preset, **given}
 
 
-def _changed(row: Topology, skip: dict[str, str], neuron: Mapping[str, Any]) -> Topology:
+def _changed(row: Topology, skip: dict[str, str], neuron: NeuronSpec) -> Topology:
     """The row with these fields of its skip and this neuron, all at once: it checks itself as a whole."""
     if row.join is None:
         for option, value in skip.items():
@@ -160,7 +229,8 @@ def _parse(name: str, body: str | None, width: int | None) -> tuple[Topology, La
                 if body is not None or width is not None:
                     raise ConfigError(f"'{name}' is a single network: it takes neither body nor width")
                 return row, NETS[net]
-    raise unknown_name("model", name, list_models())
+    aliases = [other for alias in TOPOLOGIES.aliases for other in list_models(f"{alias}_*")]
+    raise unknown_name("model", name, [*list_models(), *aliases])
 
 
 def _bodies(row: Topology, family: str | None = None) -> Iterator[Body]:
@@ -177,6 +247,8 @@ def _layout(name: str, row: Topology, depth: int, family: str | None, width: int
     """The layout of the first body of the row that has this depth."""
     if width is not None and (width < 2 or width % 2):
         raise ConfigError(f"width must be an even number from 2 on, got {width}")
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"'{name}' has {depth} layers: a model can have up to {MAX_DEPTH}")
     bodies = list(_bodies(row, family))
     if not bodies:
         raise unknown_name(f"body of '{row.name}'", str(family), dict.fromkeys(b.family for b in _bodies(row)))

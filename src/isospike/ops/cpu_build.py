@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 AVX2 = ("-mavx2", "-mfma", "-mbmi", "-mpopcnt")
 # Flags of each, from the lowest to the highest: a machine that has one has all before it (``csrc/build.c`` asks it).
 ISAS: dict[str, tuple[str, ...]] = {"plain": (), "avx2": AVX2, "avx512": (*AVX2, "-mavx512f")}
+OF_THIS_MACHINE = tuple(ISAS) if platform.machine() in ("x86_64", "AMD64") else ("plain",)
 # Products and sums stay apart, so that potentials have the bits of the reference.
 FLAGS = (
     *("-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
@@ -42,18 +43,20 @@ def find_compiler() -> list[str] | None:
     return found.split() if found and platform.system() == "Linux" else None
 
 
-def compile_libraries(compiler: Sequence[str], folder: Path = HERE, extra: Sequence[str] = ()) -> str | None:
-    """Compile one library for each instruction set of this kind of machine.
+def compile_libraries(
+    compiler: Sequence[str], folder: Path = HERE, extra: Sequence[str] = (), isas: Sequence[str] = OF_THIS_MACHINE
+) -> str | None:
+    """Compile one library for each instruction set.
 
     Args:
         compiler: The command.
         folder: Where the libraries go.
-        extra: Further flags or sources.
+        extra: Further flags.
+        isas: For which instruction sets.
 
     Returns:
         None; or the command that failed and what it said, and no library is left then.
     """
-    isas = list(ISAS) if platform.machine() in ("x86_64", "AMD64") else ["plain"]
     with ThreadPoolExecutor() as pool:
         errors = list(pool.map(lambda isa: _compile(compiler, isa, folder, extra), isas))
     error = next(filter(None, errors), None)

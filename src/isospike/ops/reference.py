@@ -21,7 +21,7 @@ def leaky_fire(
         rest = torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
         v = rest.expand(rule.state_shape(rest.shape))
     spikes = []
-    for x_t in x.flatten(0, 1).split(B):
+    for x_t in x.flatten(0, 1).split([B] * T):  # T pieces whatever B is, so that B can be dynamic in torch.export
         h = _times(decay, v) + _times(gain, x_t.to(v.dtype))
         s = rule.fire(h)
         v = rule.reset_after(h, s.detach() if rule.detach_reset else s)

@@ -4,24 +4,26 @@ A recipe may name another as its ``base`` and say only what differs. The comment
 expected time and expected result.
 """
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from isospike.config import RunConfig, apply_overrides, read_config, read_yaml
 from isospike.errors import ConfigError
+from isospike.own_rows import imported
 from isospike.registry import unknown_name
 
 FOLDER = Path(__file__).parent
 
 
-def list_recipes() -> list[str]:
-    """Names of the recipes in the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+def list_recipes(pattern: str = "*") -> list[str]:
+    """Names of the recipes in the package that match a shell pattern, such as ``"cifar10_*"``."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml") if fnmatch.fnmatchcase(path.stem, pattern))
 
 
 def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """The configuration of a recipe, with overrides put in.
+    """The configuration of a recipe, with overrides put in, and with the code of one's own that was imported.
 
     Args:
         recipe: A name, or the path of a YAML file.
@@ -34,7 +36,8 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
     values = _read(_path(recipe), seen=())
     values.setdefault("recipe", Path(recipe).stem)
     values.setdefault("objective", {"kind": "cross_entropy"})  # the default, whose keys an override may change
-    return read_config(apply_overrides(values, overrides), f"recipe {recipe}")
+    config = read_config(apply_overrides(values, overrides), f"recipe {recipe}")
+    return config.model_copy(update={"imports": {**config.imports, **imported()}})
 
 
 def describe_recipe(recipe: str) -> str:
@@ -42,6 +45,11 @@ def describe_recipe(recipe: str) -> str:
     lines = _path(recipe).read_text(encoding="utf-8").splitlines()
     top = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
     return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:top])
+
+
+def recipe_title(recipe: str) -> str:
+    """What a recipe trains, in a line: the first paragraph of its comment."""
+    return " ".join(describe_recipe(recipe).split("\n\n")[0].split())
 
 
 def _path(recipe: str) -> Path:

@@ -17,8 +17,8 @@ from isospike.report.sections.base import depth_series, flat, mean, series, tabl
 from isospike.report.sections.confusion import steps_chart
 from isospike.report.sections.isometry import products
 from isospike.report.sections.summary import what_is_missing
-from isospike.run_folder import RunFolder, read_records
-from isospike.text import duration, energy_unit
+from isospike.run_folder import MISREAD, RunFolder, misread, noting_files, read_records
+from isospike.text import brief, duration, energy_unit
 
 RESULTS = ("data", "model", "test", "isometry", "flow", "energy")
 NEURONS_AXIS = "neurons, in the order of the network"
@@ -83,8 +83,32 @@ def comparison_sections(runs: Sequence[RunFolder]) -> tuple[list[Section], list[
         found, problems = _read(label, run)
         compared.append(found)
         damaged += problems
-    sections, problems = make_all({make.__name__: partial(make, compared) for make in SECTIONS})
+    sections, problems = make_all({make.__name__: partial(_make, make, compared) for make in SECTIONS})
     return sections, [*damaged, *problems]
+
+
+def _make(make: Callable[[Sequence[Compared]], Section | None], runs: Sequence[Compared]) -> Section | None:
+    """A section of all runs.
+
+    Raises:
+        ConfigError: it cannot be made of some of them alone either; names these.
+    """
+    try:
+        return make(runs)
+    except MISREAD as error:
+        names = " and ".join(run.label for run in runs if not _can(make, run))
+        raise ConfigError(
+            f"what {names or 'one of the runs'} holds for it is not what isospike writes ({brief(str(error))}); "
+            "the report of that run alone names the file"
+        ) from error
+
+
+def _can(make: Callable[[Sequence[Compared]], Section | None], run: Compared) -> bool:
+    try:
+        make([run])
+    except MISREAD:
+        return False
+    return True
 
 
 def _read(label: str, run: RunFolder) -> tuple[Compared, list[str]]:
@@ -100,9 +124,17 @@ def _read(label: str, run: RunFolder) -> tuple[Compared, list[str]]:
             damaged.append(str(error))
         else:
             results |= {name: result} if result is not None else {}
-    steps, epochs = ([r for r in records if r["kind"] == kind] for kind in ("step", "epoch"))
-    missing = (*damaged, *what_is_missing(run))
+    steps, epochs = ([r for r in records if r.get("kind") == kind] for kind in ("step", "epoch"))
+    missing = (*damaged, *_missing(run))
     return Compared(label, config, steps, epochs, watched, results, tuple(dict.fromkeys(missing))), damaged
+
+
+def _missing(run: RunFolder) -> tuple[str, ...]:
+    with noting_files() as files:
+        try:
+            return tuple(what_is_missing(run))
+        except MISREAD as error:
+            return (misread(files, error),)
 
 
 def _labels(runs: Sequence[RunFolder]) -> list[str]:

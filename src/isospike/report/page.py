@@ -11,7 +11,7 @@ from isospike.errors import ConfigError, IsospikeError, RunFailed
 from isospike.optional import import_optional
 from isospike.report.sections import SECTIONS, Chart, Section
 from isospike.report.theme import vega_config
-from isospike.run_folder import RunFolder, read_records, write_text
+from isospike.run_folder import MISREAD, RunFolder, misread, noting_files, read_records, write_text
 
 
 def write_report(run: RunFolder, path: Path | None = None) -> list[str]:
@@ -58,15 +58,16 @@ def make_all(makers: Mapping[str, Callable[[], Section | None]]) -> tuple[list[S
     sections, problems = [], []
     for name, make in makers.items():
         title = name.replace("_", " ").capitalize()
-        try:
-            section = make()
-        except IsospikeError as error:
-            problem = str(error)
-        except KeyError as error:
-            problem = f"a file of this run lacks {error}: another version wrote it; make it anew"
-        else:
-            sections += [section] if section is not None else []
-            continue
+        with noting_files() as files:
+            try:
+                section = make()
+            except IsospikeError as error:
+                problem = str(error)
+            except MISREAD as error:
+                problem = misread(files, error)
+            else:
+                sections += [section] if section is not None else []
+                continue
         problems.append(f"{title}: {problem}")
         sections.append(Section(title, f"<p class='problem'>This cannot be shown: {escape(problem)}.</p>"))
     return sections, problems

@@ -1,5 +1,6 @@
 """How a branch and its skip become one."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ class Join:
 
     Args:
         name: As in ``join=`` of ``create_model``.
-        fn: ``fn(branch, skip)``.
+        fn: ``fn(branch, skip)``; a function with a name of its own, not a lambda, so that models can be pickled.
         neutral: The value of the branch that leaves the skip as it is.
         binary: Whether it is meant for spikes in {0, 1} only.
         linear: Whether it is the sum, which also joins more than two.
@@ -31,11 +32,16 @@ class Join:
         return self.fn(branch, skip)
 
 
+def _inhibit(branch: Tensor, skip: Tensor) -> Tensor:
+    """The skip where the branch is silent."""
+    return (1 - branch) * skip
+
+
 JOINS: Registry[Join] = Registry("join")
 
-ADD = Join("add", lambda branch, skip: branch + skip, neutral=0.0, binary=False, linear=True)
-AND = Join("and", lambda branch, skip: branch * skip, neutral=1.0, binary=True)
-IAND = Join("iand", lambda branch, skip: (1 - branch) * skip, neutral=0.0, binary=True)
+ADD = Join("add", operator.add, neutral=0.0, binary=False, linear=True)
+AND = Join("and", operator.mul, neutral=1.0, binary=True)
+IAND = Join("iand", _inhibit, neutral=0.0, binary=True)
 
 for _join in (ADD, AND, IAND):
     JOINS.register(_join.name, _join)

@@ -6,15 +6,14 @@ convolution, computed once for both. What follows from the words is derived, nev
 between units carries, what the stem ends with, what closes the network, whether a unit can be the identity.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 from isospike.errors import ConfigError
 from isospike.layers import WEIGHT_INITS, check_eps
-from isospike.neurons import NEURONS
-from isospike.registry import Registry, build
+from isospike.neurons import NeuronSpec, build_neuron
+from isospike.registry import Registry
 from isospike.residual.join import Join
 from isospike.residual.reach import COMBINES, REACHES
 
@@ -51,7 +50,7 @@ class Topology:
         project: Words of the skip where the shape changes; "" where there is no skip.
         identity: Words of the skip where the shape stays: nothing, or a norm, which starts like a projection's.
         join: How branch and skip become one; None: no skip, the unit is its branch.
-        neuron: Options of ``build(NEURONS, ...)``.
+        neuron: What ``build_neuron`` takes.
         norm: Batch norms in the stem, inside the branch and before the head.
         norm_last: The norm that ends the branch.
         conv_last: Where a convolution ends the branch: factor on its initial weights.
@@ -74,7 +73,7 @@ class Topology:
     source: str
     cell: str
     last: str
-    neuron: Mapping[str, Any]
+    neuron: NeuronSpec
     after: str = ""
     project: str = ""
     identity: str = ""
@@ -96,7 +95,7 @@ class Topology:
     levels: int | None = field(init=False)
 
     def __post_init__(self) -> None:
-        neuron = build(NEURONS, self.neuron)
+        neuron = build_neuron(self.neuron)
         object.__setattr__(self, "v_threshold", neuron.v_threshold)
         object.__setattr__(self, "levels", neuron.levels)
         WEIGHT_INITS[self.weight_init]

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isospike.layers import WEIGHT_INITS, BatchNorm, Chain, Conv2d, PerStepNorm, Steps, fuse, run, untouched
-from isospike.neurons import NEURONS, Neuron
-from isospike.registry import build
+from isospike.neurons import Neuron, build_neuron
 from isospike.residual.topology import NormInit, Topology
 
 EXPANSION = 4  # a bottleneck's last convolution widens by this
@@ -55,7 +54,7 @@ def build_chain(
             pooled = convs[0].stride
             layer = nn.AvgPool2d(pooled, ceil_mode=True, count_include_pad=False)
         else:
-            layer = build(NEURONS, topology.neuron)
+            layer = build_neuron(topology.neuron)
         layers.append((name, layer))
     return Chain(layers)
 
@@ -191,4 +190,5 @@ class ResidualUnit(nn.Module):
             *_, last = self.branch.children()
             for norm in tail.modules():
                 if isinstance(norm, BatchNorm) and isinstance(last, Neuron):
-                    norm.bias.fill_(self.join.neutral * last.current_to_fire())
+                    norm.starts["bias"] = self.join.neutral * last.current_to_fire()
+                    norm.reset_parameters()

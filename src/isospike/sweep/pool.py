@@ -18,6 +18,7 @@ from rich.console import Console
 
 from isospike.config import RunConfig
 from isospike.data import Dataset
+from isospike.own_rows import import_installed, import_rows, imported
 from isospike.run_folder import RunFolder
 from isospike.sweep.cell import EXPECTED, Ending, run_cell
 from isospike.train.display import PlainDisplay
@@ -48,7 +49,7 @@ class Pool:
     """``count`` processes with ``threads`` threads each, alive inside a ``with`` block."""
 
     def __init__(self, count: int, datasets: Mapping[str, Dataset], device: str, threads: int) -> None:
-        self.arguments = (datasets, device, threads)
+        self.arguments = (list(imported()), datasets, device, threads)
         self.workers = [_Worker(self.arguments) for _ in range(count)]
 
     def __enter__(self) -> Self:
@@ -131,8 +132,10 @@ class _Worker:
         return f"its process ended with exit code {code}; what it printed says why"
 
 
-def _work(pipe: Connection, datasets: Mapping[str, Dataset], device: str, threads: int) -> None:
+def _work(pipe: Connection, rows: Sequence[str], datasets: Mapping[str, Dataset], device: str, threads: int) -> None:
     """The process: takes tasks and gives results until the pipe is closed."""
+    import_installed()
+    import_rows(rows)
     os.setpgid(0, 0)  # Ctrl-C goes to all of a terminal's group: the first process passes it on, once
     threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(threads)

@@ -9,7 +9,7 @@ from typing import Any
 
 from isospike.config import RunConfig
 from isospike.errors import IsospikeError
-from isospike.run_folder import RunFolder, write_text
+from isospike.run_folder import MISREAD, RunFolder, misread, noting_files, write_text
 from isospike.sweep.cell import FAILURE, is_finished
 from isospike.sweep.plan import Cell, Sweep
 
@@ -100,10 +100,13 @@ def _row(cell: Cell, run: RunFolder) -> dict[str, Any]:
         **dict.fromkeys(("train_accuracy", "test_accuracy", "best_accuracy", "seconds", "gradients", "firing")),
         **dict.fromkeys(("firing_rate", "log10_gradient_ratio")),
     }
-    try:
-        return {**row, **_read(cell.config, run)}
-    except IsospikeError as error:
-        return {**row, "state": "failed", "reason": str(error)}
+    with noting_files() as files:
+        try:
+            return {**row, **_read(cell.config, run)}
+        except IsospikeError as error:
+            return {**row, "state": "failed", "reason": str(error)}
+        except MISREAD as error:
+            return {**row, "state": "failed", "reason": misread(files, error)}
 
 
 def _read(config: RunConfig, run: RunFolder) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from isospike.data import Dataset, Loader, class_weights
 from isospike.models import SpikingResNet, create_model
 from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
-from isospike.train.checkpoint import under
 from isospike.train.objective import Objective, build_objective
-from isospike.weights import load_tensors, load_weights
+from isospike.weights import load_weights
+from isospike.weights.trained import trained_weights
 
 
 def build_model(config: RunConfig, *, num_classes: int, in_channels: int) -> SpikingResNet:
@@ -30,9 +30,9 @@ def load_trained(run: RunFolder, config: RunConfig, *, num_classes: int, in_chan
         CheckpointError: there are none, or they are damaged or another model's.
     """
     path = run.checkpoint(which)
-    tensors, _ = load_tensors(path)
+    tensors = trained_weights(path)
     model = build_model(config, num_classes=num_classes, in_channels=in_channels)
-    load_weights(model, under("ema", tensors) or under("model", tensors), str(path))
+    load_weights(model, tensors, str(path))
     return model.eval()
 
 

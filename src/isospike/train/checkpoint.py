@@ -6,22 +6,69 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
 from torch import Tensor, nn
 
 from isospike.config import RunConfig
 from isospike.errors import CheckpointError
+from isospike.text import brief
 from isospike.train.averaging import MovingAverage
 from isospike.train.optim import learning_rate
 from isospike.train.state import RunState
-from isospike.weights import Tensors, load_weights, not_finite
+from isospike.weights import Tensors, load_tensors, load_weights, not_finite, under
 
 PLACES = {"dir", "workers"}  # keys of the data that change no number
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """The tensors whose names start with ``prefix.``, without it."""
-    return {name.removeprefix(prefix + "."): t for name, t in tensors.items() if name.startswith(prefix + ".")}
+class _SavedTrain(BaseModel):
+    epochs: PositiveInt
+
+
+class _SavedConfig(BaseModel):
+    data: dict[str, Any]
+    train: _SavedTrain
+
+
+class _Meta(BaseModel):
+    """What stands beside the tensors of a run; more keys may follow."""
+
+    config: _SavedConfig
+    state: RunState
+    averaged: NonNegativeInt = 0
+    processes: PositiveInt | None = None
+
+
+def read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors and description of a checkpoint of a run, each of the kind that resuming needs.
+
+    Raises:
+        CheckpointError: it is damaged, or holds another kind of value somewhere; names the place.
+    """
+    tensors, meta = load_tensors(path)
+    try:
+        _Meta.model_validate_json(json.dumps(meta), strict=True)
+        RunState.from_dict(meta["state"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = brief(".".join(map(str, first["loc"])))
+        raise CheckpointError(f"{path} is no checkpoint of a run: {place}: {first['msg'].lower()}") from error
+    except TypeError as error:
+        raise CheckpointError(f"{path} is no checkpoint of this version: its state has other keys ({error})") from error
+    _check_optimizer(tensors, path)
+    return tensors, meta
+
+
+def _check_optimizer(tensors: Tensors, path: Path) -> None:
+    """Refuse a state that is not of the weights beside it, or not the same for all of them."""
+    weights = under("model", tensors)
+    kinds: dict[str, set[str]] = {}
+    for key, value in under("optim", tensors).items():
+        what, _, name = key.partition(".")
+        kinds.setdefault(name, set()).add(what)
+        if name not in weights or value.shape not in (weights[name].shape, ()) or not value.is_floating_point():
+            raise CheckpointError(f"{path} holds '{brief(key)}' of the optimiser, which fits no weight beside it")
+    if kinds and any(kind != next(iter(kinds.values())) for kind in kinds.values()):
+        raise CheckpointError(f"{path} holds less of the optimiser for some weights than for others")
 
 
 def run_tensors(model: nn.Module, average: MovingAverage | None, optimizer: torch.optim.Optimizer | None) -> Tensors:

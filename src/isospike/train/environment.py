@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from isospike.ops.cpu_library import instruction_set, library
+from isospike.own_rows import import_installed
 
 PACKAGES = ("isospike", "torch", "numpy", "safetensors", "pydantic", "pillow", "pyarrow", "scikit-learn", "kornia")
 
@@ -23,7 +24,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "command": " ".join(["isospike", *sys.argv[1:]]),
         "commit": _commit(),
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": {name: version for name in PACKAGES if (version := _version(name))} | import_installed(),
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from isospike.data import Augment, Dataset
+from isospike.data.dataset import stratified
 from isospike.inference import EarlyExit, Precision
 from isospike.models import SpikingResNet
 from isospike.train.distributed import World
 
-CALIBRATION_IMAGES = 1000  # the last ones of the training split
+CALIBRATION_IMAGES = 1000  # of the training split, of every class its share
 
 
 class FastNetwork(nn.Module):
@@ -33,10 +34,12 @@ class FastNetwork(nn.Module):
     ) -> None:
         """Exit early, with a margin at which this share of training images keeps the class that all steps give it.
 
-        The test images play no part in it. The network has seen the training images, so it may be surer of them.
+        They are prepared as the test images are, which play no part in it themselves. The network has seen the training
+        images, so it may be surer of them.
         """
-        order = torch.arange(len(dataset.train))[-CALIBRATION_IMAGES:].split(batch_size)
-        batches = (augment.test(images.to(device)) for images in dataset.train.batches(order, 0))
+        order = stratified(dataset.train.labels, CALIBRATION_IMAGES).split(batch_size)
+        shown = dataset.train.prepared_as(dataset.test)
+        batches = (augment.test(images.to(device)) for images in shown.batches(order, 0))
         self.early = EarlyExit.calibrated(self.net, batches, agreement)
         self.agreement, self.calibrated_on = agreement, sum(map(len, order))
 
@@ -57,7 +60,7 @@ class FastNetwork(nn.Module):
         return facts | {
             "early_exit": {
                 "agreement": self.agreement,
-                "calibration": f"the last {self.calibrated_on} training images",
+                "calibration": f"{self.calibrated_on} training images, of every class its share",
                 "margin": self.early.margin,
                 "average_T": steps / images,
                 "T": self.T,

@@ -5,8 +5,7 @@ from pathlib import Path
 from isospike.errors import CheckpointError
 from isospike.models import SpikingResNet
 from isospike.run_folder import RunFolder
-from isospike.train.checkpoint import under
-from isospike.weights import Tensors, load_tensors, load_weights
+from isospike.weights import Tensors, load_tensors, load_weights, under
 from isospike.weights.foreign import read_state_dict
 
 CLASSIFIER = ("head.fc.weight", "head.fc.bias")

@@ -35,7 +35,7 @@ from isospike.train.state import Best, RunState, Sums
 from isospike.train.step import PRECISIONS, Figures, Step
 from isospike.train.stopping import StopRequest, listen_for_signals
 from isospike.train.watching import Watching
-from isospike.weights import load_tensors, save_tensors
+from isospike.weights import save_tensors
 
 Outcome = Literal["done", "max_steps", "interrupted"]
 MIN_SCALE = 2.0**-10  # of fp16 gradients; below it nothing is left to lower
@@ -159,7 +159,7 @@ class Trainer:
         if not path.exists():
             self.start()
             return
-        tensors, meta = load_tensors(path)
+        tensors, meta = checkpoint.read_checkpoint(path)
         checkpoint.check_same_run(meta["config"], self.config, path)
         checkpoint.check_finite(tensors, path)
         checkpoint.check_same_processes(meta.get("processes", self.world.size), self.world.size, self.config, path)

@@ -1,7 +1,7 @@
 """Weights: our own files, folders for the hub, and what others published."""
 
 from isospike.weights.ann import load_ann_resnet
-from isospike.weights.files import Tensors, load_tensors, load_weights, save_tensors
+from isospike.weights.files import Tensors, load_tensors, load_weights, save_tensors, under
 from isospike.weights.finite import not_finite
 from isospike.weights.pretrained import from_pretrained, save_pretrained
 from isospike.weights.published import PUBLISHED, load_published
@@ -17,4 +17,5 @@ __all__ = [
     "not_finite",
     "save_pretrained",
     "save_tensors",
+    "under",
 ]

@@ -14,10 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from isospike.errors import CheckpointError, IsospikeWarning
+from isospike.text import brief
 from isospike.weights.finite import not_finite
 from isospike.writing import atomic_write
 
 Tensors = dict[str, Tensor]
+REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # each is read where a model has another of them
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -45,7 +47,7 @@ def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     """Tensors and ``meta`` of a file that ``save_tensors`` wrote.
 
     Raises:
-        CheckpointError: no such file, not of this kind, or its content does not match its hash.
+        CheckpointError: no such file, not of this kind, its content does not match its hash, or ``meta`` is no mapping.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
@@ -54,12 +56,23 @@ def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
             found = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
+        raise CheckpointError(f"{path} is damaged or not a safetensors file: {brief(str(error), 200)}") from error
     if "meta" not in found or "sha256" not in found:
         raise CheckpointError(f"{path} is a safetensors file, but not one that isospike wrote")
     if _digest(tensors, found["meta"]) != found["sha256"]:
         raise CheckpointError(f"{path} is damaged: its content does not match its hash")
-    return tensors, json.loads(found["meta"])
+    try:
+        meta = json.loads(found["meta"])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} holds a description that is no JSON: {brief(str(error))}") from error
+    if not isinstance(meta, dict):
+        raise CheckpointError(f"{path} holds a description that is a {type(meta).__name__}, not keys and values")
+    return tensors, meta
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """The tensors whose names start with ``prefix.``, without it."""
+    return {name.removeprefix(prefix + "."): t for name, t in tensors.items() if name.startswith(prefix + ".")}
 
 
 def _sort_metadata(file: BinaryIO) -> None:
@@ -91,17 +104,22 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -
     """Copy weights into ``model``; a warning says where they are not finite.
 
     Raises:
-        CheckpointError: a name or a shape differs; names the first.
+        CheckpointError: a name, a shape or a kind of number differs; names the first.
     """
     own = model.state_dict()
     for name in sorted(own.keys() ^ tensors.keys()):
         where = "is not in" if name in own else "is only in"
-        raise CheckpointError(f"the weights do not fit the model: '{name}' {where} {origin}")
+        raise CheckpointError(f"the weights do not fit the model: '{brief(name)}' {where} {origin}")
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise CheckpointError(
                 f"the weights do not fit the model: '{name}' is {list(own[name].shape)} in the model and "
                 f"{list(tensor.shape)} in {origin}"
+            )
+        if tensor.dtype != own[name].dtype and not (tensor.dtype in REAL and own[name].dtype in REAL):
+            raise CheckpointError(
+                f"the weights do not fit the model: '{name}' is of {own[name].dtype} in the model and of "
+                f"{tensor.dtype} in {origin}"
             )
     model.load_state_dict(tensors)
     if names := not_finite(tensors):

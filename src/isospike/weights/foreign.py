@@ -3,6 +3,7 @@
 import argparse
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,11 +17,15 @@ from torch import Tensor, nn
 
 from isospike.errors import CheckpointError
 from isospike.layers import BatchNorm
+from isospike.text import brief
 from isospike.weights.files import Tensors
 
 WRAPPERS = ("state_dict", "model")  # keys under which training scripts keep the weights, beside their optimiser
 # What torch.load raises for files that are damaged or something else altogether, beyond UnpicklingError.
-BROKEN = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, SafetensorError)
+BROKEN = (
+    OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+    AssertionError, MemoryError, struct.error, SafetensorError,
+)  # fmt: skip
 
 
 def read_state_dict(path: Path | str) -> Tensors:
@@ -38,13 +43,13 @@ def read_state_dict(path: Path | str) -> Tensors:
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _load(path)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        found = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
         what = f"holds a {found[1]}" if found else "is damaged or holds more than tensors"
         raise CheckpointError(
             f"{path} {what}, and nothing foreign is unpickled: save the state dict alone where you trust the file"
         ) from error
     except BROKEN as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = brief((str(error).strip() or type(error).__name__).splitlines()[0], 200)
         raise CheckpointError(f"{path} is damaged or not a file of weights: {reason}") from error
     return clean(content, str(path))
 
@@ -61,18 +66,29 @@ def clean(content: Any, origin: str) -> Tensors:
     training, and the counters ``num_batches_tracked``, which our norms do not have.
 
     Raises:
-        CheckpointError: there is no state dict.
+        CheckpointError: there is no state dict, or one of its tensors is not made of plain real numbers.
     """
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(t, Tensor) for t in content.values()):
-        keys = " or ".join(f"'{key}'" for key in WRAPPERS)
-        raise CheckpointError(f"{origin} holds no state dict (tensors by name), neither alone nor under {keys}")
-    tensors = {str(name): tensor for name, tensor in content.items()}
+    named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
+    if not named or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise _no_state_dict(origin)
+    tensors = {name: tensor for name, tensor in content.items() if not name.endswith(".num_batches_tracked")}
+    if not tensors:
+        raise _no_state_dict(origin)
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+            kind = f"{tensor.layout}, {tensor.dtype}, on {tensor.device.type}"
+            raise CheckpointError(f"'{brief(name)}' in {origin} is not a tensor of plain numbers in memory, but {kind}")
     while all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith(".num_batches_tracked")}
+    return tensors
+
+
+def _no_state_dict(origin: str) -> CheckpointError:
+    keys = " or ".join(f"'{key}'" for key in WRAPPERS)
+    return CheckpointError(f"{origin} holds no state dict (tensors by name), neither alone nor under {keys}")
 
 
 @dataclass(frozen=True)
@@ -109,14 +125,14 @@ class KeyMap:
         for name, tensor in tensors.items():
             own = self.rename(name)
             if own is None or own in ours:
-                raise CheckpointError(f"'{name}' in {origin} is no name that {code} gives to a weight")
+                raise CheckpointError(f"'{brief(name)}' in {origin} is no name that {code} gives to a weight")
             ours[own] = tensor
         return ours
 
 
 @cache
 def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(path)))
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[0-9]{1,4})", re.escape(path)))
 
 
 def fixed_affines(model: nn.Module) -> Tensors:

@@ -10,17 +10,19 @@ from isospike.errors import CheckpointError, ConfigError
 from isospike.models import SpikingResNet, create_model
 from isospike.optional import import_optional
 from isospike.registry import check_options
-from isospike.weights.files import load_tensors, load_weights, save_tensors
+from isospike.weights.files import load_tensors, save_tensors
+from isospike.weights.saved import Saved, build_saved, read_inputs
 
 LIBRARY = "isospike"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+RUN = "config.yaml"  # what makes a folder that of a run
 
 
 def save_pretrained(model: SpikingResNet, folder: Path | str) -> None:
     """Write ``model.safetensors`` and ``config.json``, all that ``from_pretrained`` needs.
 
     Args:
-        model: Made by ``create_model``, trained or not.
+        model: Made by ``create_model``, trained or not. What its ``inputs`` say is written too.
         folder: Made where it is not there; files of these names in it are replaced.
 
     Raises:
@@ -37,6 +39,7 @@ def save_pretrained(model: SpikingResNet, folder: Path | str) -> None:
         "library_name": LIBRARY,
         "isospike_version": metadata.version("isospike"),
         "options": model.options,
+        "inputs": model.inputs.as_dict() if model.inputs else None,
         "initialised_from": getattr(model, "initialised_from", None),
     }
     # The options stand in both files, so that two halves of different saves are not taken for one model.
@@ -44,34 +47,42 @@ def save_pretrained(model: SpikingResNet, folder: Path | str) -> None:
     write_json(folder / CONFIG, config)
 
 
-def from_pretrained(source: Path | str, *, revision: str | None = None, **changes: Any) -> SpikingResNet:
-    """The model that ``save_pretrained`` wrote, with its weights, in eval mode.
+def from_pretrained(
+    source: Path | str,
+    *,
+    revision: str | None = None,
+    checkpoint: str | None = None,
+    num_classes: int | None = None,
+    **changes: Any,
+) -> SpikingResNet:
+    """The model that ``save_pretrained`` wrote or that a run trained, with its weights, in eval mode.
 
     Args:
-        source: A folder; or, where there is none of this name, an id ``owner/name`` on the Hugging Face hub.
+        source: A folder of ``save_pretrained`` or of a run; or, where there is none of this name, an id ``owner/name``
+            on the Hugging Face hub.
         revision: Branch, tag or commit on the hub.
+        checkpoint: Which weights of a run: "last" or "best". None: those at the end of training; where it has not
+            ended, those of the last checkpoint, which a warning says.
+        num_classes: Another number of classes than the saved one gets a new, untrained classifier, which a warning
+            says; 0 leaves a backbone.
         changes: Options of ``create_model`` that replace the saved ones, such as ``T=4``; the weights must still fit.
 
     Raises:
         CheckpointError: no such folder or id, files missing, damaged, of another library or of two different saves,
             or weights that do not fit; the text names the first name or shape.
-        ConfigError: ``config.json`` is no JSON, or the options contradict each other.
+        ConfigError: ``config.json`` or a file of the run is damaged, or the options contradict each other.
         UnknownName: an option that ``create_model`` does not have.
         MissingExtra: an id, and huggingface_hub is not installed.
     """
+    from isospike.weights.trained import read_run  # as above
+
     folder = _folder(source, revision)
-    config = _read_config(folder / CONFIG)
-    tensors, meta = load_tensors(folder / WEIGHTS)
-    if meta.get("options") != config["options"]:
+    is_run = (folder / RUN).is_file() and not (folder / CONFIG).is_file()
+    if checkpoint is not None and not is_run:
         raise CheckpointError(
-            f"{CONFIG} and {WEIGHTS} in {folder} are of different saves: save the model again, "
-            "and give options that shall differ to from_pretrained"
+            f"checkpoint='{checkpoint}' is for the folder of a run, and {source} is none: leave it out"
         )
-    check_options("create_model", create_model, changes)
-    model = _build({**config["options"], **changes}, folder / CONFIG)
-    load_weights(model, tensors, str(folder / WEIGHTS))
-    model.initialised_from = config.get("initialised_from")  # type: ignore[assignment]
-    return model.eval()
+    return build_saved(read_run(folder, checkpoint) if is_run else _read_folder(folder), num_classes, **changes)
 
 
 def _check_plain(value: Any, where: str) -> None:
@@ -91,6 +102,26 @@ def _check_plain(value: Any, where: str) -> None:
         )
 
 
+def _read_folder(folder: Path) -> Saved:
+    """What ``save_pretrained`` wrote."""
+    config = _read_config(folder / CONFIG)
+    tensors, meta = load_tensors(folder / WEIGHTS)
+    if meta.get("options") != config["options"]:
+        raise CheckpointError(
+            f"{CONFIG} and {WEIGHTS} in {folder} are of different saves: save the model again, "
+            "and give options that shall differ to from_pretrained"
+        )
+    inputs = config.get("inputs")  # folders of older versions have none
+    return Saved(
+        options=config["options"],
+        tensors=tensors,
+        config=folder / CONFIG,
+        weights=folder / WEIGHTS,
+        inputs=None if inputs is None else read_inputs(inputs, folder / CONFIG),
+        initialised_from=config.get("initialised_from"),
+    )
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     """What ``config.json`` says, its options known to ``create_model``."""
     from isospike.run_folder import read_json  # as above
@@ -106,13 +137,6 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} names no model: its 'options' must hold the 'name' that create_model takes")
     check_options(f"create_model in {path}", create_model, options)
     return config
-
-
-def _build(options: Mapping[str, Any], path: Path) -> SpikingResNet:
-    try:
-        return create_model(**options)
-    except TypeError as error:
-        raise CheckpointError(f"the options in {path} are not of the kind that create_model takes: {error}") from error
 
 
 def _folder(source: Path | str, revision: str | None) -> Path:

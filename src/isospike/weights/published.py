@@ -14,6 +14,7 @@ from torch import Tensor
 from isospike.errors import CheckpointError
 from isospike.models import SpikingResNet
 from isospike.registry import Registry
+from isospike.text import brief
 from isospike.weights.files import load_weights
 from isospike.weights.foreign import KeyMap, fixed_affines, read_state_dict, without_scale
 
@@ -182,7 +183,7 @@ def _likely_source(tensors: Mapping[str, Tensor], path: Path | str) -> str:
     likely = max(known, key=lambda name: known[name])
     if not known[likely]:
         raise CheckpointError(
-            f"no source gives a weight a name as in {path}, such as '{next(iter(tensors))}': "
+            f"no source gives a weight a name as in {path}, such as '{brief(next(iter(tensors)))}': "
             f"there are {', '.join(PUBLISHED)}"
         )
     return likely

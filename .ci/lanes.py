@@ -1,0 +1,88 @@
+"""Runs tests of the compiled library again: with lower instruction sets, and under the sanitizers of the compiler.
+
+    python .ci/lanes.py            every lane
+    python .ci/lanes.py address    one of them
+
+Each lane says what it runs, or why this machine cannot. The exit code is 1 where a test fails.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from isospike.ops import cpu_library
+from isospike.ops.cpu_build import ISAS, compile_libraries
+
+ROOT = Path(__file__).resolve().parent.parent
+# What oneDNN and PyTorch call the same instruction sets: they, too, are to do with less.
+OTHERS = {
+    "plain": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
+    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+    "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "ATEN_CPU_CAPABILITY": "avx512"},
+}
+# Kernels and networks; the files whose tests run with every instruction set of the machine anyhow are left out.
+NETWORKS = ["test_backends.py", "test_gates.py", "test_packed_conv.py", "test_pointwise.py", "test_unit.py"]
+KERNELS = ["test_empty.py", "test_gates.py", "test_pointwise.py", "test_spike_conv.py", "test_strided_gradient.py"]
+KERNELS += ["test_winograd.py", "test_packed_conv.py"]
+
+
+def pytest(files: list[str], environment: dict[str, str]) -> int:
+    """Its exit code."""
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-m", "not triton", *(str(ROOT / "tests" / f) for f in files)]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}).returncode
+
+
+def isa_lane(name: str) -> int:
+    """The library, oneDNN and PyTorch with this instruction set."""
+    best = cpu_library.instruction_set()
+    if best is None or list(ISAS).index(name) > list(ISAS).index(best):
+        print(f"lane {name}: not run, as this machine has {best or 'no compiled library'}", flush=True)
+        return 0
+    environment = {"ISOSPIKE_ISA": name, **OTHERS[name]}
+    print(f"lane {name}: {' '.join(NETWORKS)} with {environment}", flush=True)
+    return pytest(NETWORKS, environment)
+
+
+def address_lane() -> int:
+    """The library under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    name, runtime = "address", runtime_of("libasan.so")
+    if runtime is None:
+        print(f"lane {name}: not run, as gcc has no libasan here", flush=True)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "isospike"
+        shutil.copytree(ROOT / "src/isospike", package, ignore=shutil.ignore_patterns("_cpu*.so", "__pycache__"))
+        flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+        error = compile_libraries(["gcc"], package / "ops", flags, isas=tuple(ISAS)[: HIGHEST + 1])
+        if error is not None:
+            print(f"lane {name}: {error}", flush=True)
+            return 1
+        environment = {
+            "PYTHONPATH": folder,
+            "LD_PRELOAD": runtime,
+            "ASAN_OPTIONS": "detect_leaks=0:max_malloc_fill_size=1073741824",
+        }
+        print(f"lane {name}: {' '.join(KERNELS)} under -fsanitize=address,undefined", flush=True)
+        return pytest(KERNELS, environment)
+
+
+def runtime_of(library: str) -> str | None:
+    """The file of a sanitizer's runtime; None where gcc is missing or has none."""
+    if shutil.which("gcc") is None:
+        return None
+    found = subprocess.run(["gcc", f"-print-file-name={library}"], capture_output=True, text=True).stdout.strip()
+    return found if Path(found).is_absolute() else None
+
+
+HIGHEST = list(ISAS).index(cpu_library.instruction_set() or "plain")
+LANES = {**{name: lambda name=name: isa_lane(name) for name in ISAS}, "address": address_lane}
+
+if __name__ == "__main__":
+    asked = sys.argv[1:] or list(LANES)
+    unknown = [name for name in asked if name not in LANES]
+    if unknown:
+        sys.exit(f"no lane is called {unknown[0]}; choose from: {', '.join(LANES)}")
+    sys.exit(max([LANES[name]() for name in asked]) > 0)

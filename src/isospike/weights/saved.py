@@ -1,0 +1,72 @@
+"""A network as files hold it, and the model built from that."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isospike.errors import CheckpointError, ConfigError, IsospikeWarning
+from isospike.inputs import Inputs
+from isospike.models import SpikingResNet, create_model
+from isospike.registry import check_options
+from isospike.weights.files import Tensors, load_weights
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A network in files.
+
+    Args:
+        options: Arguments of ``create_model``.
+        tensors: Its weights.
+        config: The file that the options are from.
+        weights: The file that the weights are from.
+        inputs: What its images must be, where that is known.
+        initialised_from: What it was trained from, where that was said.
+    """
+
+    options: Mapping[str, Any]
+    tensors: Tensors
+    config: Path
+    weights: Path
+    inputs: Inputs | None
+    initialised_from: Any = None
+
+
+def build_saved(saved: Saved, num_classes: int | None = None, **changes: Any) -> SpikingResNet:
+    """The model of ``saved``, in eval mode; the other arguments are those of ``from_pretrained``.
+
+    Raises:
+        UnknownName: an option that ``create_model`` does not have.
+        CheckpointError: options of the wrong kind, or weights that do not fit.
+    """
+    check_options("create_model", create_model, changes)
+    try:
+        model = create_model(**{**saved.options, **changes})
+    except TypeError as error:
+        raise CheckpointError(
+            f"the options in {saved.config} are not of the kind that create_model takes: {error}"
+        ) from error
+    load_weights(model, saved.tensors, str(saved.weights))
+    model.inputs = saved.inputs
+    model.initialised_from = saved.initialised_from
+    before = model.options["num_classes"]
+    if num_classes is not None and num_classes != before:
+        model.reset_classifier(num_classes)
+        if num_classes:
+            new = f"the classifier for {num_classes} classes is new and untrained"
+            warnings.warn(f"{new}: that in {saved.weights} is for {before}", IsospikeWarning, stacklevel=3)
+    return model.eval()
+
+
+def read_inputs(values: Any, path: Path) -> Inputs:
+    """What a file says of the inputs.
+
+    Raises:
+        CheckpointError: a key is missing or unknown, or a value out of range; names ``path``.
+    """
+    try:
+        return Inputs(**values)
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"the inputs in {path} cannot be used: {error}") from error
