@@ -37,7 +37,7 @@ def test_logits_are_the_mean_over_the_steps_that_a_sample_took(name, options, se
     x = torch.rand(*([4] if sequence else []), 6, 3, 16, 16).double()
     means = running_mean(net(x, per_step=True))
     leads = lead(means)
-    margin = leads[0].median().item()
+    margin = leads[0].sort().values[2:4].mean().item()  # between two leads: at one of them the last bit decides
     logits, steps = iso.EarlyExit(net, margin)(x)
     assert len(steps.unique()) > 1
     for sample, taken in enumerate(steps.tolist()):

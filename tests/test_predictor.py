@@ -161,6 +161,12 @@ def test_one_picture_in_every_form_is_the_same(model, tmp_path, size):
         torch.testing.assert_close(found.probabilities, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_an_image_of_16_bits_is_scaled_and_not_cut_off(model):
+    wide = Image.fromarray(grey(16, 16).astype(np.uint16) * 257)
+    found = iso.Predictor(model, compiled=False)(wide).probabilities
+    torch.testing.assert_close(found, by_hand(model, Image.fromarray(grey(16, 16))), rtol=1e-5, atol=1e-6)
+
+
 def test_colour_is_channels_last_in_numpy_and_first_in_pytorch():
     model = enliven(iso.create_model("ms_resnet8", width=8, T=2))
     model.inputs = iso.Inputs(8, (0.4, 0.5, 0.6), (0.2, 0.2, 0.3))

@@ -14,6 +14,7 @@ from isospike.config import AugmentSpec
 from isospike.data import Augment
 from isospike.data.decode import CentreCrop
 from isospike.data.images import read_image, to_tensor
+from isospike.data.modes import in_8_bits
 from isospike.errors import ConfigError, DataError
 from isospike.inference import Precision
 from isospike.inputs import Inputs
@@ -118,7 +119,7 @@ class Predictor:
             raise DataError(
                 f"{name} is a {type(picture).__name__}, not a path, an image of Pillow, an array or a tensor"
             )
-        return picture.convert("L" if channels == 1 else "RGB")
+        return in_8_bits(picture, name, channels)
 
 
 def load_run(
