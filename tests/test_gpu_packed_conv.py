@@ -237,7 +237,7 @@ def test_a_network_keeps_less_and_has_the_bits_of_the_gradients(topology, monkey
     x, y, runs = torch.randn(2, 3, 16, 16, device=DEVICE), torch.arange(2, device=DEVICE), []
     for small in (True, False):
         if not small:
-            monkeypatch.setattr(gpu_packed_conv, "can", lambda conv, x: False)
+            monkeypatch.setattr(gpu_packed_conv, "applies", lambda conv, x: False)
             monkeypatch.setattr(norm, "room_for_gates", lambda x, rule: None)
         model.zero_grad()
         loss, kept = kept_by(lambda: nn.functional.cross_entropy(model(x), y))
