@@ -193,7 +193,7 @@ def checkpoint(path, *, state=None, tensors=None, **meta):
     own = {"model.w": torch.ones(2), "model.b": torch.ones(1)}
     own |= {"optim.m.w": torch.ones(2), "optim.m.b": torch.ones(1)} if tensors is None else tensors
     state = {**RunState().as_dict(), **(state or {})}
-    save_tensors(path, own, {"config": {"data": {}}, "state": state, **meta})
+    save_tensors(path, own, {"config": {"data": {}, "train": {"epochs": 3}}, "state": state, **meta})
 
 
 def test_a_checkpoint_of_a_run_is_read(tmp_path):
@@ -210,6 +210,8 @@ def test_a_checkpoint_of_a_run_is_read(tmp_path):
         ({"state": {"newer": 1}}, "is no checkpoint of this version: its state has other keys"),
         ({"config": {"data": 3}}, "config.data"),
         ({"config": []}, "is no checkpoint of a run: config"),
+        ({"config": {"data": {}, "train": {"epochs": "3"}}}, "config.train.epochs"),
+        ({"processes": 0}, "is no checkpoint of a run: processes"),
         ({"averaged": -1}, "averaged"),
         ({"tensors": {"optim.m.w": torch.ones(3)}}, "holds 'm.w' of the optimiser, which fits no weight beside it"),
         ({"tensors": {"optim.m.x": torch.ones(2)}}, "holds 'm.x' of the optimiser"),
