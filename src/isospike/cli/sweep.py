@@ -1,6 +1,7 @@
 """``isospike sweep``: topologies x depths x seeds by one recipe, and what depth does to them."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,9 @@ from isospike.report import write_sweep_figures, write_sweep_report
 from isospike.run_folder import new_folder
 from isospike.sweep import Sweep, collect, open_sweep, plan_sweep, run_sweep, save_plan, write_results
 from isospike.train.display import build_display
+from isospike.train.distributed import choose_device
+from isospike.train.machine import follow_machine
+from isospike.train.stopping import second_signal_ends
 
 DEFAULTS = {"recipe": "digits_sweep", "topologies": "vanilla,sew,ms,ds", "depths": "8,20,32,56,110", "seeds": "0,1"}
 
@@ -47,6 +51,7 @@ def sweep_command(
     """
     import_rows(import_)
     count = _jobs(jobs)
+    say = _say_nothing if json else _say
     given = {"recipe": recipe, "topologies": topologies, "depths": depths, "seeds": seeds}
     if resume is not None:
         if set_ or out_dir or any(value is not None for value in given.values()):
@@ -65,9 +70,11 @@ def sweep_command(
             seeds=_numbers("--seeds", plan["seeds"]),
             changes=set_ or (),
             data_dir=data_dir,
+            follow=lambda config: follow_machine(config, choose_device(device), say, asked=set_ or []),
         )
         save_plan(sweep)
-    _train(sweep, count, device, quiet=json)
+    with second_signal_ends(say):
+        _train(sweep, count, device, say, quiet=json)
     result = show_sweep(sweep, json=json, figures=figures)
     left = result["states"]["begun"] + result["states"]["missing"]
     if left and not json:
@@ -96,11 +103,7 @@ def show_sweep(sweep: Sweep, *, json: bool = False, figures: Path | None = None)
     return result
 
 
-def _train(sweep: Sweep, jobs: int | None, device: str, *, quiet: bool) -> None:
-    def say(text: str) -> None:
-        if not quiet:
-            _say(text)
-
+def _train(sweep: Sweep, jobs: int | None, device: str, say: Callable[[str], None], *, quiet: bool) -> None:
     done, total = 0, len(sweep.cells)
     say(f"sweep folder {sweep.path}: {total} cells")
     for ended in run_sweep(
@@ -169,6 +172,10 @@ def _numbers(option: str, text: str) -> list[int]:
         if not part.isdecimal():
             raise ConfigError(f"{option} takes whole numbers with commas between them, got '{part}'")
     return [int(part) for part in _list(text)]
+
+
+def _say_nothing(text: str) -> None:
+    """For a program that reads the standard output."""
 
 
 def _say(text: str) -> None:

@@ -19,7 +19,10 @@ from isospike.train import Outcome, Trainer
 from isospike.train.display import Display, build_display
 from isospike.train.distributed import World, open_world
 from isospike.train.freezing import learning_parameters
+from isospike.train.machine import follow_machine, limit_workers
 from isospike.train.start import complete_run, create_run
+from isospike.train.stopping import second_signal_ends
+from isospike.train.waiting import waiting_for
 
 
 def train_command(
@@ -51,13 +54,15 @@ def train_command(
             "name a recipe with --recipe, or a run to go on with by --resume; isospike recipes lists recipes"
         )
     with open_world(device) as world:
+        display = build_display(out, is_first=world.is_first)
         if resume is not None:
             run = RunFolder(resume)
-            config = with_data_dir(with_epochs(run.read_config(), set_ or []), data_dir)
+            config = limit_workers(with_data_dir(with_epochs(run.read_config(), set_ or []), data_dir), display.say)
         else:
             config = with_data_dir(load_recipe(recipe or "", _overrides(set_, weights, seed)), data_dir)
+            config = follow_machine(config, world.device, display.say, asked=set_ or [])
             run = RunFolder(world.agree(out_dir or new_folder(config.recipe)))
-        _train(config, run, world, resuming=resume is not None, max_steps=max_steps)
+        _train(config, run, world, display, resuming=resume is not None, max_steps=max_steps)
 
 
 def _overrides(set_: list[str] | None, weights: str | None, seed: int | None) -> list[str]:
@@ -65,11 +70,14 @@ def _overrides(set_: list[str] | None, weights: str | None, seed: int | None) ->
     return [*(set_ or []), *(f"{key}={dumps(value)}" for key, value in own.items() if value is not None)]
 
 
-def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, max_steps: int | None) -> None:
-    display = build_display(out, is_first=world.is_first)
-    dataset = load_dataset(config.data)
+def _train(
+    config: RunConfig, run: RunFolder, world: World, display: Display, *, resuming: bool, max_steps: int | None
+) -> None:
+    with waiting_for("reading the images ...", display.say):
+        dataset = load_dataset(config.data)
     trainer = Trainer(config, dataset, run, world, display)
-    plan = trainer.plan()
+    with waiting_for("finding out on a few images how much memory a step takes ...", display.say):
+        plan = trainer.plan()
     if not resuming:
         trainer.start()  # before anything is written: the weights may not fit
 
@@ -86,6 +94,7 @@ def _train(config: RunConfig, run: RunFolder, world: World, *, resuming: bool, m
             trainer.resume()
             world.first_does(lambda: run.keep_epochs(config.train.epochs))
             display.say(f"resumed at step {trainer.state.step} of {trainer.steps}")
+        stack.enter_context(second_signal_ends(display.say))
         outcome = trainer.fit(max_steps=max_steps)
         if world.is_first:
             _conclude(outcome, dataset, run, trainer, display)

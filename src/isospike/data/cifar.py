@@ -164,7 +164,14 @@ def _folders(cifar: Cifar, root: Path, workers: int) -> tuple[Both, str] | None:
     if not (root / "train").is_dir() or test is None:
         return None
     numbers = tuple(str(number) for number in range(len(cifar.classes)))
-    names = numbers if set(class_names(root / "train")) <= set(numbers) else cifar.classes
+    found = set(class_names(root / "train"))
+    if not found <= {*numbers, *cifar.classes}:
+        raise DataError(
+            f"{root / 'train'} holds {held(root / 'train')}, which are no classes of {cifar.name}: images of your own "
+            f"are read with --set 'data={{kind: folder, size: {SIZE}, test_resize: {SIZE + SIZE // 8}}}', and the "
+            "recipes folder_* are made for them"
+        )
+    names = numbers if found <= set(numbers) else cifar.classes
     train, held_out = (read_split(split, names, Keep(SIZE, cifar.name), workers) for split in (root / "train", test))
     lossy = any(path.suffix.lower() in (".jpg", ".jpeg") for path in train.sources if isinstance(path, Path))
     return (train.in_memory(), held_out.in_memory()), "JPEG copy" if lossy else ""

@@ -1,6 +1,7 @@
 """A split of a data set: labels in memory, images in memory or read from files batch by batch."""
 
 import io
+import os
 import signal
 import struct
 import zlib
@@ -123,7 +124,7 @@ class FileImages(Images):
         labels: int64 ``[N]``.
         decode: From an RGB image to one of the size of the batch; may draw from the generator it is given, which
             depends on the seed and the index alone, so that the number of workers changes nothing.
-        workers: Processes; 0 decodes in this one.
+        workers: Processes, of which no more than ``usable_workers`` are started; 0 decodes in this one.
     """
 
     sources: Sequence[bytes | Path]
@@ -141,9 +142,9 @@ class FileImages(Images):
         loader = DataLoader(
             _Decoder(self, seed),
             batch_sampler=[indices.tolist() for indices in order],
-            num_workers=self.workers,
+            num_workers=usable_workers(self.workers),
             collate_fn=_collate,
-            worker_init_fn=_leave_interrupts_to_the_parent,
+            worker_init_fn=_leave_signals_to_the_parent,
         )
         for batch in loader:
             if isinstance(batch, str):
@@ -168,6 +169,11 @@ class FileImages(Images):
         return str(self.sources[index]) if self.names is None else self.names[index]
 
 
+def usable_workers(asked: int) -> int:
+    """So many processes as were asked for, and no more than there are cores: more would only wait for each other."""
+    return min(asked, len(os.sched_getaffinity(0)))
+
+
 class _Decoder(TorchDataset[Tensor | str]):
     """Runs in the workers; an error comes back as its text, for PyTorch would wrap it in a stack trace."""
 
@@ -186,9 +192,14 @@ class _Decoder(TorchDataset[Tensor | str]):
             return f"{name}: {error}"
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the parent saves first and ends the workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A signal to stop often reaches every process of a group; the parent saves first and ends the workers itself.
+
+    Python's wakeup pipe is the parent's.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _collate(items: list[Tensor | str]) -> Tensor | str:

@@ -7,7 +7,7 @@ of all in ``sweep.json`` and ``sweep.html``.
 import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,7 @@ def plan_sweep(
     seeds: Sequence[int],
     changes: Sequence[str] = (),
     data_dir: str | None = None,
+    follow: Callable[[RunConfig], RunConfig] | None = None,
 ) -> Sweep:
     """A new sweep; every cell is checked, and nothing is written.
 
@@ -114,6 +115,7 @@ def plan_sweep(
         seeds: Of every network.
         changes: ``key=value``, or ``key=value,value,...`` for an axis of the grid; commas inside brackets part nothing.
         data_dir: Folder of the images, where the recipe's data has one.
+        follow: From what the recipe says to what this machine trains; None: the same.
 
     Raises:
         UnknownName: no such topology, depth, option or recipe; the text names the nearest.
@@ -136,7 +138,8 @@ def plan_sweep(
         _check_axis(name, axis)
     for topology in topologies:
         TOPOLOGIES[topology]
-    base = with_data_dir(load_recipe(recipe, constants), data_dir).model_dump(mode="json")
+    config = with_data_dir(load_recipe(recipe, constants), data_dir)
+    base = (follow(config) if follow else config).model_dump(mode="json")
     plan = Plan(topologies=tuple(topologies), depths=tuple(depths), seeds=tuple(seeds), grid=grid, base=base)
     sweep = Sweep(path, plan)
     cells = sweep.cells

@@ -3,8 +3,9 @@ at once."""
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -43,6 +44,66 @@ def listen_for_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def second_signal_ends(say: Callable[[str], None]) -> Iterator[None]:
+    """Inside the block the first of ``SIGNALS`` is said at once, and the second ends the process with exit code 1.
+
+    A SIGHUP that is ignored (nohup) stays so.
+
+    Python runs handlers of signals between two operations, and an operation of PyTorch may take minutes. The system
+    writes the number of a signal into a pipe at once, and a thread reads it there. For commands, whose process it may
+    end; ``listen_for_signals`` inside the block makes the first one a request.
+
+    Args:
+        say: Told of signals, from that thread.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    watcher = threading.Thread(target=_watch, args=(reading, say), daemon=True)
+    watcher.start()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, _leave_to_the_watcher)
+    pipe = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(pipe)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(writing)
+        watcher.join()
+        os.close(reading)
+
+
+def _leave_to_the_watcher(number: int, frame: FrameType | None) -> None:
+    """Only a handler of Python's makes the system write into the pipe."""
+
+
+def _watch(pipe: int, say: Callable[[str], None]) -> None:
+    first = ""
+    while number := os.read(pipe, 1):
+        if number[0] not in SIGNALS:
+            continue
+        name = signal.Signals(number[0]).name
+        with suppress(OSError):  # whoever was told may be gone
+            if first:
+                say(f"got {name} after {first}: ended at once; what was saved before is whole")
+            elif number[0] != signal.SIGHUP:  # with which a terminal goes
+                say(f"got {name}: saving after this step, then stopping; a second signal ends at once")
+        if first:
+            _end()
+        first = name
+
+
+def _end() -> None:
+    """End the process without waiting for the operation that it is in; a live display has hidden the cursor."""
+    if os.isatty(1):
+        os.write(1, b"\x1b[?25h\n")
+    os._exit(1)
 
 
 def _mute(outputs: list[int]) -> None:

@@ -1,0 +1,74 @@
+"""What a recipe asks for and this machine does badly: what is taken in its place, and why.
+
+Recipes are written for the machine of their source. What a person sets by hand is obeyed, with a line that says what it
+costs, and so is what a run has begun with: it changes the numbers that come out. Only the number of processes that
+decode images never exceeds the cores, since it changes nothing but the time.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from isospike.config import RunConfig
+from isospike.data.images import usable_workers
+
+# Flags of processors that multiply bf16 themselves, in x86's and ARM's words.
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def follow_machine(
+    config: RunConfig, device: torch.device, say: Callable[[str], None], *, asked: Sequence[str] = ()
+) -> RunConfig:
+    """The configuration that a new run takes on this machine.
+
+    Args:
+        config: Of a recipe, with ``asked`` put in.
+        device: Where it trains.
+        say: Told, in a line each, what was asked for, what is taken and why.
+        asked: ``key=value`` each, set by hand.
+    """
+    precision = config.train.precision
+    if device.type == "cpu" and not _native(precision):
+        if _sets_precision(asked):
+            say(f"train.precision={precision} was asked for and is taken, but {_emulated(precision)}; fp32 is faster")
+        else:
+            say(
+                f"the recipe asks for train.precision={precision}, taken is fp32: {_emulated(precision)} "
+                f"(--set train.precision={precision} insists)"
+            )
+            config = config.model_copy(update={"train": config.train.model_copy(update={"precision": "fp32"})})
+    return limit_workers(config, say)
+
+
+def limit_workers(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
+    """The same run with no more processes that decode images than this machine has cores, and a line that says so."""
+    asked = getattr(config.data, "workers", 0)
+    taken = usable_workers(asked)
+    if asked == taken:
+        return config
+    say(f"data.workers={asked} was asked for, taken is {taken}: there are {taken} cores; the results are the same")
+    return config.model_copy(update={"data": config.data.model_copy(update={"workers": taken})})
+
+
+def _native(precision: str) -> bool:
+    """Whether this CPU multiplies in it."""
+    return precision == "fp32" or (precision == "bf16" and not BF16_FLAGS.isdisjoint(_cpu_flags()))
+
+
+def _emulated(precision: str) -> str:
+    return f"this CPU only emulates {precision}, which is much slower"
+
+
+def _sets_precision(asked: Sequence[str]) -> bool:
+    return any(override.partition("=")[0].strip() in ("train.precision", "train") for override in asked)
+
+
+def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What the first processor can do; nothing where the system does not say."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(flags, []))
