@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from isospike.ops import cpu_library
@@ -27,11 +28,28 @@ OTHERS = {
 NETWORKS = ["test_backends.py", "test_gates.py", "test_packed_conv.py", "test_pointwise.py", "test_unit.py"]
 KERNELS = ["test_empty.py", "test_gates.py", "test_pointwise.py", "test_spike_conv.py", "test_strided_gradient.py"]
 KERNELS += ["test_winograd.py", "test_packed_conv.py"]
+# Flags of gcc, the file of the runtime, what it is told, and the tests.
+SANITIZERS: dict[str, tuple[list[str], str, dict[str, str], list[str]]] = {
+    "address": (
+        ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+        "libasan.so",
+        {"ASAN_OPTIONS": "detect_leaks=0:max_malloc_fill_size=1073741824"},
+        KERNELS,
+    ),
+    "threads": (
+        ["-fsanitize=thread", str(ROOT / ".ci/gomp.c")],
+        "libtsan.so",
+        {"TSAN_OPTIONS": "exitcode=66:halt_on_error=1:ignore_noninstrumented_modules=1", "ISOSPIKE_TEST_THREADS": "4"},
+        [*KERNELS, "test_norm_fire.py", "test_leaky_fire.py"],
+    ),
+}
 
 
 def pytest(files: list[str], environment: dict[str, str]) -> int:
     """Its exit code."""
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-m", "not triton", *(str(ROOT / "tests" / f) for f in files)]
+    # What a sanitizer says before it ends the process would be lost if pytest held it back: --capture=sys.
+    options = ["-n", "0", "--capture=sys", "-m", "not triton"]
+    command = [sys.executable, "-m", "pytest", *options, *(str(ROOT / "tests" / file) for file in files)]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}).returncode
 
 
@@ -46,27 +64,22 @@ def isa_lane(name: str) -> int:
     return pytest(NETWORKS, environment)
 
 
-def address_lane() -> int:
-    """The library under AddressSanitizer and UndefinedBehaviorSanitizer."""
-    name, runtime = "address", runtime_of("libasan.so")
+def sanitizer_lane(name: str) -> int:
+    """The library, compiled with a sanitizer of gcc and called under it."""
+    flags, library, environment, files = SANITIZERS[name]
+    runtime = runtime_of(library)
     if runtime is None:
-        print(f"lane {name}: not run, as gcc has no libasan here", flush=True)
+        print(f"lane {name}: not run, as gcc has no {library} here", flush=True)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "isospike"
         shutil.copytree(ROOT / "src/isospike", package, ignore=shutil.ignore_patterns("_cpu*.so", "__pycache__"))
-        flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-        error = compile_libraries(["gcc"], package / "ops", flags, isas=tuple(ISAS)[: HIGHEST + 1])
+        error = compile_libraries(["gcc"], package / "ops", ["-O1", "-g", *flags], isas=tuple(ISAS)[: HIGHEST + 1])
         if error is not None:
             print(f"lane {name}: {error}", flush=True)
             return 1
-        environment = {
-            "PYTHONPATH": folder,
-            "LD_PRELOAD": runtime,
-            "ASAN_OPTIONS": "detect_leaks=0:max_malloc_fill_size=1073741824",
-        }
-        print(f"lane {name}: {' '.join(KERNELS)} under -fsanitize=address,undefined", flush=True)
-        return pytest(KERNELS, environment)
+        print(f"lane {name}: {' '.join(files)} under {' '.join(flags)}", flush=True)
+        return pytest(files, {"PYTHONPATH": folder, "LD_PRELOAD": runtime, **environment})
 
 
 def runtime_of(library: str) -> str | None:
@@ -78,7 +91,7 @@ def runtime_of(library: str) -> str | None:
 
 
 HIGHEST = list(ISAS).index(cpu_library.instruction_set() or "plain")
-LANES = {**{name: lambda name=name: isa_lane(name) for name in ISAS}, "address": address_lane}
+LANES = {name: partial(isa_lane, name) for name in ISAS} | {name: partial(sanitizer_lane, name) for name in SANITIZERS}
 
 if __name__ == "__main__":
     asked = sys.argv[1:] or list(LANES)

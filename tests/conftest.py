@@ -28,7 +28,7 @@ BEST = cpu_library.instruction_set()
 HAS = list(ISAS)[: list(ISAS).index(BEST) + 1] if BEST else []
 
 # Two test processes share two cores; one thread each also makes every sum the same from run to run.
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("ISOSPIKE_TEST_THREADS", "1")))  # several for the lane of races
 
 
 @pytest.fixture(autouse=True)
