@@ -45,12 +45,12 @@ def commands():
 
 
 def test_the_commands_of_the_readme_run_in_their_order(tmp_path, monkeypatch):
-    """As they stand, but for a smaller network and one epoch; the CIFAR folder is played by synthetic images."""
+    """As they stand, but for a smaller network and one epoch; folders of images are played by synthetic ones."""
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save("digit.png")
     seen = []
     for words in commands():
-        if "path/to/cifar10" in words:
+        if "--data-dir" in words:
             folder = words.index("--data-dir")
             del words[folder : folder + 2]
             words += ["--set", "data={kind: synthetic, train: 200, test: 10}", "--max-steps", "1"]
