@@ -2,13 +2,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
+DEMO := $(VENV)/.demo# stamp: what the demo uses is installed
+READY := $(VENV)/.ready# stamp: everything is
 
 .PHONY: demo test lanes lint fuzz clean
 
 ## demo: train, evaluate and report a deep spiking ResNet on handwritten digits
-demo: $(READY)
+demo: $(DEMO)
 	$(BIN)/isospike train --recipe digits_ms_resnet20
+	@run=$$(ls -td runs/digits_ms_resnet20* | head -n 1); for command in analyze energy report; do \
+	  echo "$(BIN)/isospike $$command $$run"; $(BIN)/isospike $$command "$$run" || exit 1; done
 
 ## test: style, types and tests
 test: lint
@@ -27,13 +31,20 @@ lint: $(READY)
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz.py --cases 2000
 
-$(READY): pyproject.toml constraints.txt hatch_build.py src/isospike/ops/cpu_build.py $(wildcard src/isospike/ops/csrc/*)
+$(DEMO): pyproject.toml constraints.txt hatch_build.py src/isospike/ops/cpu_build.py $(wildcard src/isospike/ops/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "isospike needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	@echo "Installing PyTorch unless it is there (about 200 MB; several GB where pip picks a build for CUDA) ..."
+	@$(INSTALL) torch==2.13.0
+	@echo "Installing isospike and what the demo uses, and compiling its library ..."
+	@$(INSTALL) -e '.[digits,train,report]'
+	@touch $@
+
+$(READY): $(DEMO)
+	@echo "Installing what the tests use: linters, pytest, Triton, every extra ..."
+	@$(INSTALL) -e '.[all,dev]'
 	@touch $@
 
 clean:

@@ -2,6 +2,9 @@
 
 import re
 import shlex
+import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +72,27 @@ def test_set_up_is_two_make_commands():
     targets = set(re.findall(r"`?make (\w+)`?", README))
     assert targets == {"demo", "test"}
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_the_demo_installs_what_it_uses_and_the_tests_add_theirs(tmp_path):
+    """By what make would do in a place where nothing is yet."""
+
+    def lines(target):
+        command = ["make", "--dry-run", target, f"VENV={tmp_path}", f"PYTHON={sys.executable}"]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    def extras(target):
+        return [names.split(",") for line in lines(target) for names in re.findall(r"-e '\.\[([\w,]+)\]'", line)]
+
+    assert extras("demo") == [["digits", "train", "report"]]
+    assert extras("test") == [["digits", "train", "report"], ["all", "dev"]]
+    for target in ("demo", "test"):
+        said = [before for before, line in pairwise(lines(target)) if "pip install" in line]
+        assert all(line.startswith('echo "Installing ') for line in said)
+        assert len(said) == (2 if target == "demo" else 3)
+    *_, train, rest, _ = lines("demo")
+    assert train == f"{tmp_path}/bin/isospike train --recipe digits_ms_resnet20"
+    assert rest.endswith("for command in analyze energy report; do \\")
 
 
 def test_the_table_of_topologies_is_whole():

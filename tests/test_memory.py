@@ -13,7 +13,7 @@ from isospike.errors import ConfigError, UnknownName
 from isospike.layers import MEMORY, recomputed
 from isospike.train import plan as planner
 from isospike.train.memory import keep_freed_memory, return_freed_memory
-from isospike.train.plan import Plan, _at_most, _Lives, available_memory, check_fits, plan_training
+from isospike.train.plan import Plan, _at_most, _Lives, check_fits, plan_training
 
 PEAK = """
 import json, sys, torch, torch.nn.functional as F
@@ -188,7 +188,6 @@ def test_a_run_that_does_not_fit_is_refused_with_what_would():
         check_fits(plans, "fast", 5e9)
     with pytest.raises(ConfigError, match=r"2.0 GB are free: take a smaller train.batch_size"):
         check_fits(plans, "leanest", 2e9)
-    assert 1e8 < available_memory(torch.device("cpu")) < 1e14
 
 
 def test_the_allocator_can_be_told_either_way():

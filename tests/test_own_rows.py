@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -115,6 +116,15 @@ def place(tmp_path_factory):
 def test_a_run_records_the_code_that_it_was_made_with(place):
     config = (place / "run" / "config.yaml").read_text()
     assert f"imports:\n  my_rows.py: {hashlib.sha256(ROWS.encode()).hexdigest()}\n" in config
+
+
+def test_a_report_names_the_code_in_what_it_says_to_do(place, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(place / "run", run.path)
+    isospike_in(place, ["report", str(run.path), "--import", "my_rows.py"])
+    page = run.report.read_text()
+    for command in ("train --resume", "eval", "analyze", "energy"):
+        assert f"isospike {command} {run.path} --import my_rows.py" in page
 
 
 @pytest.mark.parametrize("command", [["train", "--resume"], ["eval"], ["predict"], ["analyze"], ["energy"], ["report"]])

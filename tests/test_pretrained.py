@@ -80,6 +80,21 @@ def test_options_can_be_changed_as_long_as_the_weights_fit(folder):
         iso.from_pretrained(folder, dropuot=0.1)
 
 
+@pytest.mark.parametrize(
+    "options", [{"features_only": True}, {"features_only": True, "out_indices": [1]}, {"out_indices": [1]}]
+)
+def test_feature_maps_are_taken_from_the_loaded_network(folder, options):
+    with pytest.raises(
+        ConfigError, match=r"^weights load into a whole network, .* iso.FeatureMaps\(iso.from_pretrained"
+    ):
+        iso.from_pretrained(folder, **options)
+    assert iso.FeatureMaps(iso.from_pretrained(folder, features_only=False), [1]).feature_info.channels() == [4]
+    with pytest.raises(
+        ConfigError, match=r"^a card is that of a whole network, without features_only: .* feature_info"
+    ):
+        iso.model_card("ms_resnet8", **{"features_only": True, **options})
+
+
 def test_another_number_of_classes_gets_a_new_classifier_which_is_said(folder):
     saved = iso.from_pretrained(folder)
     with pytest.warns(IsospikeWarning) as said:

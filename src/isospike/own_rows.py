@@ -48,7 +48,12 @@ def imported() -> dict[str, str]:
 
 def imports_again() -> str:
     """The options that name the imported code once more, for the end of a command."""
-    return "".join(f" --import {shlex.quote(source)}" for source in _IMPORTED)
+    return import_options(_IMPORTED)
+
+
+def import_options(sources: Iterable[str]) -> str:
+    """The options that name this code, for the end of a command."""
+    return "".join(f" --import {shlex.quote(source)}" for source in sources)
 
 
 def check_imported(wanted: object, origin: str) -> None:

@@ -51,6 +51,7 @@ def report_command(
 def try_report(folder: RunFolder) -> None:
     """The same after training, where the plotting library may be missing, or the disk full by now: the run is none the
     worse for it."""
+    out.print("writing the report ...", highlight=False)
     try:
         write_report(folder)
     except IsospikeError as error:

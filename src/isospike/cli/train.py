@@ -89,7 +89,10 @@ def _train(
     with ExitStack() as stack:
         world.first_does(prepare)
         _announce(config, dataset, run, trainer, display)
-        display.say(f"a training step will take about {plan.total / 1e9:.2f} GB of memory (train.memory={plan.memory})")
+        display.say(
+            f"a training step will take about {plan.total / 1e6:,.0f} MB (train.memory={plan.memory}) on top of what "
+            "the process holds; the peak beside the steps is both together"
+        )
         if resuming:
             trainer.resume()
             world.first_does(lambda: run.keep_epochs(config.train.epochs))

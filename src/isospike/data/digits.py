@@ -23,7 +23,7 @@ def load(spec: DigitsData) -> Dataset:
     Raises:
         MissingExtra: scikit-learn is not installed.
     """
-    bunch = import_optional("sklearn.datasets", extra="data", purpose="the digits").load_digits()
+    bunch = import_optional("sklearn.datasets", extra="digits", purpose="the digits").load_digits()
     levels = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
     images = F.interpolate(levels, size=(spec.size, spec.size), mode="bilinear").round().to(torch.uint8)
     classes = tuple(str(digit) for digit in range(10))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isospike.errors import ConfigError
 from isospike.layers import BatchNorm
 from isospike.models.resnet import SpikingResNet
 from isospike.models.zoo import create_model
@@ -70,7 +71,16 @@ def model_card(name: str, *, input_size: int | None = None, **options: Any) -> M
         name: Model name.
         input_size: Height and width to count for; None: that of the body.
         options: As for ``create_model``.
+
+    Raises:
+        ConfigError: feature maps are asked for, or as for ``create_model``.
+        UnknownName: as for ``create_model``.
     """
+    if options.get("features_only"):
+        raise ConfigError(
+            "a card is that of a whole network, without features_only: "
+            "what there is to say of its feature maps stands in the feature_info of create_model's network"
+        )
     with torch.device("meta"):
         model = create_model(name, **options)
     size = model.layout.input_size if input_size is None else input_size

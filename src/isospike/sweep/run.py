@@ -20,7 +20,8 @@ from isospike.sweep.pool import Pool, Task
 from isospike.train.build import build_model
 from isospike.train.display import Display
 from isospike.train.distributed import open_world
-from isospike.train.plan import available_memory, plan_training
+from isospike.train.memory import available_memory
+from isospike.train.plan import plan_training
 from isospike.train.step import PRECISIONS
 from isospike.train.stopping import StopRequest, listen_for_signals
 

@@ -2,13 +2,18 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 from isospike.text import duration
+
+BAR = 10  # columns that the bar has at least
+ECHO = 3  # columns left free, where the terminal writes ^C: it would break a full line in two, and leave both
 
 
 class Display(ABC):
@@ -31,37 +36,83 @@ class Display(ABC):
         """Training is over, whichever way."""
 
 
-def figures(record: Mapping[str, Any]) -> str:
+def figures(record: Mapping[str, Any]) -> list[str]:
     """The figures of a step, in the order in which they are wanted."""
-    return (
-        f"epoch {record['epoch']}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.1%}  "
-        f"{record['images_per_s']:,.0f} images/s  {record['peak_memory_mb']:,.0f} MB"
-    )
+    return [
+        f"epoch {record['epoch']}",
+        f"loss {record['loss']:.4f}",
+        f"accuracy {record['accuracy']:.1%}",
+        f"{record['images_per_s']:,.0f} images/s",
+        f"peak {record['peak_memory_mb']:,.0f} MB",
+    ]
+
+
+def fitting(parts: Sequence[str], width: int) -> str:
+    """As many of the first parts as ``width`` columns take, each of them whole."""
+    line = ""
+    for part in parts:
+        longer = f"{line}  {part}" if line else part
+        if len(longer) > width:
+            break
+        line = longer
+    return line
+
+
+class FiguresColumn(ProgressColumn):
+    """The time left and the figures of the last step, as far as there is room beside the counter and the bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(Column(no_wrap=True))
+        self.console = console
+
+    def render(self, task: Task) -> Text:
+        """In one line."""
+        left = [] if task.time_remaining is None else [f"{duration(task.time_remaining)} left"]
+        counter = len(f"step {task.total:.0f}/{task.total:.0f}")
+        room = self.console.width - counter - BAR - 2 - ECHO
+        return Text(fitting([*left, *task.fields["figures"]], room))
+
+
+class Narrowed:
+    """Something drawn ``ECHO`` columns narrower than the terminal."""
+
+    def __init__(self, drawn: RenderableType) -> None:
+        self.drawn = drawn
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.drawn, options.update_width(max(1, options.max_width - ECHO)))
+
+
+class NarrowedProgress(Progress):
+    """Progress that leaves room for the echo of Ctrl-C."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The line."""
+        yield Narrowed(self.make_tasks_table(self.tasks))
 
 
 class LiveDisplay(Display):
-    """A progress bar that is redrawn in place."""
+    """A progress bar that is redrawn in place. In a narrow terminal the counter and the bar stay longest."""
 
     def __init__(self, console: Console) -> None:
-        self.progress = Progress(
+        self.progress = NarrowedProgress(
             TextColumn("step"),
             MofNCompleteColumn(),
-            BarColumn(bar_width=None),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            FiguresColumn(console),
             console=console,
             speed_estimate_period=120,
+            expand=True,
         )
 
     def begin(self, step: int, steps: int) -> None:
         """Show the bar."""
-        self.task = self.progress.add_task("", total=steps, completed=step)
+        self.task = self.progress.add_task("", total=steps, completed=step, figures=[])
         self.progress.start()
 
     def step(self, record: Mapping[str, Any], step: int) -> None:
         """Redraw it."""
-        self.progress.update(self.task, completed=step, description=figures(record))
+        self.progress.update(self.task, completed=step, figures=figures(record))
 
     def say(self, text: str) -> None:
         """Above the bar."""
@@ -90,7 +141,7 @@ class PlainDisplay(Display):
             return
         self.shown = now
         left = (now - self.began) / max(1, step - self.first) * (self.steps - step)
-        self.say(f"step {step}/{self.steps}  {figures(record)}  {duration(left)} left")
+        self.say(f"step {step}/{self.steps}  {'  '.join(figures(record))}  {duration(left)} left")
 
     def say(self, text: str) -> None:
         """A line, never wrapped."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import accumulate, chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,14 +65,15 @@ def plan_training(
         memory: Name in ``MEMORY``.
         moments: Numbers that the optimiser keeps per parameter: 1 for SGD with momentum, 2 for AdamW.
         autocast: Precision of the forward; ``None`` for that of the parameters.
-        keeps_freed: Whether the allocator keeps freed memory (``keep_freed_memory``).
+        keeps_freed: Whether malloc keeps freed memory (``keep_freed_memory``); nothing on a GPU comes from malloc.
     """
     groups = [module.process_group for module in model.modules() if isinstance(module, BatchNorm)]
     trial = deepcopy(model, {id(group): group for group in groups}).train()  # a group of processes cannot be copied
     trial.memory = memory
     parameters, buffers = (sum(t.nbytes for t in tensors) for tensors in (model.parameters(), model.buffers()))
     alive, largest = _at_most(batch, lambda images: _lives_of_a_step(trial, images, size, autocast))
-    wasted = HOLES * largest + APART * parameters if keeps_freed and memory == "fast" else 0.0
+    has_holes = keeps_freed and memory == "fast" and next(model.parameters()).device.type != "cuda"
+    wasted = HOLES * largest + APART * parameters if has_holes else 0.0
     return Plan(memory, parameters * (1 + moments) + buffers, alive, wasted)
 
 
@@ -96,22 +96,6 @@ def check_fits(plans: dict[str, Plan], memory: str, available: float) -> None:
         advice = f"with train.memory={fitting} it needs about {plans[fitting].total / 1e9:.1f} GB"
     needed = plans[memory].total / 1e9
     raise ConfigError(f"training needs about {needed:.1f} GB of memory and {available / 1e9:.1f} GB are free: {advice}")
-
-
-def available_memory(device: torch.device) -> float:
-    """Bytes that a process can still allocate on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    free = _meminfo("MemAvailable")
-    files = [Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current")]  # of a container
-    if all(file.is_file() for file in files) and files[0].read_text().strip() != "max":
-        free = min(free, int(files[0].read_text()) - int(files[1].read_text()))
-    return free
-
-
-def _meminfo(key: str) -> float:
-    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith(key + ":"))
-    return int(line.split()[1]) * 1024
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from isospike.train.evaluate import Evaluation, as_results, evaluate
 from isospike.train.freezing import freeze
 from isospike.train.guard import ADVICE, check_state, first_bad_place, what_is_left
 from isospike.train.initial import load_initial
-from isospike.train.memory import peak_memory_mb, return_freed_memory
+from isospike.train.memory import available_memory, peak_memory_mb, return_freed_memory
 from isospike.train.optim import build_optimizer, learning_rate
-from isospike.train.plan import Plan, available_memory, check_fits, plan_training
+from isospike.train.plan import Plan, check_fits, plan_training
 from isospike.train.readback import Readback
 from isospike.train.records import Records
 from isospike.train.state import Best, RunState, Sums

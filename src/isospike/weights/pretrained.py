@@ -70,7 +70,8 @@ def from_pretrained(
     Raises:
         CheckpointError: no such folder or id, files missing, damaged, of another library or of two different saves,
             or weights that do not fit; the text names the first name or shape.
-        ConfigError: ``config.json`` or a file of the run is damaged, or the options contradict each other.
+        ConfigError: ``config.json`` or a file of the run is damaged, the options contradict each other, or they ask for
+            feature maps, which ``FeatureMaps`` takes from the model.
         UnknownName: an option that ``create_model`` does not have.
         MissingExtra: an id, and huggingface_hub is not installed.
     """

@@ -39,11 +39,18 @@ def build_saved(saved: Saved, num_classes: int | None = None, **changes: Any) ->
 
     Raises:
         UnknownName: an option that ``create_model`` does not have.
+        ConfigError: feature maps are asked for.
         CheckpointError: options of the wrong kind, or weights that do not fit.
     """
     check_options("create_model", create_model, changes)
+    options = {**saved.options, **changes}
+    if options.get("features_only") or options.get("out_indices") is not None:
+        raise ConfigError(
+            "weights load into a whole network, without features_only and out_indices: "
+            "for its feature maps, write iso.FeatureMaps(iso.from_pretrained(...), out_indices)"
+        )
     try:
-        model = create_model(**{**saved.options, **changes})
+        model = create_model(**options)
     except TypeError as error:
         raise CheckpointError(
             f"the options in {saved.config} are not of the kind that create_model takes: {error}"

@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from isospike.errors import ConfigError
+from isospike.own_rows import import_options
 from isospike.report.sections.base import Section
 from isospike.run_folder import RunFolder, read_records
 from isospike.text import duration
@@ -72,18 +73,19 @@ def _accuracies(tests: list[dict[str, Any]], note: str) -> dict[str, str]:
 
 def what_is_missing(run: RunFolder) -> Iterator[str]:
     """A sentence each for damaged records, for training that has not ended and for what was not measured."""
-    epochs = run.read_config().train.epochs
+    config = run.read_config()
+    epochs, subject = config.train.epochs, f"{run.path}{import_options(config.imports)}"
     records, _ = read_records(run.metrics)
     for path in (run.metrics, run.flow):
         if damaged := read_records(path)[1]:
             yield f"{damaged}; it is left out."
     done = max((r["epoch"] for r in records if r["kind"] == "epoch"), default=0)
     if done < epochs:
-        yield f"Training is not over: {done} of {epochs} epochs are done. Go on: isospike train --resume {run.path}"
+        yield f"Training is not over: {done} of {epochs} epochs are done. Go on: isospike train --resume {subject}"
     absent: dict[str, list[str]] = {}
     for name, (words, command) in RESULTS.items():
         if not run.analysis(name).is_file():
             absent.setdefault(command, []).append(words)
     if absent:
-        ways = "; ".join(f"{' and '.join(words)}: isospike {command} {run.path}" for command, words in absent.items())
+        ways = "; ".join(f"{' and '.join(words)}: isospike {command} {subject}" for command, words in absent.items())
         yield f"Not measured yet: {ways}"
