@@ -157,6 +157,10 @@ class Folded(nn.Module):
 def test_a_described_network_is_the_same_function(name, size):
     """Built anew from the description, as peers build it, in float64: logits, loss and every gradient."""
     model = iso.create_model(name, T=2)
+    if model.topology.norm_root_eps:
+        with pytest.raises(ConfigError, match="peers have no norm with root_eps"):
+            describe(model)
+        model = iso.create_model(name, T=2, norm_eps=1e-5, norm_root_eps=0.0)
     neuron = next(module for module in model.modules() if isinstance(module, SpikingNeuron))
     if neuron.levels > 1:
         with pytest.raises(ConfigError, match="no peer computes"):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from isospike.errors import ConfigError
@@ -80,7 +81,7 @@ class FireRule:
         """Potentials after the spikes ``s`` of ``fire(h)``, and of their shape."""
         if self.reset == "subtract":
             return h - s * self._thresholds(h)
-        v = h.masked_fill(h == math.inf, 0.0) * (1 - s)  # what has fired leaves nothing, infinity neither
+        v = torch.where(h == math.inf, 0.0, h) * (1 - s)  # what has fired leaves nothing, infinity neither
         return v + s * self.v_reset if self.v_reset else v
 
     def count(self, s: Tensor) -> Tensor:
