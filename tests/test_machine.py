@@ -19,6 +19,7 @@ from isospike.errors import DataError
 from isospike.recipes import list_recipes, load_recipe
 from isospike.train import machine
 from isospike.train.machine import follow_machine
+from isospike.train.stopping import ECHO
 from isospike.train.waiting import waiting_for
 from test_cli import call, write_photographs
 
@@ -185,6 +186,9 @@ def test_the_second_signal_ends_a_run_that_is_stuck_in_an_operation(number):
     process.send_signal(number)
     first = f"got {number.name}: saving after this step, then stopping; a second signal ends at once\n"
     assert process.stdout.readline() == first
+    process.send_signal(number)  # at once, as timeout sends it to a process and then to its group
+    time.sleep(ECHO)
+    assert process.poll() is None
     process.send_signal(number)
     second = f"got {number.name} after {number.name}: ended at once; what was saved before is whole\n"
     assert process.stdout.readline() == second

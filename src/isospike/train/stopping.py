@@ -4,11 +4,13 @@ at once."""
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ECHO = 1.0  # seconds in which a signal may come twice: timeout, torchrun and others tell a process, and then its group
 
 
 class StopRequest:
@@ -50,7 +52,7 @@ def listen_for_signals() -> Iterator[StopRequest]:
 def second_signal_ends(say: Callable[[str], None]) -> Iterator[None]:
     """Inside the block the first of ``SIGNALS`` is said at once, and the second ends the process with exit code 1.
 
-    A SIGHUP that is ignored (nohup) stays so.
+    What comes within ``ECHO`` seconds of the first belongs to it. A SIGHUP that is ignored (nohup) stays so.
 
     Python runs handlers of signals between two operations, and an operation of PyTorch may take minutes. The system
     writes the number of a signal into a pipe at once, and a thread reads it there. For commands, whose process it may
@@ -84,9 +86,9 @@ def _leave_to_the_watcher(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(pipe: int, say: Callable[[str], None]) -> None:
-    first = ""
+    first, at = "", 0.0
     while number := os.read(pipe, 1):
-        if number[0] not in SIGNALS:
+        if number[0] not in SIGNALS or (first and time.monotonic() - at < ECHO):
             continue
         name = signal.Signals(number[0]).name
         with suppress(OSError):  # whoever was told may be gone
@@ -96,7 +98,7 @@ def _watch(pipe: int, say: Callable[[str], None]) -> None:
                 say(f"got {name}: saving after this step, then stopping; a second signal ends at once")
         if first:
             _end()
-        first = name
+        first, at = name, time.monotonic()
 
 
 def _end() -> None:
