@@ -240,7 +240,7 @@ def test_a_network_learns_the_same_on_every_backend(topology):
     losses = {}
     for name in BACKENDS:
         torch.manual_seed(0)
-        model = iso.create_model(f"{topology}_resnet8", T=2, num_classes=4)
+        model = iso.create_model(f"{topology}_resnet8", T=2, width=8, num_classes=4)
         optimizer = torch.optim.SGD(model.parameters(), 0.05)
         x, y = torch.randn(4, 3, 8, 8), torch.arange(4)
         with use_backend(name):

@@ -81,11 +81,11 @@ def conv(layer, x):
     return F.conv2d(x.flatten(0, 1), layer.weight, stride=layer.stride, padding=layer.padding).unflatten(0, x.shape[:2])
 
 
-def norm(layer, x, factor=1.0):
-    """Batch statistics over T, B, H, W; ``factor`` is tdBN's alpha * V."""
+def norm(layer, x, factor=1.0, eps=1e-5, root_eps=0.0):
+    """Batch statistics over T, B, H, W; ``factor`` is tdBN's alpha * V, ``root_eps`` stands beside the root."""
     mean = x.mean((0, 1, 3, 4), keepdim=True)
     var = ((x - mean) ** 2).mean((0, 1, 3, 4), keepdim=True)
-    xhat = factor * (x - mean) / torch.sqrt(var + 1e-5)
+    xhat = factor * (x - mean) / (torch.sqrt(var + eps) + root_eps)
     return layer.weight.view(1, 1, -1, 1, 1) * xhat + layer.bias.view(1, 1, -1, 1, 1)
 
 
@@ -137,11 +137,16 @@ def plain_unit(u, x):
     return lif_quarter(norm(b.norm2, conv(b.conv2, y), 0.5), detach=False)
 
 
+def ds_norm(layer, x):
+    """As the released code has it: eps is added to the root."""
+    return norm(layer, x, 0.6, eps=0.0, root_eps=1e-5)
+
+
 def ds_unit(u, x, levels=3):
     b = u.branch
-    y = mlf(norm(b.norm1, conv(b.conv1, x), 0.6), levels)
-    y = mlf(norm(b.norm2, conv(b.conv2, y), 0.6), levels)
-    return y + (mlf(norm(u.skip.norm, conv(u.skip.conv, x), 0.6), levels) if u.projects else x)
+    y = mlf(ds_norm(b.norm1, conv(b.conv1, x)), levels)
+    y = mlf(ds_norm(b.norm2, conv(b.conv2, y)), levels)
+    return y + (mlf(ds_norm(u.skip.norm, conv(u.skip.conv, x)), levels) if u.projects else x)
 
 
 def da_unit(order, u, x):
