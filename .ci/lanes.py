@@ -79,7 +79,9 @@ def sanitizer_lane(name: str) -> int:
             print(f"lane {name}: {error}", flush=True)
             return 1
         print(f"lane {name}: {' '.join(files)} under {' '.join(flags)}", flush=True)
-        return pytest(files, {"PYTHONPATH": folder, "LD_PRELOAD": runtime, **environment})
+        # Beside the C++ library, whose exceptions (PyTorch's errors) a sanitizer wants to see from the start.
+        preloaded = " ".join(filter(None, (runtime, runtime_of("libstdc++.so"))))
+        return pytest(files, {"PYTHONPATH": folder, "LD_PRELOAD": preloaded, **environment})
 
 
 def runtime_of(library: str) -> str | None:
