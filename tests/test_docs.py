@@ -78,7 +78,8 @@ def test_the_demo_installs_what_it_uses_and_the_tests_add_theirs(tmp_path):
     """By what make would do in a place where nothing is yet."""
 
     def lines(target):
-        command = ["make", "--dry-run", target, f"VENV={tmp_path}", f"PYTHON={sys.executable}"]
+        # Under `make test` this make is a sub-make, which names its directory before and after.
+        command = ["make", "--no-print-directory", "--dry-run", target, f"VENV={tmp_path}", f"PYTHON={sys.executable}"]
         return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
 
     def extras(target):
