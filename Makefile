@@ -31,7 +31,7 @@ lint: $(READY)
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz.py --cases 2000
 
-$(DEMO): pyproject.toml constraints.txt hatch_build.py src/isospike/ops/cpu_build.py $(wildcard src/isospike/ops/csrc/*)
+$(DEMO): pyproject.toml constraints.txt hatch_build.py src/isospike/ops/cpu/build.py $(wildcard src/isospike/ops/cpu/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "isospike needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \

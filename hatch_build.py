@@ -1,4 +1,4 @@
-"""Compiles src/isospike/ops/csrc into libraries beside it when the package is built or installed.
+"""Compiles src/isospike/ops/cpu/csrc into libraries beside it when the package is built or installed.
 
 Without a C compiler the package is built all the same, and runs the eager reference; where CI is set, it is not.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-LIBRARIES = "src/isospike/ops/_cpu_*.so"
+LIBRARIES = "src/isospike/ops/cpu/_cpu_*.so"
 
 
 class CompileKernels(BuildHookInterface):
@@ -26,7 +26,7 @@ class CompileKernels(BuildHookInterface):
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
 
     def _compile(self) -> bool:
-        build = runpy.run_path(str(Path(self.root) / "src/isospike/ops/cpu_build.py"))
+        build = runpy.run_path(str(Path(self.root) / "src/isospike/ops/cpu/build.py"))
         compiler = build["find_compiler"]()
         error = "no C compiler was found" if compiler is None else build["compile_libraries"](compiler)
         if error is None:

@@ -14,8 +14,8 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from isospike.ops import cpu_library
-from isospike.ops.cpu_build import ISAS, compile_libraries
+from isospike.ops.cpu.build import ISAS, compile_libraries
+from isospike.ops.cpu.library import instruction_set
 
 ROOT = Path(__file__).resolve().parent.parent
 # What oneDNN and PyTorch call the same instruction sets: they, too, are to do with less.
@@ -55,7 +55,7 @@ def pytest(files: list[str], environment: dict[str, str]) -> int:
 
 def isa_lane(name: str) -> int:
     """The library, oneDNN and PyTorch with this instruction set."""
-    best = cpu_library.instruction_set()
+    best = instruction_set()
     if best is None or list(ISAS).index(name) > list(ISAS).index(best):
         print(f"lane {name}: not run, as this machine has {best or 'no compiled library'}", flush=True)
         return 0
@@ -74,7 +74,7 @@ def sanitizer_lane(name: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "isospike"
         shutil.copytree(ROOT / "src/isospike", package, ignore=shutil.ignore_patterns("_cpu*.so", "__pycache__"))
-        error = compile_libraries(["gcc"], package / "ops", ["-O1", "-g", *flags], isas=tuple(ISAS)[: HIGHEST + 1])
+        error = compile_libraries(["gcc"], package / "ops/cpu", ["-O1", "-g", *flags], isas=tuple(ISAS)[: HIGHEST + 1])
         if error is not None:
             print(f"lane {name}: {error}", flush=True)
             return 1
@@ -92,7 +92,7 @@ def runtime_of(library: str) -> str | None:
     return found if Path(found).is_absolute() else None
 
 
-HIGHEST = list(ISAS).index(cpu_library.instruction_set() or "plain")
+HIGHEST = list(ISAS).index(instruction_set() or "plain")
 LANES = {name: partial(isa_lane, name) for name in ISAS} | {name: partial(sanitizer_lane, name) for name in SANITIZERS}
 
 if __name__ == "__main__":

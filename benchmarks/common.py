@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import isospike
-from isospike.ops.cpu_library import instruction_set
+from isospike.ops.cpu.library import instruction_set
 
 LOGS = Path(__file__).parent / "logs"
 

@@ -10,7 +10,10 @@ from isospike.neurons import NEURONS, SpikingNeuron
 from isospike.ops import FireRule, reference
 from isospike.ops.fired import fired
 from isospike.ops.firing import Firing
-from isospike.ops.gpu import fire, leaky_fire, norm, norm_fire
+from isospike.ops.gpu import leaky_fire as fire
+from isospike.ops.gpu import norm_fire as norm
+from isospike.ops.gpu.leaky_fire import leaky_fire
+from isospike.ops.gpu.norm_fire import norm_fire
 from isospike.ops.gpu.packed_conv import packed_conv
 from isospike.registry import build
 from isospike.surrogates import SURROGATES

@@ -3,8 +3,8 @@
     python benchmarks/spike_conv.py
 
 Output and gradient of the weights; a gain is the time of the dense one by that of ours. Counts are integers from 1 to
-3. The highest rates show where the dense ones win: there ``ops/spike_conv.py`` hands over to them. The gradient of the
-input does not depend on what fires: it is measured once per shape.
+3. The highest rates show where the dense ones win: there ``ops/cpu/spike_conv.py`` hands over to them. The gradient of
+the input does not depend on what fires: it is measured once per shape.
 """
 
 import torch
@@ -12,10 +12,10 @@ import torch.nn.functional as F
 
 from common import header, interleaved, save
 from isospike.ops.conv2d import Convolution, gradients
-from isospike.ops.packing import packed
-from isospike.ops.spike_conv import spike_conv, spike_weight, weight_gradient
-from isospike.ops.strided_gradient import has_strided_gradient, strided_gradient
-from isospike.ops.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
+from isospike.ops.cpu.packing import packed
+from isospike.ops.cpu.spike_conv import spike_conv, spike_weight, weight_gradient
+from isospike.ops.cpu.strided_gradient import has_strided_gradient, strided_gradient
+from isospike.ops.cpu.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
 from isospike.train.memory import keep_freed_memory
 
 MAPS, REPEATS = 128, 9

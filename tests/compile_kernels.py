@@ -14,7 +14,8 @@ from triton.runtime.jit import JITFunction
 
 from isospike.ops import FireRule, IntegerRule
 from isospike.ops.firing import Firing
-from isospike.ops.gpu import leaky_fire, norm_fire
+from isospike.ops.gpu.leaky_fire import leaky_fire
+from isospike.ops.gpu.norm_fire import norm_fire
 from isospike.ops.gpu.packed_conv import packed_conv
 from isospike.surrogates import SURROGATES, Rectangle
 

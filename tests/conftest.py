@@ -13,8 +13,9 @@ import torch
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils._device import _device_constructors
 
-from isospike.ops import cpu_library, memory, use_backend
-from isospike.ops.cpu_build import ISAS
+from isospike.ops import memory, use_backend
+from isospike.ops.cpu import library
+from isospike.ops.cpu.build import ISAS
 
 # Triton decides when it is imported whether its kernels are compiled or run in Python.
 if not torch.cuda.is_available():
@@ -24,7 +25,7 @@ if not torch.cuda.is_available():
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 # The instruction sets that the library may be run with here, from the lowest on.
-BEST = cpu_library.instruction_set()
+BEST = library.instruction_set()
 HAS = list(ISAS)[: list(ISAS).index(BEST) + 1] if BEST else []
 
 # Two test processes share two cores; one thread each also makes every sum the same from run to run.
@@ -46,7 +47,7 @@ def absent() -> dict[str, str]:
     """Markers of tests that cannot run here, and why."""
     found = {
         "data": None if os.environ.get("ISOSPIKE_DATA") else "ISOSPIKE_DATA names no folder of real images",
-        "compiled": cpu_library.no_library(),
+        "compiled": library.no_library(),
         "triton": None if importlib.util.find_spec("triton") else "Triton is not installed",
         "browser": None if BROWSER else "neither chromium nor chrome is installed",
     }
@@ -59,8 +60,8 @@ LEFT_OUT = pytest.StashKey[dict[str, int]]()  # how many tests of each marker
 def pytest_configure(config: pytest.Config) -> None:
     """In continuous integration a library that was not compiled is a failure."""
     config.stash[LEFT_OUT] = {}
-    if os.environ.get("CI") and cpu_library.no_library():
-        raise pytest.UsageError(f"nothing is tested, as {cpu_library.no_library()}")
+    if os.environ.get("CI") and library.no_library():
+        raise pytest.UsageError(f"nothing is tested, as {library.no_library()}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -123,16 +124,16 @@ def poison_array(array: np.ndarray) -> np.ndarray:
 @pytest.fixture(params=HAS)
 def each_isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a test with the library for every instruction set that this machine has."""
-    lib = cpu_library.load(request.param)
-    monkeypatch.setattr(cpu_library, "_found", lambda: (request.param, lib))
+    lib = library.load(request.param)
+    monkeypatch.setattr(library, "_found", lambda: (request.param, lib))
 
 
 @pytest.fixture
 def found_anew() -> Iterator[None]:
     """Look for the library again in this test and behind it."""
-    cpu_library._found.cache_clear()
+    library._found.cache_clear()
     yield
-    cpu_library._found.cache_clear()
+    library._found.cache_clear()
 
 
 @pytest.fixture(params=["auto", "reference"])

@@ -21,7 +21,9 @@ from helpers import (
 )
 from isospike.errors import ConfigError, IsospikeWarning
 from isospike.neurons import SpikingNeuron
-from isospike.ops import BACKENDS, FireRule, backend, cpu_library, gpu, leaky_fire, use_backend
+from isospike.ops import BACKENDS, FireRule, backend, leaky_fire, use_backend
+from isospike.ops.cpu import library
+from isospike.ops.gpu import leaky_fire as gpu
 from isospike.surrogates import SURROGATES, Arctan, Rectangle
 
 NEEDS = {"cpu": pytest.mark.compiled, "triton": pytest.mark.triton}
@@ -38,8 +40,8 @@ SHAPES = [(1, 2, 3), (3, 1, 1), (4, 2, 1500), (5, 3, 4, 7, 7), (2, 2, 64, 16, 16
 @pytest.fixture(autouse=True)
 def _few_programs(monkeypatch):
     """In the interpreter a program takes its time, whatever its size."""
-    monkeypatch.setattr(gpu.fire, "FORWARD_BLOCK", 2**14)
-    monkeypatch.setattr(gpu.fire, "BACKWARD_BLOCK", 2**14)
+    monkeypatch.setattr(gpu, "FORWARD_BLOCK", 2**14)
+    monkeypatch.setattr(gpu, "BACKWARD_BLOCK", 2**14)
 
 
 @pytest.mark.parametrize("name", FAST)
@@ -164,7 +166,7 @@ def test_auto_takes_the_compiled_library_where_it_can(monkeypatch):
 @pytest.mark.compiled
 @pytest.mark.usefixtures("found_anew")
 def test_a_missing_library_is_said_once_and_costs_speed_only(monkeypatch, tmp_path):
-    monkeypatch.setattr(cpu_library, "FOLDER", tmp_path)
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
     backend._say_once.cache_clear()
     x = torch.randn(3, 2, 5)
     with pytest.warns(IsospikeWarning, match="eager reference.*install a C compiler, then install isospike again"):

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from isospike.errors import ConfigError
-from isospike.ops import FireRule, cpu_library, leaky_fire, memory, use_backend
-from isospike.ops.cpu_build import ISAS, library_path, stamp
-from isospike.ops.cpu_structs import STRUCTS
-from isospike.ops.packing import _room_for_bits
+from isospike.ops import FireRule, leaky_fire, memory, use_backend
+from isospike.ops.cpu import library
+from isospike.ops.cpu.build import ISAS, library_path, stamp
+from isospike.ops.cpu.packing import _room_for_bits
+from isospike.ops.cpu.structs import STRUCTS
 
 pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("found_anew")]
 LANES = {"plain": 4, "avx2": 8, "avx512": 16}
@@ -22,12 +23,12 @@ def fire():
 @pytest.mark.parametrize("asked", ISAS)
 def test_the_variable_only_lowers(asked, monkeypatch):
     monkeypatch.delenv("ISOSPIKE_ISA", raising=False)
-    highest = list(ISAS).index(cpu_library.instruction_set())
+    highest = list(ISAS).index(library.instruction_set())
     monkeypatch.setenv("ISOSPIKE_ISA", asked)
-    cpu_library._found.cache_clear()
+    library._found.cache_clear()
     taken = list(ISAS)[min(highest, list(ISAS).index(asked))]
-    assert cpu_library.instruction_set() == taken
-    assert cpu_library.lanes() == cpu_library.compiled().isospike_lanes() == LANES[taken]
+    assert library.instruction_set() == taken
+    assert library.lanes() == library.compiled().isospike_lanes() == LANES[taken]
 
 
 def test_an_unknown_instruction_set_is_refused(monkeypatch):
@@ -53,10 +54,10 @@ def with_libraries(folder, change):
 )
 def test_a_library_that_must_not_be_called_is_said_and_the_reference_runs(change, reason, monkeypatch, tmp_path):
     with_libraries(tmp_path, change)
-    monkeypatch.setattr(cpu_library, "FOLDER", tmp_path)
-    assert reason in cpu_library.no_library()
-    assert "install isospike again" in cpu_library.no_library()
-    assert (cpu_library.library(), cpu_library.instruction_set(), cpu_library.lanes()) == (None, None, 0)
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    assert reason in library.no_library()
+    assert "install isospike again" in library.no_library()
+    assert (library.library(), library.instruction_set(), library.lanes()) == (None, None, 0)
     with use_backend("cpu"), pytest.raises(ConfigError, match=f"backend 'cpu' cannot run this: .*{reason}"):
         fire()
     assert fire()[0].shape == (3, 2, 5)
@@ -68,12 +69,12 @@ def test_a_struct_of_another_size_is_noticed(name, monkeypatch):
         _fields_ = [("more", ctypes.c_int64)]
 
     monkeypatch.setitem(STRUCTS, name, Longer)
-    assert "was compiled from other sources" in cpu_library.no_library()
+    assert "was compiled from other sources" in library.no_library()
 
 
 @pytest.mark.parametrize("name", ["dense_products", "spike_scatter", "sum_block"])
 def test_what_is_not_meant_for_python_is_hidden(name):
-    assert not hasattr(cpu_library.compiled(), name)
+    assert not hasattr(library.compiled(), name)
 
 
 @pytest.mark.parametrize("size", [16, memory.LARGE])

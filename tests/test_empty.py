@@ -7,13 +7,14 @@ from torch import nn
 
 from helpers import make_neuron
 from isospike.errors import ShapeError
-from isospike.ops import FireRule, Firing, cpu_norm_fire, norm_fire, packed_conv, use_backend
-from isospike.ops.cpu_inference import CompiledPass, can_run
-from isospike.ops.packing import packed, packed_bytes, unpacked
+from isospike.ops import FireRule, Firing, norm_fire, packed_conv, use_backend
+from isospike.ops.cpu import norm_fire as cpu_norm_fire
+from isospike.ops.cpu.packing import packed, packed_bytes, unpacked
+from isospike.ops.cpu.pointwise import CompiledPass, can_run
+from isospike.ops.cpu.spike_conv import spike_conv, spike_weight, weight_gradient
+from isospike.ops.cpu.strided_gradient import strided_gradient
+from isospike.ops.cpu.winograd import winograd_conv, winograd_input_gradient, winograd_weight
 from isospike.ops.pointwise import Activation, Pointwise, Span
-from isospike.ops.spike_conv import spike_conv, spike_weight, weight_gradient
-from isospike.ops.strided_gradient import strided_gradient
-from isospike.ops.winograd import winograd_conv, winograd_input_gradient, winograd_weight
 from isospike.surrogates import Rectangle
 
 pytestmark = pytest.mark.compiled

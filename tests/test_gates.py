@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from helpers import dyadic, make_neuron
-from isospike.ops import FireRule, IntegerRule, cpu, leaky_fire, norm_fire, use_backend
+from isospike.ops import FireRule, IntegerRule, leaky_fire, norm_fire, use_backend
+from isospike.ops.cpu import leaky_fire as cpu
 from isospike.surrogates import SURROGATES, Rectangle
 from test_norm_fire import assert_same, firing_of, images
 

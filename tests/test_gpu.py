@@ -15,7 +15,7 @@ import isospike as iso
 from helpers import Step, assert_equals_reference, device_of, make_neuron
 from isospike.errors import ConfigError
 from isospike.ops import FireRule, IntegerRule, backend, gpu, leaky_fire, use_backend
-from isospike.ops.gpu import fire
+from isospike.ops.gpu import leaky_fire as fire
 
 pytestmark = pytest.mark.triton
 DEVICE = device_of("triton")
@@ -88,7 +88,7 @@ def test_a_tensor_elsewhere_is_refused(monkeypatch):
     with use_backend("triton"), pytest.raises(ConfigError, match=reason):
         leaky_fire(torch.randn(2, 3), decay=0.5, gain=1.0, rule=FireRule())
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert "under Triton's interpreter, and the current is on 'meta'" in gpu.refusal(
+    assert "under Triton's interpreter, and the current is on 'meta'" in fire.refusal(
         torch.empty(2, 3, device="meta"), None, FireRule()
     )
 
@@ -97,7 +97,7 @@ def test_a_missing_triton_is_said_and_a_broken_one_is_not_hidden(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     fire.installed.cache_clear()
     assert not fire.installed()
-    assert "the package triton is missing" in gpu.refusal(torch.randn(2, 3, device=DEVICE), None, FireRule())
+    assert "the package triton is missing" in fire.refusal(torch.randn(2, 3, device=DEVICE), None, FireRule())
     monkeypatch.undo()
     fire.installed.cache_clear()
 

@@ -7,7 +7,8 @@ import isospike as iso
 from helpers import SPIKING, device_of, dyadic, make_neuron
 from isospike.errors import ConfigError
 from isospike.ops import FireRule, Firing, IntegerRule, backend, reference, use_backend
-from isospike.ops.gpu import norm, norm_fire
+from isospike.ops.gpu import norm_fire as norm
+from isospike.ops.gpu.norm_fire import norm_fire
 
 pytestmark = pytest.mark.triton
 DEVICE = device_of("triton")

@@ -9,8 +9,10 @@ from helpers import device_of, make_neuron
 from isospike.errors import ConfigError
 from isospike.ops import FireRule, Firing, IntegerRule, leaky_fire, packed_conv, use_backend
 from isospike.ops.fired import fired, note_fired
-from isospike.ops.gpu import fire, norm, norm_fire
+from isospike.ops.gpu import leaky_fire as fire
+from isospike.ops.gpu import norm_fire as norm
 from isospike.ops.gpu import packed_conv as gpu_packed_conv
+from isospike.ops.gpu.norm_fire import norm_fire
 from isospike.surrogates import Rectangle
 
 pytestmark = pytest.mark.triton

@@ -9,7 +9,7 @@ import torch
 from helpers import SPIKING, device_of, make_neuron
 from isospike.layers import BatchNorm, fold_time
 from isospike.ops import BACKENDS, Firing, leaky_fire, reference, use_backend
-from isospike.ops.cpu_inference import CompiledPass
+from isospike.ops.cpu.pointwise import CompiledPass
 from isospike.ops.pointwise import Activation, Affine, Pointwise, Span, run_eager
 from isospike.surrogates import SURROGATES
 

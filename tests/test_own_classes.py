@@ -12,7 +12,8 @@ from helpers import Step, enliven
 from isospike.errors import ConfigError
 from isospike.layers import BatchNorm, Conv2d, FoldedNeuron, PerStepNorm
 from isospike.neurons import LIF
-from isospike.ops import FireRule, cpu, use_backend
+from isospike.ops import FireRule, use_backend
+from isospike.ops.cpu import leaky_fire as cpu
 
 T = 3
 

@@ -7,8 +7,8 @@ from torch import nn
 import isospike as iso
 from isospike.errors import ConfigError
 from isospike.ops import packed_conv
-from isospike.ops.cpu_packed_conv import applies, refusal
-from isospike.ops.packing import packed, spikes_of, unpacked
+from isospike.ops.cpu.packed_conv import applies, refusal
+from isospike.ops.cpu.packing import packed, spikes_of, unpacked
 
 pytestmark = pytest.mark.compiled
 INPUTS = {

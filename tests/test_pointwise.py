@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from isospike.ops import FireRule, IntegerRule
-from isospike.ops.cpu_inference import CompiledPass, can_run
+from isospike.ops.cpu.pointwise import CompiledPass, can_run
 from isospike.ops.pointwise import Activation, Affine, Pointwise, Span, run_eager
 
 pytestmark = pytest.mark.compiled
@@ -98,7 +98,7 @@ def test_what_there_is_no_room_for_is_said(monkeypatch):
     assert can_run(Pointwise(), 4096)
     assert not can_run(Pointwise(), 4097)
     assert not can_run(Pointwise(firing=Activation(FireRule(higher=tuple(range(2, 19))))), 3)
-    monkeypatch.setattr("isospike.ops.cpu_inference.library", lambda: None)
+    monkeypatch.setattr("isospike.ops.cpu.pointwise.library", lambda: None)
     assert not can_run(Pointwise(), 3)
 
 

@@ -18,13 +18,13 @@ from isospike.ops import (
     Firing,
     asked_backend,
     backend,
-    cpu_library,
     leaky_fire,
     norm_fire,
     packed_conv,
     use_backend,
 )
-from isospike.ops.gpu import fire
+from isospike.ops.cpu import library
+from isospike.ops.gpu import leaky_fire as fire
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +109,7 @@ def test_every_operation_refuses_alike(op):
 @pytest.mark.usefixtures("found_anew")
 @pytest.mark.parametrize("op", [odd_norm, odd_neurons, odd_convolution])
 def test_every_operation_refuses_without_a_library(op, monkeypatch, tmp_path):
-    monkeypatch.setattr(cpu_library, "FOLDER", tmp_path)
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
     x = torch.randn(2, 2, 8, 4, 4)
     with use_backend("cpu"), pytest.raises(ConfigError, match="backend 'cpu' cannot run this: the compiled library is"):
         op(x)

@@ -9,10 +9,11 @@ from torch import nn
 
 import isospike as iso
 from helpers import dyadic, enliven
-from isospike.ops import packed_conv, spike_conv
-from isospike.ops.cpu_packed_conv import applies
-from isospike.ops.packing import packed
-from isospike.ops.spike_conv import Convolution, has_spike_conv, is_worth_it, spike_weight, weight_gradient
+from isospike.ops import packed_conv
+from isospike.ops.cpu import spike_conv
+from isospike.ops.cpu.packed_conv import applies
+from isospike.ops.cpu.packing import packed
+from isospike.ops.cpu.spike_conv import Convolution, has_spike_conv, is_worth_it, spike_weight, weight_gradient
 
 pytestmark = pytest.mark.compiled
 # Samples, channels, height, width, filters, kernel, stride: maps smaller than the kernel, filters and channels that
@@ -101,7 +102,7 @@ def test_bits_depend_neither_on_threads_nor_on_the_other_samples():
 def test_training_takes_it_where_few_fire_and_rounds_as_little(most, monkeypatch):
     calls = []
     original = spike_conv.spike_conv
-    module = importlib.import_module("isospike.ops.cpu_packed_conv")
+    module = importlib.import_module("isospike.ops.cpu.packed_conv")
     monkeypatch.setattr(module, "spike_conv", lambda *a: calls.append(a) or original(*a))
     conv = nn.Conv2d(16, 24, 3, padding=1)
     for share, sparse in ((0.1, True), (0.9, False)):

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers import dyadic
-from isospike.ops import cpu_packed_conv, packed_conv
+from isospike.ops import packed_conv
 from isospike.ops.conv2d import Convolution
-from isospike.ops.strided_gradient import has_strided_gradient, strided_gradient
+from isospike.ops.cpu import packed_conv as cpu_packed_conv
+from isospike.ops.cpu.strided_gradient import has_strided_gradient, strided_gradient
 
 pytestmark = pytest.mark.compiled
 # Samples, channels, height and width of the input, filters: single pixels, odd and even lengths, blocks of one and two
@@ -84,7 +85,7 @@ def test_what_it_has(monkeypatch):
         return has_strided_gradient(weight, strided(weight.shape[-1])._replace(**other), g)
 
     weight, g = torch.zeros(32, 16, 3, 3), torch.zeros(2, 32, 16, 16)
-    monkeypatch.setattr("isospike.ops.strided_gradient.lanes", lambda: 16)
+    monkeypatch.setattr("isospike.ops.cpu.strided_gradient.lanes", lambda: 16)
     assert has(weight, g)
     assert has(torch.zeros(32, 16, 1, 1), g)
     assert not has_strided_gradient(weight, strided(3), g)
@@ -95,9 +96,9 @@ def test_what_it_has(monkeypatch):
         assert not has(torch.zeros(32, 16, *size), g)
     for other in ({"stride": (1, 1)}, {"stride": (2, 1)}, {"padding": (0, 0)}, {"dilation": (2, 2)}, {"groups": 2}):
         assert not has(weight, g, **other)
-    monkeypatch.setattr("isospike.ops.strided_gradient.lanes", lambda: 8)
+    monkeypatch.setattr("isospike.ops.cpu.strided_gradient.lanes", lambda: 8)
     assert has(torch.zeros(40, 8, 3, 3), torch.zeros(2, 40, 16, 16))
-    monkeypatch.setattr("isospike.ops.strided_gradient.lanes", lambda: 0)
+    monkeypatch.setattr("isospike.ops.cpu.strided_gradient.lanes", lambda: 0)
     assert not has(weight, g)
 
 

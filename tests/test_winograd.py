@@ -8,9 +8,11 @@ from torch import nn
 import isospike as iso
 from helpers import dyadic, enliven
 from isospike.inference import convolution
-from isospike.ops import cpu_packed_conv, packed_conv, winograd
+from isospike.ops import packed_conv
 from isospike.ops.conv2d import Convolution
-from isospike.ops.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
+from isospike.ops.cpu import packed_conv as cpu_packed_conv
+from isospike.ops.cpu import winograd
+from isospike.ops.cpu.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
 
 pytestmark = pytest.mark.compiled
 # Samples, channels, height, width, filters: maps smaller than a square, odd ones, blocks of one and two vectors, more
@@ -98,16 +100,16 @@ def test_bits_depend_neither_on_threads_nor_on_the_batch():
 
 def test_what_it_has(monkeypatch):
     weight = torch.zeros(32, 16, 3, 3)
-    monkeypatch.setattr("isospike.ops.winograd.lanes", lambda: 16)
+    monkeypatch.setattr("isospike.ops.cpu.winograd.lanes", lambda: 16)
     assert has_winograd(weight, PLAIN)
     assert not has_winograd(torch.zeros(32, 8, 3, 3), PLAIN)
     assert not has_winograd(torch.zeros(40, 16, 3, 3), PLAIN)
     assert not has_winograd(torch.zeros(32, 16, 1, 1), PLAIN)
     for other in ({"stride": (2, 2)}, {"padding": (0, 0)}, {"dilation": (2, 2)}, {"groups": 2}):
         assert not has_winograd(weight, PLAIN._replace(**other))
-    monkeypatch.setattr("isospike.ops.winograd.lanes", lambda: 8)
+    monkeypatch.setattr("isospike.ops.cpu.winograd.lanes", lambda: 8)
     assert has_winograd(torch.zeros(40, 8, 3, 3), PLAIN)
-    monkeypatch.setattr("isospike.ops.winograd.lanes", lambda: 0)
+    monkeypatch.setattr("isospike.ops.cpu.winograd.lanes", lambda: 0)
     assert not has_winograd(weight, PLAIN)
 
 

@@ -29,7 +29,7 @@ from isospike.inference.recorder import record
 from isospike.layers import PerStepNorm, Steps
 from isospike.neurons import Neuron
 from isospike.ops.backend import pick
-from isospike.ops.cpu_inference import CompiledPass, can_run
+from isospike.ops.cpu.pointwise import CompiledPass, can_run
 from isospike.ops.pointwise import Affine, Pointwise, Result, Span, run_eager
 from isospike.ops.rule import FireRule
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from isospike.inference.program import Conv
 from isospike.ops.conv2d import Convolution
-from isospike.ops.packing import packed_bytes
-from isospike.ops.spike_conv import has_spike_conv, spike_conv, spike_weight
-from isospike.ops.winograd import has_winograd, is_worth_it, winograd_conv, winograd_weight
+from isospike.ops.cpu.packing import packed_bytes
+from isospike.ops.cpu.spike_conv import has_spike_conv, spike_conv, spike_weight
+from isospike.ops.cpu.winograd import has_winograd, is_worth_it, winograd_conv, winograd_weight
 
 # Machines without an instruction for it add two products of 8 bits in 16: 2 * 129 * 127 is the largest sum that fits.
 LARGEST_INTEGER = 129

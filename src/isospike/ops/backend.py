@@ -10,8 +10,12 @@ from functools import cache
 from torch import Tensor
 
 from isospike.errors import ConfigError, IsospikeWarning
-from isospike.ops import cpu, cpu_norm_fire, gpu, reference
+from isospike.ops import reference
+from isospike.ops.cpu import leaky_fire as cpu
+from isospike.ops.cpu import norm_fire as cpu_norm_fire
 from isospike.ops.firing import Firing, NormFired
+from isospike.ops.gpu import leaky_fire as gpu
+from isospike.ops.gpu import norm_fire as gpu_norm_fire
 from isospike.ops.memory import has_memory
 from isospike.ops.rule import Rule
 from isospike.registry import Registry, unknown_name
@@ -54,7 +58,8 @@ BACKENDS.register(
     "cpu", Backend("cpu", cpu.leaky_fire, cpu.refusal, "cpu", Fused(cpu_norm_fire.norm_fire, cpu_norm_fire.refusal))
 )
 BACKENDS.register(
-    "triton", Backend("triton", gpu.leaky_fire, gpu.refusal, "cuda", Fused(gpu.norm_fire, gpu.refuses_norm_fire))
+    "triton",
+    Backend("triton", gpu.leaky_fire, gpu.refusal, "cuda", Fused(gpu_norm_fire.norm_fire, gpu_norm_fire.refusal)),
 )
 BACKENDS.register("reference", Backend("reference", reference.leaky_fire, lambda x, v, rule: None))
 

@@ -4,7 +4,8 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from isospike.ops import backend, cpu_packed_conv
+from isospike.ops import backend
+from isospike.ops.cpu import packed_conv as cpu_packed_conv
 from isospike.ops.gpu import packed_conv as gpu_packed_conv
 
 WAYS: dict[str, ModuleType] = {"cpu": cpu_packed_conv, "triton": gpu_packed_conv}

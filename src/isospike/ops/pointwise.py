@@ -1,6 +1,6 @@
 """What stands between two convolutions at inference, as one operation: affines, a sum, neurons, a join.
 
-Here is what it means, in eager PyTorch; ``cpu_inference.py`` does the same in one pass over memory.
+Here is what it means, in eager PyTorch; ``cpu/pointwise.py`` does the same in one pass over memory.
 """
 
 from dataclasses import dataclass

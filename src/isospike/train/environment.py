@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from isospike.ops.cpu_library import instruction_set, library
+from isospike.ops.cpu.library import instruction_set, library
 from isospike.own_rows import import_installed
 
 PACKAGES = ("isospike", "torch", "numpy", "safetensors", "pydantic", "pillow", "pyarrow", "scikit-learn", "kornia")

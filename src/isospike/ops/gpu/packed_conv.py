@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from isospike.ops.conv2d import Convolution, geometry_of, gradients
 from isospike.ops.fired import fired
-from isospike.ops.gpu import fire
+from isospike.ops.gpu import leaky_fire as fire
 from isospike.ops.memory import empty_strided
 
 LARGEST = 255  # of a byte; every dtype that a GPU convolves holds all integers up to it

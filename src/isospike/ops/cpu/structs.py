@@ -1,4 +1,4 @@
-"""The structs of ``csrc`` as ctypes. A library in which one has another size is not called (``cpu_library.py``)."""
+"""The structs of ``csrc`` as ctypes. A library in which one has another size is not called (``library.py``)."""
 
 import ctypes
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from isospike.errors import RunFailed
-from isospike.ops import cpu
 from isospike.ops.conv2d import Convolution
-from isospike.ops.cpu_library import compiled, no_library
-from isospike.ops.cpu_structs import CGeometry, CSpikes
+from isospike.ops.cpu import leaky_fire as cpu
+from isospike.ops.cpu.library import compiled, no_library
+from isospike.ops.cpu.packing import Spikes
+from isospike.ops.cpu.structs import CGeometry, CSpikes
 from isospike.ops.memory import empty_strided
-from isospike.ops.packing import Spikes
 
 CHANNELS_LAST = torch.channels_last
 FEWEST_CHANNELS = {1: 64, 3: 8}  # by size of the kernel: with fewer, looking for spikes takes longer than adding them

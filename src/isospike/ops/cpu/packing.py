@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from isospike.ops.cpu_library import compiled
+from isospike.ops.cpu.library import compiled
 from isospike.ops.memory import empty_strided
 
 WORD = 64

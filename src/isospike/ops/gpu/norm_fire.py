@@ -7,8 +7,8 @@ from torch import Tensor
 
 from isospike.ops.fired import fired, note_fired
 from isospike.ops.firing import Firing, NormFired
-from isospike.ops.gpu import fire
-from isospike.ops.gpu.fire import OPTIONS, gate_width, kernels, room_for_bits, room_for_gates, rule_constants
+from isospike.ops.gpu import leaky_fire as fire
+from isospike.ops.gpu.leaky_fire import OPTIONS, gate_width, kernels, room_for_bits, room_for_gates, rule_constants
 from isospike.ops.rule import Rule
 
 TILE = 1024  # pixels times channels that a program works on at a time

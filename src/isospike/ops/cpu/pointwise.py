@@ -1,4 +1,4 @@
-"""``pointwise.py`` compiled: ``csrc/infer.c``, on maps whose memory is channels-last."""
+"""``ops/pointwise.py`` compiled: ``csrc/infer.c``, on maps whose memory is channels-last."""
 
 import ctypes
 from dataclasses import replace
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from isospike.errors import RunFailed
-from isospike.ops.cpu import c_rule, data
-from isospike.ops.cpu_library import compiled, library
-from isospike.ops.cpu_structs import MAX_LEVELS, CAffine, CPass, CTerm
+from isospike.ops.cpu.leaky_fire import c_rule, data
+from isospike.ops.cpu.library import compiled, library
+from isospike.ops.cpu.structs import MAX_LEVELS, CAffine, CPass, CTerm
 from isospike.ops.memory import laid_out, like_state
 from isospike.ops.pointwise import Affine, Pointwise, Result, Span
 from isospike.ops.rule import FireRule, IntegerRule

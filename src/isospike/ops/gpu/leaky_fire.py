@@ -1,4 +1,4 @@
-"""The recurrence on a GPU: ``kernels/fire.py`` launched, with its gradients handed to autograd."""
+"""The recurrence on a GPU: ``kernels/leaky_fire.py`` launched, with its gradients handed to autograd."""
 
 import importlib
 import os
@@ -147,7 +147,7 @@ class _LeakyFire(torch.autograd.Function):
         bits = room_for_bits(s, rule) if records and N % 8 == 0 else None
         gates = room_for_gates(x, rule) if records and not any(learned) else None
         with torch.cuda.device_of(x):
-            kernels("fire").forward_kernel[(-(-N // FORWARD_BLOCK),)](
+            kernels("leaky_fire").forward_kernel[(-(-N // FORWARD_BLOCK),)](
                 x, v, s, end, bits, gates, decay, gain, N, _step(x), *learned,
                 T=len(x), **constants, PARAMETER=gate_width(rule, gates), BLOCK=FORWARD_BLOCK, **OPTIONS,
             )  # fmt: skip
@@ -174,7 +174,7 @@ class _LeakyFire(torch.autograd.Function):
         programs = -(-N // BACKWARD_BLOCK)
         shares = dx.new_empty(programs, 2, dtype=torch.float32) if any(ctx.needs_input_grad[2:4]) else None
         with torch.cuda.device_of(dx):
-            kernels("fire").backward_kernel[(programs,)](
+            kernels("leaky_fire").backward_kernel[(programs,)](
                 x, v, gates, ds, d_end, dx, dv, shares, decay, gain, N, 0 if x is None else _step(x),
                 *(c is not None for c in learned),
                 T=len(dx), **constants, **slope_constants, BLOCK=BACKWARD_BLOCK, **OPTIONS,

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isospike.ops import cpu, winograd
 from isospike.ops.conv2d import Convolution, geometry_of, gradients
-from isospike.ops.cpu_library import no_library
-from isospike.ops.memory import empty_strided
-from isospike.ops.packing import packed, spikes_of, unpacked
-from isospike.ops.spike_conv import (
+from isospike.ops.cpu import leaky_fire as cpu
+from isospike.ops.cpu import winograd
+from isospike.ops.cpu.library import no_library
+from isospike.ops.cpu.packing import packed, spikes_of, unpacked
+from isospike.ops.cpu.spike_conv import (
     BESIDE_WINOGRAD,
     has_spike_conv,
     is_worth_it,
@@ -19,8 +19,9 @@ from isospike.ops.spike_conv import (
     spike_weight,
     weight_gradient,
 )
-from isospike.ops.strided_gradient import has_strided_gradient, strided_gradient
-from isospike.ops.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
+from isospike.ops.cpu.strided_gradient import has_strided_gradient, strided_gradient
+from isospike.ops.cpu.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
+from isospike.ops.memory import empty_strided
 
 
 def applies(conv: nn.Conv2d, x: Tensor) -> bool:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from isospike.errors import RunFailed
-from isospike.ops import cpu
 from isospike.ops.conv2d import Convolution
-from isospike.ops.cpu_library import compiled, lanes
-from isospike.ops.cpu_structs import CDense
+from isospike.ops.cpu import leaky_fire as cpu
+from isospike.ops.cpu.library import compiled, lanes
+from isospike.ops.cpu.structs import CDense
 from isospike.ops.memory import empty_strided
 
 CHANNELS_LAST = torch.channels_last

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from isospike.errors import ConfigError, RunFailed
-from isospike.ops.cpu_library import compiled, no_library
-from isospike.ops.cpu_structs import MAX_LEVELS, CRule
+from isospike.ops.cpu.library import compiled, no_library
+from isospike.ops.cpu.structs import MAX_LEVELS, CRule
 from isospike.ops.memory import empty_strided, has_memory, in_steps, laid_out, like_state, like_steps
 from isospike.ops.rule import FireRule, IntegerRule, Rule
 from isospike.surrogates import Arctan, Rectangle, Sigmoid, Surrogate, Triangle

@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from isospike.errors import ConfigError
-from isospike.ops.cpu_build import ISAS, library_path, stamp
-from isospike.ops.cpu_structs import (
+from isospike.ops.cpu.build import ISAS, library_path, stamp
+from isospike.ops.cpu.structs import (
     STRUCTS,
     CBackward,
     CDense,

@@ -5,7 +5,7 @@ EXPORT const char isospike_stamp[] = ISOSPIKE_STAMP;
 
 EXPORT int64_t isospike_lanes(void) { return LANES; }
 
-/* How many of the instruction sets above "plain" this machine has: see cpu_build.py. */
+/* How many of the instruction sets above "plain" this machine has: see build.py. */
 EXPORT int64_t isospike_machine(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();

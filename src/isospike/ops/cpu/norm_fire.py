@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from isospike.errors import RunFailed
-from isospike.ops import cpu
-from isospike.ops.cpu_library import compiled, no_library
-from isospike.ops.cpu_structs import CBackward, CForward, CNorm, CRule
+from isospike.ops.cpu import leaky_fire as cpu
+from isospike.ops.cpu.library import compiled, no_library
+from isospike.ops.cpu.structs import CBackward, CForward, CNorm, CRule
 from isospike.ops.firing import Firing, NormFired
 from isospike.ops.memory import empty_like
 
