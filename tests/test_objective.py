@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from isospike.config import CrossEntropySpec, TETSpec
-from isospike.train.objective import build_objective
+from isospike.objectives import build_objective
 
 LOGITS = torch.tensor([[[1.0, 0.0]], [[3.0, 0.0]]])  # T=2, B=1, K=2
 LABEL = torch.tensor([0])

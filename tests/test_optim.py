@@ -7,7 +7,7 @@ import isospike as iso
 from isospike.config import AdamWSpec, ConstantSchedule, CosineSchedule, SGDSpec, StepSchedule
 from isospike.layers import BatchNorm
 from isospike.neurons import Neuron
-from isospike.train.optim import build_optimizer, learning_rate
+from isospike.optimizers import build_optimizer, learning_rate
 
 
 @pytest.mark.parametrize("no_decay", [(), ("norm",), ("bias",), ("neuron",), ("norm", "bias", "neuron")], ids=str)

@@ -17,7 +17,7 @@ from PIL import Image
 import isospike
 from isospike import own_rows
 from isospike.config import DATA, DataSpec, register_spec
-from isospike.data.load import LOADERS
+from isospike.data.kinds import LOADERS
 from isospike.errors import ConfigError
 from isospike.recipes import load_recipe
 from isospike.run_folder import RunFolder

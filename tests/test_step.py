@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import isospike as iso
 from isospike.config import AdamWSpec, SGDSpec
 from isospike.errors import ConfigError, RunFailed
-from isospike.train.optim import fused
+from isospike.optimizers import fused
 from isospike.train.readback import Readback
 from isospike.train.step import step_if
 from isospike.weights import load_tensors

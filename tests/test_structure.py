@@ -28,6 +28,8 @@ LEVELS = {
     "ops": 3,
     "neurons": 4,
     "layers": 5,
+    "objectives": 6,
+    "optimizers": 6,
     "residual": 6,
     "inference": 7,
     "models": 8,

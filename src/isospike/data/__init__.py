@@ -4,7 +4,7 @@ from isospike.data.augment import Augment
 from isospike.data.balance import class_weights
 from isospike.data.dataset import Dataset
 from isospike.data.images import ArrayImages, FileImages, Images
-from isospike.data.load import load_dataset, register_data
+from isospike.data.kinds import load_dataset, register_data
 from isospike.data.loader import Batch, Loader
 from isospike.data.transfer import to_device
 

@@ -5,9 +5,9 @@ import torch
 from isospike.config import RunConfig
 from isospike.data import Dataset, Loader, class_weights
 from isospike.models import SpikingResNet, create_model
+from isospike.objectives import Objective, build_objective
 from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
-from isospike.train.objective import Objective, build_objective
 from isospike.weights import load_weights
 from isospike.weights.trained import trained_weights
 

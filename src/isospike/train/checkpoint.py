@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from isospike.config import RunConfig
 from isospike.errors import CheckpointError
+from isospike.optimizers import learning_rate
 from isospike.text import brief
 from isospike.train.averaging import MovingAverage
-from isospike.train.optim import learning_rate
 from isospike.train.state import RunState
 from isospike.weights import Tensors, load_tensors, load_weights, not_finite, under
 

@@ -36,8 +36,3 @@ def freeze(model: SpikingResNet, parts: Sequence[str]) -> list[BatchNorm]:
             module.requires_grad_(False)
             norms += [norm for norm in module.modules() if isinstance(norm, BatchNorm)]
     return norms
-
-
-def learning_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Those that are not frozen."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]

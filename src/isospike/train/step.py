@@ -11,10 +11,10 @@ from isospike.config import TrainSpec
 from isospike.errors import ConfigError
 from isospike.layers import HeldStatistics, statistics_held
 from isospike.models import SpikingResNet
+from isospike.objectives import Objective
 from isospike.train.averaging import MovingAverage
 from isospike.train.distributed import World
 from isospike.train.graphs import CapturedStep
-from isospike.train.objective import Objective
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

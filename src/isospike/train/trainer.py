@@ -15,6 +15,7 @@ from isospike.config import RunConfig
 from isospike.data import Augment, Batch, Dataset, Loader, to_device
 from isospike.errors import RunFailed
 from isospike.layers import MEMORY, statistics_known
+from isospike.optimizers import build_optimizer, learning_rate
 from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
 from isospike.train import checkpoint
@@ -27,7 +28,6 @@ from isospike.train.freezing import freeze
 from isospike.train.guard import ADVICE, check_state, first_bad_place, what_is_left
 from isospike.train.initial import load_initial
 from isospike.train.memory import available_memory, peak_memory_mb, return_freed_memory
-from isospike.train.optim import build_optimizer, learning_rate
 from isospike.train.plan import Plan, check_fits, plan_training
 from isospike.train.readback import Readback
 from isospike.train.records import Records

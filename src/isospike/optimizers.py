@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from isospike.config import ConstantSchedule, CosineSchedule, OptimSpec, ScheduleSpec, SGDSpec
 from isospike.layers import BatchNorm
 from isospike.neurons import Neuron
-from isospike.train.freezing import learning_parameters
 
 Groups = list[dict[str, Any]]
 
@@ -51,6 +50,11 @@ def _optimizer(spec: OptimSpec, groups: Groups, **options: Any) -> torch.optim.O
     if isinstance(spec, SGDSpec):
         return torch.optim.SGD(groups, momentum=spec.momentum, nesterov=spec.nesterov, **options)
     return torch.optim.AdamW(groups, betas=spec.betas, eps=spec.eps, **options)
+
+
+def learning_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Those that are not frozen."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _parameters_of(model: nn.Module, kinds: tuple[str, ...]) -> Iterator[nn.Parameter]:
