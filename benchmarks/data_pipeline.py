@@ -9,8 +9,9 @@ import time
 import torch
 
 from common import header, save, summary
-from isospike.config import AugmentSpec, AutoAugmentSpec, CifarData, RandAugmentSpec
-from isospike.data import Augment, Loader, load_dataset
+from isospike.data import Augment, AugmentSpec, Loader, load_dataset
+from isospike.data.cifar import CifarData
+from isospike.data.policy import AutoAugmentSpec, RandAugmentSpec
 
 WAYS = {
     "normalise": AugmentSpec(),

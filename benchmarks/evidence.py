@@ -19,8 +19,8 @@ import torch
 from common import header
 from evidence_figures import draw, table
 from isospike.analysis import gradient_norms, judge, log10_product, measure_isometry
-from isospike.config import AugmentSpec, RunConfig
-from isospike.data import Augment, load_dataset
+from isospike.config import RunConfig
+from isospike.data import Augment, AugmentSpec, load_dataset
 from isospike.recipes import load_recipe
 from isospike.run_folder import RunFolder, read_json, write_json
 from isospike.train import Trainer

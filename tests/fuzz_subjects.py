@@ -17,9 +17,11 @@ import torch
 from PIL import Image
 
 import report_runs
-from isospike.config import CifarData, DigitsData, FolderData, apply_overrides, parse_yaml, read_config, read_yaml
+from isospike.config import apply_overrides, parse_yaml, read_config, read_yaml
 from isospike.data import Loader, load_dataset
-from isospike.data.cifar import CIFAR10
+from isospike.data.cifar import CIFAR10, CifarData
+from isospike.data.digits import DigitsData
+from isospike.data.folder import FolderData
 from isospike.data.images import read_image
 from isospike.report.comparison import comparison_sections
 from isospike.report.page import run_sections

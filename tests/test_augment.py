@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from isospike.config import AugmentSpec, AutoAugmentSpec, RandAugmentSpec
-from isospike.data import Augment
+from isospike.data import Augment, AugmentSpec
 from isospike.data.augment import crop_and_flip, cutmix, cutout, mixup
+from isospike.data.policy import AutoAugmentSpec, RandAugmentSpec
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

@@ -13,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from isospike.config import CifarData, DigitsData, FolderData, SyntheticData
 from isospike.data import Loader, load_dataset
-from isospike.data.cifar import CIFAR10, CIFAR100
+from isospike.data.cifar import CIFAR10, CIFAR100, CifarData
+from isospike.data.digits import DigitsData
+from isospike.data.folder import FolderData
+from isospike.data.synthetic import SyntheticData
 from isospike.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -11,9 +11,9 @@ from PIL import Image
 
 import isospike as iso
 from helpers import enliven
-from isospike.config import AugmentSpec, SyntheticData
-from isospike.data import Augment, Loader, load_dataset
+from isospike.data import Augment, AugmentSpec, Loader, load_dataset
 from isospike.data.images import ArrayImages
+from isospike.data.synthetic import SyntheticData
 from isospike.run_folder import RunFolder
 from isospike.train.confused import KEPT, LARGEST_SIDE, Confused, merge
 from isospike.train.distributed import World

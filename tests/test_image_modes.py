@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from isospike.config import FolderData
 from isospike.data import Loader, load_dataset
+from isospike.data.folder import FolderData
 from isospike.data.images import UPRIGHT, read_image
 from isospike.data.modes import in_8_bits
 from isospike.errors import DataError

@@ -7,9 +7,9 @@ from PIL import Image
 
 import isospike as iso
 from helpers import enliven
-from isospike.config import AugmentSpec, FolderData
-from isospike.data import Augment, load_dataset
+from isospike.data import Augment, AugmentSpec, load_dataset
 from isospike.data.dataset import stratified
+from isospike.data.folder import FolderData
 from isospike.errors import ConfigError
 from isospike.inference.early_exit import lead, running_mean
 from isospike.train import fast

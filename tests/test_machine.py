@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
-from isospike.config import FolderData
 from isospike.data import images, load_dataset
+from isospike.data.folder import FolderData
 from isospike.errors import DataError
 from isospike.recipes import list_recipes, load_recipe
 from isospike.train import machine

@@ -4,17 +4,19 @@ import pytest
 import torch
 
 import isospike as iso
-from isospike.config import AdamWSpec, ConstantSchedule, CosineSchedule, SGDSpec, StepSchedule
 from isospike.layers import BatchNorm
 from isospike.neurons import Neuron
-from isospike.optimizers import build_optimizer, learning_rate
+from isospike.optimizers import OPTIMIZERS, AdamWSpec, SGDSpec, build_optimizer
+from isospike.schedules import SCHEDULES, ConstantSchedule, CosineSchedule, StepSchedule
+
+EVERY = pytest.mark.parametrize("kind", OPTIMIZERS)
 
 
 @pytest.mark.parametrize("no_decay", [(), ("norm",), ("bias",), ("neuron",), ("norm", "bias", "neuron")], ids=str)
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@EVERY
 def test_every_parameter_is_in_the_group_that_its_layer_says(kind, no_decay):
     model = iso.create_model("ms_resnet8", neuron={"kind": "plif"})
-    spec = (SGDSpec if kind == "sgd" else AdamWSpec)(kind=kind, lr=0.1, weight_decay=0.5, no_decay=no_decay)
+    spec = OPTIMIZERS[kind](kind=kind, lr=0.1, weight_decay=0.5, no_decay=no_decay)
     optimizer = build_optimizer(spec, model)
     decay = {p: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert len(decay) == len(list(model.parameters()))
@@ -40,8 +42,34 @@ def test_options_reach_the_optimiser():
     assert [adamw.defaults[key] for key in ("lr", "betas", "eps")] == [0.3, (0.8, 0.9), 1e-6]
 
 
+@EVERY
+def test_moments_are_what_the_optimiser_keeps_for_each_parameter(kind):
+    row = OPTIMIZERS[kind]
+    plain = {"momentum": 0.0} if "momentum" in row.model_fields else {}
+    for spec in (row(kind=kind, lr=0.1), row(kind=kind, lr=0.1, **plain)):
+        model = torch.nn.Linear(3, 2)
+        optimizer = build_optimizer(spec, model)
+        model(torch.ones(1, 3)).sum().backward()
+        before = model.weight.detach().clone()
+        optimizer.step()
+        assert not model.weight.equal(before)
+        for parameter in model.parameters():
+            kept = [v for v in optimizer.state[parameter].values() if getattr(v, "shape", None) == parameter.shape]
+            assert len(kept) == spec.moments
+
+
+REQUIRED = {"steps": {"milestones": (2, 4)}}  # options without a default
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_every_schedule_warms_up_and_never_exceeds_the_rate(kind):
+    found = rates(SCHEDULES[kind](kind=kind, warmup_epochs=1, **REQUIRED.get(kind, {})))
+    assert found[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
+    assert all(0 < rate <= 2.0 for rate in found)
+
+
 def rates(schedule, steps_per_epoch=4, epochs=5, lr=2.0):
-    return [learning_rate(schedule, lr, step, steps_per_epoch, epochs) for step in range(steps_per_epoch * epochs)]
+    return [schedule.learning_rate(lr, step, steps_per_epoch, epochs) for step in range(steps_per_epoch * epochs)]
 
 
 def test_cosine_by_epoch_is_that_of_the_sources():

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,11 +18,13 @@ from PIL import Image
 
 import isospike
 from isospike import own_rows
-from isospike.config import DATA, DataSpec, register_spec
-from isospike.data.kinds import LOADERS
+from isospike.data import DATA, DataSpec
 from isospike.errors import ConfigError
+from isospike.objectives import OBJECTIVES
+from isospike.optimizers import OPTIMIZERS
 from isospike.recipes import load_recipe
 from isospike.run_folder import RunFolder
+from isospike.schedules import SCHEDULES
 from isospike.train.environment import environment
 from test_cli import call
 
@@ -32,9 +36,11 @@ from typing import Literal
 import torch
 
 import isospike as iso
-from isospike.config import DataSpec
-from isospike.data import ArrayImages, Dataset, register_data
+from isospike.data import DATA, ArrayImages, Dataset, DataSpec
+from isospike.objectives import OBJECTIVES, ObjectiveSpec
+from isospike.optimizers import OPTIMIZERS, OptimSpec
 from isospike.residual import JOINS
+from isospike.schedules import SCHEDULES, ScheduleSpec
 
 
 @dataclass(frozen=True)
@@ -55,18 +61,47 @@ class Drain(iso.IF):
         return 1 - self.loss, 1.0
 
 
+@DATA.add
 class Stripes(DataSpec):
     kind: Literal["stripes"]
     size: int = 12
 
+    def load(self):
+        labels = torch.arange(32) % 2
+        waves = (torch.arange(self.size) % 4 < 2).float().expand(32, 1, self.size, self.size) * 200
+        images = torch.where(labels.bool()[:, None, None, None], waves.mT, waves)
+        noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+        split = ArrayImages((images + 55 * noise).to(torch.uint8), labels)
+        return Dataset("stripes", split, split, ("columns", "rows"), 1, self.size, (0.5,), (0.4,))
 
-def load(spec):
-    labels = torch.arange(32) % 2
-    waves = (torch.arange(spec.size) % 4 < 2).float().expand(32, 1, spec.size, spec.size) * 200
-    images = torch.where(labels.bool()[:, None, None, None], waves.mT, waves)
-    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
-    split = ArrayImages((images + 55 * noise).to(torch.uint8), labels)
-    return Dataset("stripes", split, split, ("columns", "rows"), 1, spec.size, (0.5,), (0.4,))
+
+@OPTIMIZERS.add
+class Adagrad(OptimSpec):
+    kind: Literal["adagrad"]
+    initial: float = 0.0
+
+    @property
+    def moments(self):
+        return 1
+
+    def build(self, groups, **options):
+        return torch.optim.Adagrad(groups, initial_accumulator_value=self.initial, **options)
+
+
+@SCHEDULES.add
+class Halves(ScheduleSpec):
+    kind: Literal["halves"]
+
+    def after_warmup(self, lr, step, warmup, steps_per_epoch, epochs):
+        return lr / 2 ** (step // steps_per_epoch)
+
+
+@OBJECTIVES.add
+class Margin(ObjectiveSpec):
+    kind: Literal["margin"]
+
+    def loss(self, logits, targets, class_weights=None):
+        return torch.nn.functional.multi_margin_loss(logits.mean(0), targets)
 
 
 iso.SURROGATES.register("cosine", Cosine)
@@ -74,7 +109,6 @@ iso.NEURONS.register("drain", Drain)
 neuron = {"kind": "drain", "v_threshold": 0.5, "surrogate": {"kind": "cosine"}}
 words = {"cell": "spike conv norm", "last": "spike conv norm", "project": "conv norm", "join": JOINS["add"]}
 iso.TOPOLOGIES.register("mine", iso.Topology(name="mine", source="nobody", neuron=neuron, **words))
-register_data(Stripes, load)
 """
 SETTINGS = ["data={kind: stripes}", "model.T=2", "train.epochs=2", "train.batch_size=8", "train.tensorboard=false"]
 OPTIONS = ["--recipe", "digits_ms_resnet20", *(word for setting in SETTINGS for word in ("--set", setting))]
@@ -105,7 +139,9 @@ def place(tmp_path_factory):
     (folder / "my_rows.py").write_text(ROWS)
     Image.fromarray(np.tile(np.array([200, 200, 0, 0] * 3, np.uint8), (12, 1))).save(folder / "columns.png")
     own = [*OPTIONS, "--import", "my_rows.py"]
-    train = ["train", *own, "--set", "model.name=mine_resnet8", "--max-steps", "3", "--out", "run"]
+    learning = ["optim={kind: adagrad, lr: 0.05}", "schedule={kind: halves}", "objective={kind: margin}"]
+    sets = [word for setting in ("model.name=mine_resnet8", *learning) for word in ("--set", setting)]
+    train = ["train", *own, *sets, "--max-steps", "3", "--out", "run"]
     sweep = ["sweep", *own, "--set", "train.epochs=1", "--topologies", "mine", "--depths", "8", "--seeds", "0,1"]
     done = isospike_in(folder, train, [*sweep, "--jobs", "2", "--out", "sweep"])
     assert done.returncode == 0, done.stderr
@@ -165,6 +201,18 @@ def test_a_sweep_hands_own_rows_to_its_processes(place):
     for cell in ("mine_resnet8-seed0", "mine_resnet8-seed1"):
         assert RunFolder(place / "sweep" / cell).read_analysis("test")["accuracy"] > 0
         assert "my_rows.py: " in (place / "sweep" / cell / "config.yaml").read_text()
+
+
+def test_the_rows_that_contributing_shows_train(tmp_path):
+    text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+    (code,) = (block.split("```")[0] for block in text.split("```python\n") if "@DATA.add" in block)
+    (command,) = (line for line in text.split("\n") if line.startswith("isospike train --import my_rows.py"))
+    (tmp_path / "my_rows.py").write_text(code)
+    quick = "--set train.epochs=1 --set train.batch_size=8 --set train.tensorboard=false --set model.T=2 --out run"
+    done = isospike_in(tmp_path, shlex.split(f"{command} {quick}")[1:])
+    assert done.returncode == 0, done.stderr
+    assert "schedule:\n  kind: halving\n" in (tmp_path / "run" / "config.yaml").read_text()
+    assert RunFolder(tmp_path / "run").read_analysis("test")["classes"] == ["columns", "rows"]
 
 
 # What is wrong with the code -----------------------------------------------------------------------------------------
@@ -297,17 +345,31 @@ def test_this_package_offers_no_rows_to_itself():
     }
 
 
-# Kinds of data -------------------------------------------------------------------------------------------------------
+# Rows of a registry of kinds -----------------------------------------------------------------------------------------
 
 
-def test_every_kind_of_data_has_keys_and_a_loader():
-    assert list(DATA) == list(LOADERS)
-    assert len(DATA) >= 5
-
-
-def test_a_kind_of_data_must_be_named():
+def test_a_row_must_say_its_kind():
     class Nameless(DataSpec):
         size: int = 3
 
     with pytest.raises(ConfigError, match=r'^Nameless must say its kind, as in kind: Literal\["nameless"\]$'):
-        register_spec(Nameless)
+        DATA.add(Nameless)
+
+
+@pytest.mark.parametrize("kinds", [DATA, OPTIMIZERS, SCHEDULES, OBJECTIVES], ids=lambda kinds: kinds.what)
+def test_a_row_that_lacks_what_its_base_asks_for_is_refused(kinds):
+    base = next(iter(kinds.rows())).__mro__[1]
+
+    class Empty(base):
+        kind: Literal["empty"]
+
+    with pytest.raises(ConfigError, match=rf"^Empty must define \w+(, \w+)*, as every {kinds.what} does$"):
+        kinds.add(Empty)
+    assert "empty" not in kinds
+
+
+@pytest.mark.parametrize("kinds", [DATA, OPTIMIZERS, SCHEDULES, OBJECTIVES], ids=lambda kinds: kinds.what)
+def test_no_kind_is_registered_twice(kinds):
+    row = next(iter(kinds.rows()))
+    with pytest.raises(ValueError, match=f"^{kinds.what} '.*' is registered twice$"):
+        kinds.add(row)

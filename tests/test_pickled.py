@@ -9,9 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from isospike.config import CifarData
 from isospike.data import load_dataset, pickled
-from isospike.data.cifar import CIFAR10
+from isospike.data.cifar import CIFAR10, CifarData
 from isospike.data.pickled import read_arrays
 from isospike.errors import DataError
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import report_runs
-from isospike.config import CifarData, FolderData
 from isospike.data import load_dataset, parquet
+from isospike.data.cifar import CifarData
+from isospike.data.folder import FolderData
 from isospike.data.parquet import read_parquet
 from isospike.errors import CheckpointError, ConfigError, DataError
 from isospike.report.comparison import comparison_sections

@@ -3,8 +3,8 @@ import re
 import pytest
 import torch
 
-from isospike.config import SyntheticData
 from isospike.data import load_dataset
+from isospike.data.synthetic import SyntheticData
 from isospike.errors import ConfigError, UnknownName
 from isospike.models import create_model
 from isospike.recipes import describe_recipe, list_recipes, load_recipe

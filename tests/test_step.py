@@ -8,9 +8,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import isospike as iso
-from isospike.config import AdamWSpec, SGDSpec
 from isospike.errors import ConfigError, RunFailed
-from isospike.optimizers import fused
+from isospike.optimizers import AdamWSpec, SGDSpec
 from isospike.train.readback import Readback
 from isospike.train.step import step_if
 from isospike.weights import load_tensors
@@ -36,7 +35,7 @@ SPECS = pytest.mark.parametrize("spec", [SGD, SGD.model_copy(update={"momentum":
 def with_fused_optimizer(trainer, spec=SGD):
     """As on a GPU."""
     groups = [{"params": list(trainer.model.parameters()), "weight_decay": spec.weight_decay}]
-    trainer.optimizer = trainer.step.optimizer = fused(spec, groups, torch.tensor(spec.lr))
+    trainer.optimizer = trainer.step.optimizer = spec.build(groups, lr=torch.tensor(spec.lr), fused=True)
     return trainer
 
 
@@ -77,7 +76,9 @@ def test_a_step_that_is_not_finite_leaves_everything_alone_on_host_and_device(sp
         for place in ("host", "device"):
             weight = nn.Parameter(torch.linspace(-1, 1, 7))
             groups = [{"params": [weight], "weight_decay": spec.weight_decay}]
-            optimizer = on_host(spec, groups) if place == "host" else fused(spec, groups, torch.tensor(spec.lr))
+            optimizer = (
+                on_host(spec, groups) if place == "host" else spec.build(groups, lr=torch.tensor(spec.lr), fused=True)
+            )
             for gradient, finite in given:
                 weight.grad = gradient.clone()
                 step_if(torch.tensor(finite), optimizer)

@@ -1,23 +1,103 @@
-"""Optimisers, which parameters decay, and the learning rate at every step."""
+"""Optimisers, and which parameters decay."""
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from isospike.config import ConstantSchedule, CosineSchedule, OptimSpec, ScheduleSpec, SGDSpec
 from isospike.layers import BatchNorm
 from isospike.neurons import Neuron
+from isospike.spec import Kinds, Share, Spec
 
+NoDecay = Literal["norm", "bias", "neuron"]
 Groups = list[dict[str, Any]]
 
 
-def build_optimizer(spec: OptimSpec, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all parameters of ``model`` that learn, those named by ``no_decay`` without weight decay.
+class OptimSpec(Spec, ABC):
+    """The ``optim`` of a run; ``no_decay`` names the groups of parameters without weight decay."""
 
-    On a GPU it is the fused one, and its learning rate a tensor there: a step then needs nothing from the host.
+    fusable: ClassVar[bool] = False  # whether PyTorch has a fused form, which can leave a step out on the device
+
+    kind: str
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0
+    no_decay: tuple[NoDecay, ...] = ()
+
+    @property
+    @abstractmethod
+    def moments(self) -> int:
+        """Numbers that the optimiser keeps for each parameter."""
+
+    @abstractmethod
+    def build(self, groups: Groups, **options: Any) -> torch.optim.Optimizer:
+        """Build the optimiser.
+
+        Args:
+            groups: Parameters and their weight decay.
+            options: ``lr``, and ``fused=True`` where ``fusable`` and the parameters are on a GPU.
+        """
+
+
+OPTIMIZERS: Kinds[OptimSpec] = Kinds("optimiser")
+
+
+@OPTIMIZERS.add
+class SGDSpec(OptimSpec):
+    """Stochastic gradient descent."""
+
+    fusable = True
+
+    kind: Literal["sgd"]
+    momentum: Share = 0.9
+    nesterov: bool = False
+
+    @property
+    def moments(self) -> int:
+        """The momentum, where there is one."""
+        return 1 if self.momentum else 0
+
+    def build(self, groups: Groups, **options: Any) -> torch.optim.Optimizer:
+        """Build the optimiser; fused, its momentum starts at zero.
+
+        PyTorch's fused SGD leaves the momentum unwritten where its first step is left out; zero is the same start.
+        """
+        optimizer = torch.optim.SGD(groups, momentum=self.momentum, nesterov=self.nesterov, **options)
+        if optimizer.defaults["fused"] and self.momentum:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
+
+
+@OPTIMIZERS.add
+class AdamWSpec(OptimSpec):
+    """Adam with decoupled weight decay."""
+
+    fusable = True
+
+    kind: Literal["adamw"]
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.01
+
+    @property
+    def moments(self) -> int:
+        """The means of the gradient and of its square."""
+        return 2
+
+    def build(self, groups: Groups, **options: Any) -> torch.optim.Optimizer:
+        """Build the optimiser."""
+        return torch.optim.AdamW(groups, betas=self.betas, eps=self.eps, **options)
+
+
+def build_optimizer(spec: OptimSpec, model: nn.Module) -> torch.optim.Optimizer:
+    """Build the optimiser over all parameters of ``model`` that learn.
+
+    On a GPU it is the fused one, where there is one, and its learning rate a tensor there: a step then needs nothing
+    from the host.
     """
     free = set(_parameters_of(model, spec.no_decay))
     learning = learning_parameters(model)
@@ -27,33 +107,22 @@ def build_optimizer(spec: OptimSpec, model: nn.Module) -> torch.optim.Optimizer:
     ]
     groups = [group for group in groups if group["params"]]
     device = next(model.parameters()).device
-    if device.type == "cuda":
-        return fused(spec, groups, torch.tensor(spec.lr, device=device))
-    return _optimizer(spec, groups, lr=spec.lr)
+    if device.type == "cuda" and spec.fusable:
+        return spec.build(groups, lr=torch.tensor(spec.lr, device=device), fused=True)
+    return spec.build(groups, lr=spec.lr)
 
 
-def fused(spec: OptimSpec, groups: Groups, lr: Tensor) -> torch.optim.Optimizer:
-    """The fused optimiser, which can be told on the device to leave a step out.
-
-    Left out, the first step of PyTorch's fused SGD leaves its momentum unwritten; so it starts at zero, which is the
-    same.
-    """
-    optimizer = _optimizer(spec, groups, lr=lr, fused=True)
-    if isinstance(spec, SGDSpec) and spec.momentum:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
-
-
-def _optimizer(spec: OptimSpec, groups: Groups, **options: Any) -> torch.optim.Optimizer:
-    if isinstance(spec, SGDSpec):
-        return torch.optim.SGD(groups, momentum=spec.momentum, nesterov=spec.nesterov, **options)
-    return torch.optim.AdamW(groups, betas=spec.betas, eps=spec.eps, **options)
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group of parameters this learning rate, in place where it is a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 def learning_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Those that are not frozen."""
+    """List the parameters that are not frozen."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
@@ -65,22 +134,3 @@ def _parameters_of(model: nn.Module, kinds: tuple[str, ...]) -> Iterator[nn.Para
             for name, parameter in module.named_parameters(recurse=False):
                 if kind != "bias" or name == "bias":
                     yield parameter
-
-
-def learning_rate(spec: ScheduleSpec, lr: float, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """The learning rate of optimiser step ``step``, counted from 0.
-
-    A linear warm-up reaches ``lr`` at its last step. The cosine then runs over what is left, and like the sources'
-    never spends a step at its end value: with ``n`` changes the k-th is at ``k/n`` of the half period.
-    """
-    warmup = round(spec.warmup_epochs * steps_per_epoch)
-    if step < warmup:
-        return lr * (step + 1) / warmup
-    if isinstance(spec, ConstantSchedule):
-        return lr
-    if isinstance(spec, CosineSchedule):
-        unit = steps_per_epoch if spec.every == "epoch" else 1
-        past = (step // unit - warmup // unit) / max(1, (epochs * steps_per_epoch) // unit - warmup // unit)
-        return spec.min_lr + (lr - spec.min_lr) * (1 + math.cos(math.pi * past)) / 2
-    passed = sum(step >= milestone * steps_per_epoch for milestone in spec.milestones)
-    return lr * spec.gamma**passed

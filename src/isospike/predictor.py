@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from isospike.config import AugmentSpec
-from isospike.data import Augment
+from isospike.data import Augment, AugmentSpec
 from isospike.data.decode import CentreCrop
 from isospike.data.images import read_image, to_tensor
 from isospike.data.modes import in_8_bits

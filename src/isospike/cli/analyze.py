@@ -19,8 +19,8 @@ from isospike.analysis import (
     measure_isometry,
 )
 from isospike.cli.console import Checkpoint, DataDir, Device, Import, Json, out, print_json
-from isospike.config import AugmentSpec, with_data_dir
-from isospike.data import Augment, load_dataset
+from isospike.config import with_data_dir
+from isospike.data import Augment, AugmentSpec, load_dataset
 from isospike.errors import ConfigError, UnknownName
 from isospike.models import SpikingResNet, create_model
 from isospike.own_rows import import_rows

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from isospike.config.specs import DATA, DataSpec, RunConfig
+from isospike.config.specs import RunConfig
 from isospike.config.yaml_text import DEEPEST, parse_yaml
 from isospike.errors import ConfigError
 from isospike.own_rows import check_imported
+from isospike.spec import Kinds
 from isospike.text import brief
 
 
@@ -110,8 +112,8 @@ def with_epochs(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 def find_key(word: str) -> str | None:
     """The whole key of a run that ends in ``word``, as "optim.lr" for "lr"; of a part, as "model", its name or kind."""
     keys = {
-        part: [key for spec in _specs_in(f.annotation) for key in spec.model_fields]
-        for part, f in RunConfig.model_fields.items()
+        part: [key for spec in _specs_of(field) for key in spec.model_fields]
+        for part, field in RunConfig.model_fields.items()
     }
     if word in keys:
         return next((f"{word}.{key}" for key in ("name", "kind") if key in keys[word]), None if keys[word] else word)
@@ -163,12 +165,12 @@ def _nearest_key(loc: tuple[int | str, ...]) -> str:
 
 
 def _keys_at(path: tuple[int | str, ...]) -> list[str]:
-    """Keys of the models that ``path`` leads to; it may hold the kind of a union, as pydantic's paths do."""
+    """List the keys of the models that ``path`` leads to; it may hold the kind of a union, as pydantic's paths do."""
     specs: list[type[BaseModel]] = [RunConfig]
     for part in map(str, path):
         of_kind = [spec for spec in specs if part in _kinds(spec)]
-        below = [spec.model_fields[part].annotation for spec in specs if part in spec.model_fields]
-        specs = of_kind or [inner for annotation in below for inner in _specs_in(annotation)]
+        below = [spec.model_fields[part] for spec in specs if part in spec.model_fields]
+        specs = of_kind or [inner for field in below for inner in _specs_of(field)]
     return [key for spec in specs for key in spec.model_fields]
 
 
@@ -176,10 +178,13 @@ def _kinds(spec: type[BaseModel]) -> tuple[str, ...]:
     return get_args(spec.model_fields["kind"].annotation) if "kind" in spec.model_fields else ()
 
 
+def _specs_of(field: FieldInfo) -> list[type[BaseModel]]:
+    """List the models that a field takes: those registered, where it takes the rows of a registry."""
+    rows = [row for kinds in field.metadata if isinstance(kinds, Kinds) for row in kinds.rows()]
+    return rows or _specs_in(field.annotation)
+
+
 def _specs_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models among the members of a type; of the data those that are registered."""
-    if annotation is DataSpec:
-        return list(dict.fromkeys(DATA[kind] for kind in DATA))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [spec for member in get_args(annotation) for spec in _specs_in(member)]

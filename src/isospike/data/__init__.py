@@ -1,23 +1,28 @@
 """Images: where they come from, how they are read, augmented and put into batches."""
 
-from isospike.data.augment import Augment
-from isospike.data.balance import class_weights
+# Importing a row registers it.
+from isospike.data import cifar, digits, folder, synthetic  # noqa: F401
+from isospike.data.augment import Augment, AugmentSpec
+from isospike.data.balance import ClassWeights, class_weights
 from isospike.data.dataset import Dataset
 from isospike.data.images import ArrayImages, FileImages, Images
-from isospike.data.kinds import load_dataset, register_data
+from isospike.data.kinds import DATA, DataSpec, load_dataset
 from isospike.data.loader import Batch, Loader
 from isospike.data.transfer import to_device
 
 __all__ = [
+    "DATA",
     "ArrayImages",
     "Augment",
+    "AugmentSpec",
     "Batch",
+    "ClassWeights",
+    "DataSpec",
     "Dataset",
     "FileImages",
     "Images",
     "Loader",
     "class_weights",
     "load_dataset",
-    "register_data",
     "to_device",
 ]

@@ -1,15 +1,33 @@
 """What happens to whole uint8 batches on their way to the network, on whatever device they are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
-from isospike.config import AugmentSpec
-from isospike.data.policy import build_policy
+from isospike.data.policy import AutoAugmentSpec, Policy, RandAugmentSpec
 from isospike.data.transfer import to_device
+from isospike.spec import Spec
+
+
+class AugmentSpec(Spec):
+    """What is done to training images; nothing by default.
+
+    ``crop``: pixels of black border before a random crop of the old size. ``flip``: mirror half of the images.
+    ``cutout``: side of a square that is set to the mean. ``mixup``, ``cutmix``: their alpha, 0 for none; with both,
+    each batch draws one of the two.
+    """
+
+    crop: NonNegativeInt = 0
+    flip: bool = False
+    policy: Annotated[RandAugmentSpec | AutoAugmentSpec, Field(discriminator="kind")] | None = None
+    cutout: NonNegativeInt = 0
+    mixup: NonNegativeFloat = 0.0
+    cutmix: NonNegativeFloat = 0.0
 
 
 class Augment:
@@ -30,9 +48,7 @@ class Augment:
         # One multiply-add: x / 255 - mean over std.
         self._gain = 1 / (255 * torch.tensor(std)).view(-1, 1, 1)
         self._offset = -(torch.tensor(mean) / torch.tensor(std)).view(-1, 1, 1)
-        self._policy: Callable[[Tensor, np.random.Generator], Tensor] | None = None
-        if spec.policy is not None:
-            self._policy = build_policy(spec.policy)
+        self._policy: Policy | None = None if spec.policy is None else spec.policy.build()
 
     def test(self, images: Tensor) -> Tensor:
         """uint8 ``[B, C, H, W]`` to normalised float32."""

@@ -1,10 +1,24 @@
 """Weights of classes."""
 
+import math
+from typing import Annotated, Any, Literal
+
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor
 
-from isospike.config import ClassWeights
 from isospike.errors import ConfigError
+
+
+def _checked_class_weights(value: Any) -> Any:
+    numbers = isinstance(value, list | tuple) and all(type(weight) in (int, float) for weight in value)
+    if value is None or value == "balanced" or (numbers and all(0 < weight < math.inf for weight in value)):
+        return tuple(map(float, value)) if numbers else value
+    raise ValueError(f"it is 'balanced', or a list with a number above 0 for every class, got {value!r}")
+
+
+# Of every class in the order of their labels; "balanced": such that classes count alike, however many images they have.
+ClassWeights = Annotated[Literal["balanced"] | tuple[float, ...] | None, BeforeValidator(_checked_class_weights)]
 
 
 def class_weights(spec: ClassWeights, labels: Tensor, num_classes: int, key: str) -> Tensor | None:

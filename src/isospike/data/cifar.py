@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt
 
-from isospike.config import CifarData
 from isospike.data.dataset import Dataset, checked_labels
 from isospike.data.decode import Keep
 from isospike.data.folder import class_names, existing, held, is_hidden, read_split, test_folder
 from isospike.data.images import ArrayImages, FileImages
+from isospike.data.kinds import DATA, DataSpec
 from isospike.data.parquet import read_parquet
 from isospike.data.pickled import read_arrays
 from isospike.errors import DataError
@@ -73,26 +74,37 @@ CIFAR100 = Cifar(
     std=(0.2673, 0.2564, 0.2762),
 )
 
+SETS = {cifar.name: cifar for cifar in (CIFAR10, CIFAR100)}
 
-def load(spec: CifarData) -> Dataset:
-    """Both splits, in memory, from whichever layout is found below ``spec.dir``.
 
-    Raises:
-        DataError: no layout found, or a file in it is damaged or mislabelled; names it.
-        MissingExtra: the files are parquet and pyarrow is not installed.
-    """
-    cifar = CIFAR10 if spec.kind == "cifar10" else CIFAR100
-    root = existing(spec.dir)
-    layouts: tuple[Callable[[Cifar, Path, int], tuple[Both, str] | None], ...] = (_pickles, _parquet, _folders)
-    for layout in layouts:
-        found = layout(cifar, root, spec.workers)
-        if found is not None:
-            (train, test), note = found
-            return Dataset(cifar.name, train, test, cifar.classes, 3, SIZE, cifar.mean, cifar.std, note)
-    raise DataError(
-        f"no {cifar.name} in {root}, which holds {held(root)}: expected {cifar.pickle_folder}/ (the original python "
-        "files), train-*.parquet and test-*.parquet (Hugging Face), or train/<class>/ and test/<class>/ with images"
-    )
+@DATA.add
+class CifarData(DataSpec):
+    """CIFAR in any of its layouts below ``dir``; ``workers`` processes decode it once, into memory."""
+
+    kind: Literal["cifar10", "cifar100"]
+    dir: str | None = None
+    workers: NonNegativeInt = 0
+
+    def load(self) -> Dataset:
+        """Both splits, in memory, from whichever layout is found below ``self.dir``.
+
+        Raises:
+            DataError: no layout found, or a file in it is damaged or mislabelled; names it.
+            MissingExtra: the files are parquet and pyarrow is not installed.
+        """
+        cifar = SETS[self.kind]
+        root = existing(self.dir)
+        layouts: tuple[Callable[[Cifar, Path, int], tuple[Both, str] | None], ...] = (_pickles, _parquet, _folders)
+        for layout in layouts:
+            found = layout(cifar, root, self.workers)
+            if found is not None:
+                (train, test), note = found
+                return Dataset(cifar.name, train, test, cifar.classes, 3, SIZE, cifar.mean, cifar.std, note)
+        raise DataError(
+            f"no {cifar.name} in {root}, which holds {held(root)}: expected {cifar.pickle_folder}/ (the original "
+            "python files), train-*.parquet and test-*.parquet (Hugging Face), or train/<class>/ and test/<class>/ "
+            "with images"
+        )
 
 
 def _pickles(cifar: Cifar, root: Path, workers: int) -> tuple[Both, str] | None:

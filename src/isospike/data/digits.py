@@ -3,43 +3,53 @@
 Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI; scikit-learn ships its test part.
 """
 
+from typing import Annotated, Literal
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from isospike.config import DigitsData
 from isospike.data.dataset import Dataset, checked_labels
 from isospike.data.images import ArrayImages
+from isospike.data.kinds import DATA, DataSpec
 from isospike.optional import import_optional
 
 TEST_EVERY = 5
 
 
-def load(spec: DigitsData) -> Dataset:
-    """1,442 training and 355 test images, scaled up to ``spec.size`` by bilinear interpolation.
+@DATA.add
+class DigitsData(DataSpec):
+    """Handwritten digits that come with scikit-learn, scaled up to ``size`` pixels."""
 
-    The split is fixed and stratified: every fifth image of each class, in the order of the file, is for testing.
+    kind: Literal["digits"]
+    size: Annotated[int, Field(ge=8)] = 8
 
-    Raises:
-        MissingExtra: scikit-learn is not installed.
-    """
-    bunch = import_optional("sklearn.datasets", extra="digits", purpose="the digits").load_digits()
-    levels = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
-    images = F.interpolate(levels, size=(spec.size, spec.size), mode="bilinear").round().to(torch.uint8)
-    classes = tuple(str(digit) for digit in range(10))
-    labels = checked_labels(bunch.target.tolist(), classes, "scikit-learn's digits")
-    test = _every_fifth_of_each_class(labels)
-    share = images[~test].double() / 255
-    return Dataset(
-        name="digits",
-        train=ArrayImages(images[~test], labels[~test]),
-        test=ArrayImages(images[test], labels[test]),
-        classes=classes,
-        channels=1,
-        size=spec.size,
-        mean=(share.mean().item(),),
-        std=(share.std().item(),),
-    )
+    def load(self) -> Dataset:
+        """1,442 training and 355 test images, scaled up to ``self.size`` by bilinear interpolation.
+
+        The split is fixed and stratified: every fifth image of each class, in the order of the file, is for testing.
+
+        Raises:
+            MissingExtra: scikit-learn is not installed.
+        """
+        bunch = import_optional("sklearn.datasets", extra="digits", purpose="the digits").load_digits()
+        levels = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
+        images = F.interpolate(levels, size=(self.size, self.size), mode="bilinear").round().to(torch.uint8)
+        classes = tuple(str(digit) for digit in range(10))
+        labels = checked_labels(bunch.target.tolist(), classes, "scikit-learn's digits")
+        test = _every_fifth_of_each_class(labels)
+        share = images[~test].double() / 255
+        return Dataset(
+            name="digits",
+            train=ArrayImages(images[~test], labels[~test]),
+            test=ArrayImages(images[test], labels[test]),
+            classes=classes,
+            channels=1,
+            size=self.size,
+            mean=(share.mean().item(),),
+            std=(share.std().item(),),
+        )
 
 
 def _every_fifth_of_each_class(labels: Tensor) -> Tensor:

@@ -1,11 +1,14 @@
 """ImageNet's layout: ``{train,val}/<class>/<image>``."""
 
 from pathlib import Path
+from typing import Literal, Self
 
-from isospike.config import FolderData
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
 from isospike.data.dataset import Dataset, checked_labels
 from isospike.data.decode import CentreCrop, RandomResizedCrop
 from isospike.data.images import Decode, FileImages
+from isospike.data.kinds import DATA, DataSpec
 from isospike.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
@@ -14,30 +17,56 @@ TEST_NAMES = ("val", "test")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def load(spec: FolderData) -> Dataset:
-    """Both splits; classes are the folders below ``train``, in alphabetical order.
+@DATA.add
+class FolderData(DataSpec):
+    """``dir/{train,val}/<class>/<image>``, decoded by ``workers`` processes whenever they are needed.
 
-    Raises:
-        DataError: no such folder, no ``train`` or ``val``, a class without images, a file that is no image.
+    Training takes a random crop of ``crop_area`` of the image (smallest and largest share), scaled to ``size``;
+    testing takes the centre, of ``test_size`` (None: ``size``), of the image whose shorter side was scaled to
+    ``test_resize``.
     """
-    root = existing(spec.dir)
-    if not (root / "train").is_dir() or test_folder(root) is None:
-        raise DataError(f"{root} must hold train/<class>/<image> and val/<class>/<image>, it holds {held(root)}")
-    classes = class_names(root / "train")
-    train = RandomResizedCrop(spec.size, spec.crop_area)
-    test = CentreCrop(spec.test_size or spec.size, spec.test_resize)
-    return Dataset(
-        name=root.name,
-        train=read_split(root / "train", classes, train, spec.workers),
-        test=read_split(test_folder(root) or root, classes, test, spec.workers),
-        classes=classes,
-        channels=3,
-        size=spec.size,
-        mean=MEAN,
-        std=STD,
-        test_size=test.size,
-        test_resize=test.resize,
-    )
+
+    kind: Literal["folder"]
+    dir: str | None = None
+    workers: NonNegativeInt = 2
+    size: PositiveInt = 224
+    test_size: PositiveInt | None = None
+    test_resize: PositiveInt = 256
+    crop_area: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        name = "size" if self.test_size is None else "test_size"
+        if self.test_resize < getattr(self, name):
+            raise ValueError(f"test_resize={self.test_resize} is smaller than {name}={getattr(self, name)}")
+        if not self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"crop_area is (smallest, largest) share of the image, at most 1, got {self.crop_area}")
+        return self
+
+    def load(self) -> Dataset:
+        """Both splits; classes are the folders below ``train``, in alphabetical order.
+
+        Raises:
+            DataError: no such folder, no ``train`` or ``val``, a class without images, a file that is no image.
+        """
+        root = existing(self.dir)
+        if not (root / "train").is_dir() or test_folder(root) is None:
+            raise DataError(f"{root} must hold train/<class>/<image> and val/<class>/<image>, it holds {held(root)}")
+        classes = class_names(root / "train")
+        train = RandomResizedCrop(self.size, self.crop_area)
+        test = CentreCrop(self.test_size or self.size, self.test_resize)
+        return Dataset(
+            name=root.name,
+            train=read_split(root / "train", classes, train, self.workers),
+            test=read_split(test_folder(root) or root, classes, test, self.workers),
+            classes=classes,
+            channels=3,
+            size=self.size,
+            mean=MEAN,
+            std=STD,
+            test_size=test.size,
+            test_resize=test.resize,
+        )
 
 
 def existing(folder: str | None) -> Path:

@@ -1,48 +1,37 @@
-"""A data set by its configuration."""
+"""The kinds of data that a run may name: one row each."""
 
-from collections.abc import Callable
-from typing import Any
+from abc import ABC, abstractmethod
 
-from isospike.config import DataSpec, register_spec
-from isospike.data import cifar, digits, folder, synthetic
 from isospike.data.dataset import Dataset
 from isospike.errors import DataError
-from isospike.registry import Registry
+from isospike.spec import Kinds, Spec
 
-LOADERS: Registry[Callable[[Any], Dataset]] = Registry("kind of data")
-LOADERS.register("digits", digits.load)
-LOADERS.register("cifar10", cifar.load)
-LOADERS.register("cifar100", cifar.load)
-LOADERS.register("folder", folder.load)
-LOADERS.register("synthetic", synthetic.load)
+
+class DataSpec(Spec, ABC):
+    """The ``data`` of a run. A row's docstring says what it reads, its fields are the options, ``load`` is the loader.
+
+    Two fields mean the same in every row that has them: ``dir`` is the folder that ``--data-dir`` names, and
+    ``workers`` is the number of processes that decode images; neither changes a number that comes out.
+    """
+
+    kind: str
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """Read both splits, with their labels checked.
+
+        Raises:
+            DataError: files are missing, in another layout, unreadable or mislabelled; names the file.
+            MissingExtra: reading the files needs a package that is not installed.
+        """
+
+
+DATA: Kinds[DataSpec] = Kinds("kind of data")
 
 
 def load_dataset(spec: DataSpec) -> Dataset:
-    """Both splits of a data set, its labels checked.
-
-    Args:
-        spec: The ``data`` part of a configuration.
-
-    Raises:
-        DataError: files are missing, in another layout, unreadable or mislabelled; names the file.
-        MissingExtra: reading the files needs a package that is not installed.
-    """
+    """Load a data set by its configuration; raises as ``DataSpec.load``, also where a folder cannot be read."""
     try:
-        return LOADERS[spec.kind](spec)
+        return spec.load()
     except OSError as error:  # of folders; whoever reads a file names it himself
         raise DataError(f"the data in {error.filename} cannot be read: {error.strerror}") from error
-
-
-def register_data(spec: type[DataSpec], load: Callable[[Any], Dataset]) -> None:
-    """A new kind of data: from now on ``data: {kind: ...}`` of a run may be it.
-
-    Args:
-        spec: Its keys; ``kind`` is a ``Literal`` of its names.
-        load: From a ``spec`` to the data set.
-
-    Raises:
-        ConfigError: ``kind`` is no ``Literal``.
-        ValueError: its name is taken.
-    """
-    for kind in register_spec(spec):
-        LOADERS.register(kind, load)

@@ -5,14 +5,16 @@ are grouped by what they drew, and kornia works on the groups.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from isospike.config import AutoAugmentSpec, RandAugmentSpec
 from isospike.data.transfer import to_device
 from isospike.optional import import_optional
+from isospike.spec import Spec
 
 Operation = Callable[[Tensor], Tensor]
 
@@ -36,17 +38,40 @@ class Policy:
         return (x * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def build_policy(spec: RandAugmentSpec | AutoAugmentSpec) -> Policy:
-    """The policy that a configuration asks for.
+class RandAugmentSpec(Spec):
+    """``n`` random operations of magnitude ``m`` (of 30) on every image.
 
-    Raises:
-        MissingExtra: kornia is not installed.
-
-    Source: Cubuk et al. 2020, arXiv:1909.13719 (RandAugment); Cubuk et al. 2019, arXiv:1805.09501 (AutoAugment).
+    Source: Cubuk et al. 2020, arXiv:1909.13719.
     """
-    purpose = f"augment.policy {spec.kind}"
-    auto = import_optional("kornia.augmentation.auto", extra="aug", purpose=purpose)
-    if isinstance(spec, AutoAugmentSpec):
-        return Policy(list(auto.AutoAugment(spec.table).children()), rounds=1)
-    table = import_optional("kornia.augmentation.auto.rand_augment.rand_augment", extra="aug", purpose=purpose)
-    return Policy([auto.RandAugment(n=1, m=spec.m, policy=[op]) for op in table.default_policy], rounds=spec.n)
+
+    kind: Literal["randaugment"]
+    n: PositiveInt = 2
+    m: Annotated[int, Field(gt=0, lt=30)] = 9
+
+    def build(self) -> Policy:
+        """Build the policy.
+
+        Raises:
+            MissingExtra: kornia is not installed.
+        """
+        auto = _kornia("", self.kind)
+        table = _kornia(".rand_augment.rand_augment", self.kind)
+        return Policy([auto.RandAugment(n=1, m=self.m, policy=[op]) for op in table.default_policy], rounds=self.n)
+
+
+class AutoAugmentSpec(Spec):
+    """One of the learned policies of a table on every image.
+
+    Source: Cubuk et al. 2019, arXiv:1805.09501.
+    """
+
+    kind: Literal["autoaugment"]
+    table: Literal["cifar10", "imagenet", "svhn"]
+
+    def build(self) -> Policy:
+        """Build the policy; raises as ``RandAugmentSpec.build``."""
+        return Policy(list(_kornia("", self.kind).AutoAugment(self.table).children()), rounds=1)
+
+
+def _kornia(module: str, policy: str) -> Any:
+    return import_optional(f"kornia.augmentation.auto{module}", extra="aug", purpose=f"augment.policy {policy}")

@@ -1,29 +1,43 @@
 """Noisy patterns, one per class: a set that needs no file, for benchmarks and trials."""
 
+from typing import Annotated, Literal
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from isospike.config import SyntheticData
 from isospike.data.dataset import Dataset
 from isospike.data.images import ArrayImages
+from isospike.data.kinds import DATA, DataSpec
 
 
-def load(spec: SyntheticData) -> Dataset:
-    """The same images at every call: blurred random patterns under as much noise."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(spec.classes, spec.channels, 4, 4, generator=generator)
-    patterns = F.interpolate(coarse, size=(spec.size, spec.size), mode="bilinear") * 255
-    return Dataset(
-        name="synthetic",
-        train=_split(spec.train, patterns, generator),
-        test=_split(spec.test, patterns, generator),
-        classes=tuple(f"pattern {number}" for number in range(spec.classes)),
-        channels=spec.channels,
-        size=spec.size,
-        mean=(0.5,) * spec.channels,
-        std=(0.25,) * spec.channels,
-    )
+@DATA.add
+class SyntheticData(DataSpec):
+    """Noisy patterns, one per class, made on the spot: for benchmarks and trials without files."""
+
+    kind: Literal["synthetic"]
+    classes: Annotated[int, Field(ge=2)] = 10
+    channels: PositiveInt = 3
+    size: PositiveInt = 32
+    train: PositiveInt = 2048
+    test: PositiveInt = 512
+
+    def load(self) -> Dataset:
+        """The same images at every call: blurred random patterns under as much noise."""
+        generator = torch.Generator().manual_seed(0)
+        coarse = torch.rand(self.classes, self.channels, 4, 4, generator=generator)
+        patterns = F.interpolate(coarse, size=(self.size, self.size), mode="bilinear") * 255
+        return Dataset(
+            name="synthetic",
+            train=_split(self.train, patterns, generator),
+            test=_split(self.test, patterns, generator),
+            classes=tuple(f"pattern {number}" for number in range(self.classes)),
+            channels=self.channels,
+            size=self.size,
+            mean=(0.5,) * self.channels,
+            std=(0.25,) * self.channels,
+        )
 
 
 def _split(images: int, patterns: Tensor, generator: torch.Generator) -> ArrayImages:

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
-from isospike.config import RunConfig, Spec, apply_overrides, read_config, tuples, with_data_dir
+from isospike.config import RunConfig, apply_overrides, read_config, tuples, with_data_dir
 from isospike.errors import ConfigError
 from isospike.models import create_model
 from isospike.recipes import load_recipe
 from isospike.residual import TOPOLOGIES
 from isospike.run_folder import RunFolder, read_json, write_json
+from isospike.spec import Spec
 
 PLAN = "plan.json"
 OWN_KEYS = {"model.name": "--topologies and --depths", "seed": "--seeds", "recipe": "--recipe"}

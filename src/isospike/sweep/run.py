@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from isospike.config import DataSpec
-from isospike.data import Dataset, load_dataset
+from isospike.data import Dataset, DataSpec, load_dataset
 from isospike.data.images import ArrayImages
 from isospike.errors import ConfigError
 from isospike.models import ModelCard, model_card

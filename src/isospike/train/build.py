@@ -1,11 +1,13 @@
 """From a configuration to what it names: the model, new or with the weights of a run, the batches, the loss."""
 
+from functools import partial
+
 import torch
 
 from isospike.config import RunConfig
 from isospike.data import Dataset, Loader, class_weights
 from isospike.models import SpikingResNet, create_model
-from isospike.objectives import Objective, build_objective
+from isospike.objectives import Objective
 from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
 from isospike.weights import load_weights
@@ -63,4 +65,4 @@ def build_run_objective(config: RunConfig, dataset: Dataset, device: torch.devic
     """
     spec = config.objective
     weights = class_weights(spec.class_weights, dataset.train.labels, len(dataset.classes), "objective.class_weights")
-    return build_objective(spec, None if weights is None else weights.to(device))
+    return partial(spec.loss, class_weights=None if weights is None else weights.to(device))

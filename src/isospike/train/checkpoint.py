@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from isospike.config import RunConfig
 from isospike.errors import CheckpointError
-from isospike.optimizers import learning_rate
 from isospike.text import brief
 from isospike.train.averaging import MovingAverage
 from isospike.train.state import RunState
@@ -119,7 +118,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
         if value.shape == parameter.shape:
             own = torch.empty_like(parameter, dtype=value.dtype)
         else:  # a count of steps, which fused optimisers keep beside the parameter
-            own = torch.empty_like(value, device=parameter.device if optimizer.defaults["fused"] else None)
+            own = torch.empty_like(value, device=parameter.device if optimizer.defaults.get("fused") else None)
         optimizer.state[parameter][what] = own.copy_(value)
 
 
@@ -180,7 +179,7 @@ def changed_epochs(saved: Mapping[str, Any], config: RunConfig, state: RunState,
     if now <= state.epoch:
         raise CheckpointError(f"the run has done {state.epoch} epochs, so train.epochs must be more, got {now}")
     old, new = (
-        learning_rate(config.schedule, config.optim.lr, state.step, steps_per_epoch, epochs) for epochs in (before, now)
+        config.schedule.learning_rate(config.optim.lr, state.step, steps_per_epoch, epochs) for epochs in (before, now)
     )
     return (
         f"train.epochs was {before} and is {now}: the learning rate follows the schedule of {now} epochs from here on, "

@@ -153,7 +153,7 @@ def step_if(finite: Tensor, optimizer: torch.optim.Optimizer) -> None:
 
     They are told as by ``torch.amp.GradScaler``.
     """
-    if not optimizer.defaults["fused"]:
+    if not optimizer.defaults.get("fused"):
         if finite:
             optimizer.step()
         return

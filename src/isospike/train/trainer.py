@@ -15,7 +15,7 @@ from isospike.config import RunConfig
 from isospike.data import Augment, Batch, Dataset, Loader, to_device
 from isospike.errors import RunFailed
 from isospike.layers import MEMORY, statistics_known
-from isospike.optimizers import build_optimizer, learning_rate
+from isospike.optimizers import build_optimizer, set_learning_rate
 from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
 from isospike.train import checkpoint
@@ -180,7 +180,7 @@ class Trainer:
             ConfigError: more than the device has free.
         """
         train, device = self.config.train, self.world.device
-        moments = (2 if isinstance(self.optimizer, torch.optim.AdamW) else 1) + (1 if self.average else 0)
+        moments = self.config.optim.moments + (1 if self.average else 0)
         images, autocast = train.batch_size // train.accumulate, PRECISIONS[train.precision]
 
         def plan(memory: str) -> Plan:
@@ -195,9 +195,8 @@ class Trainer:
     def checkpoint_bytes(self) -> int:
         """What the checkpoints of this run take on the disk at most, the one being written included."""
         weights = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
-        moments = 2 if isinstance(self.optimizer, torch.optim.AdamW) else 1
         averaged = 1 if self.average else 0
-        last, best, final = 1 + moments + averaged, 1 + averaged, 1
+        last, best, final = 1 + self.config.optim.moments + averaged, 1 + averaged, 1
         return weights * (2 * last + best + final)
 
     # One epoch, one step ------------------------------------------------------------------------------------------
@@ -273,12 +272,8 @@ class Trainer:
 
     def _set_learning_rate(self) -> float:
         train, optim = self.config.train, self.config.optim
-        lr = learning_rate(self.config.schedule, optim.lr, self.state.step, len(self.train_loader), train.epochs)
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+        lr = self.config.schedule.learning_rate(optim.lr, self.state.step, len(self.train_loader), train.epochs)
+        set_learning_rate(self.optimizer, lr)
         return lr
 
     # Tests and checkpoints ----------------------------------------------------------------------------------------
