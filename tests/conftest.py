@@ -24,6 +24,8 @@ if not torch.cuda.is_available():
 # Whichever browser is here; its engine is the same.
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
+EVENTS_EXTRA = ("h5py", "hdf5plugin")
+
 # The instruction sets that the library may be run with here, from the lowest on.
 BEST = library.instruction_set()
 HAS = list(ISAS)[: list(ISAS).index(BEST) + 1] if BEST else []
@@ -49,6 +51,7 @@ def absent() -> dict[str, str]:
         "data": None if os.environ.get("ISOSPIKE_DATA") else "ISOSPIKE_DATA names no folder of real images",
         "compiled": library.no_library(),
         "triton": None if importlib.util.find_spec("triton") else "Triton is not installed",
+        "events": None if all(map(importlib.util.find_spec, EVENTS_EXTRA)) else "h5py or hdf5plugin is not installed",
         "browser": None if BROWSER else "neither chromium nor chrome is installed",
     }
     return {marker: reason for marker, reason in found.items() if reason is not None}

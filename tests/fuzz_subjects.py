@@ -6,6 +6,7 @@ import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +17,9 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+import isospike as iso
 import report_runs
+from event_files import WRITERS, some_events
 from isospike.config import apply_overrides, parse_yaml, read_config, read_yaml
 from isospike.data import Loader, load_dataset
 from isospike.data.cifar import CIFAR10, CifarData
@@ -163,6 +166,32 @@ def read_folders(folder: Path, damaged: Path) -> object:
     return [list(Loader(split, 2, shuffle=False).epoch(0)) for split in (data.train, data.test)]
 
 
+# Recordings of event cameras -----------------------------------------------------------------------------------------
+
+
+def make_recordings(folder: Path) -> list[Path]:
+    for kind, (format, write, _) in WRITERS.items():
+        (folder / f"{kind}.{format}").write_bytes(write(some_events(200)))
+    return sorted(folder.iterdir())
+
+
+def read_recording(folder: Path, damaged: Path) -> object:
+    """By its content, and as what its name says."""
+    format = "hdf5" if damaged.suffix == ".h5" else damaged.suffix[1:]
+    sound = [iso.events.read(damaged, format=format, sort=True)]
+    return [*sound, iso.events.read(damaged, sensor=sound[0].sensor)]
+
+
+def make_hdf5(folder: Path) -> list[Path]:
+    import h5py
+
+    with h5py.File(folder / "recording.h5", "w") as file:
+        for name, values in zip("txyp", zip(*some_events(200), strict=True), strict=True):
+            file.create_dataset(f"events/{name}", data=values, chunks=True, compression="gzip")
+        file["t_offset"] = 3
+    return [folder / "recording.h5"]
+
+
 # Configurations ------------------------------------------------------------------------------------------------------
 
 
@@ -275,9 +304,12 @@ SUBJECTS = {
     "parquet": Subject(make_parquet, in_bytes, read_cifar),
     "images": Subject(make_images, in_bytes, read_one_image),
     "folders": Subject(make_folders, in_bytes, read_folders),
+    "recordings": Subject(make_recordings, in_bytes, read_recording),
     "config": Subject(make_config, either(in_bytes, in_text, in_text), read_recipe),
     "overrides": Subject(make_overrides, either(in_bytes, in_text, in_text), read_overrides),
     "run folder": Subject(make_run, in_run, read_report),
     "checkpoint": Subject(make_checkpoint, either(in_bytes, under_its_hash, under_its_hash), read_checkpoint),
     "foreign weights": Subject(make_foreign, in_bytes, read_foreign),
 }
+if find_spec("h5py") and find_spec("hdf5plugin"):
+    SUBJECTS["hdf5"] = Subject(make_hdf5, in_bytes, read_recording)

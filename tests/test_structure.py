@@ -25,6 +25,7 @@ LEVELS = {
     "spec": 2,
     "schedules": 3,
     "inputs": 2,
+    "events": 2,
     "limits": 1,
     "surrogates": 2,
     "ops": 3,
@@ -116,7 +117,7 @@ def test_importing_is_silent_and_quick_and_needs_no_optional_package():
     code = (
         "import sys\n"
         "for name in ('pyarrow', 'sklearn', 'tensorboard', 'vl_convert', 'kornia', 'triton', 'scipy', 'matplotlib',"
-        "    'huggingface_hub', 'torchvision'):\n"
+        "    'huggingface_hub', 'h5py', 'hdf5plugin', 'torchvision'):\n"
         "    sys.modules[name] = None\n"
         "import isospike"
     )

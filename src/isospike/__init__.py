@@ -7,6 +7,7 @@ logits = model(images)          # [B, C, H, W] -> [B, 10]
 
 from typing import TYPE_CHECKING, Any
 
+from isospike import events
 from isospike.analysis import ENERGY_TABLES, Edge, check_edges, gradient_norms, measure_energy, measure_isometry, watch
 from isospike.errors import IsospikeError
 from isospike.inference import CompiledNet, EarlyExit
@@ -67,6 +68,7 @@ __all__ = [
     "check_edges",
     "create_ann_twin",
     "create_model",
+    "events",
     "from_pretrained",
     "gradient_norms",
     "leaky_fire",

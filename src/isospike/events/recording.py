@@ -1,0 +1,190 @@
+"""A recording of an event camera: when, where, and whether it became brighter."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isospike.errors import DataError
+
+DTYPES: dict[str, type[np.integer[Any]]] = {"t": np.int64, "x": np.uint16, "y": np.uint16, "p": np.uint8}
+LARGEST_SIDE = 2**16  # pixels; coordinates are of 16 bits in every format
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Events in the order of their time.
+
+    Args:
+        t: Microseconds, int64 ``[N]``, never decreasing.
+        x: Column of the pixel, uint16 ``[N]``.
+        y: Row of the pixel, uint16 ``[N]``, counted as the file counts it.
+        p: 1 where the pixel became brighter and 0 where it became darker, uint8 ``[N]``.
+        sensor: Width and height in pixels; None where the file does not say.
+
+    Arrays of other integers are converted.
+
+    Raises:
+        DataError: arrays of unequal length or of another kind, time that goes back, a pixel outside of the sensor, or a
+            polarity other than 0 and 1.
+    """
+
+    t: npt.NDArray[np.int64]
+    x: npt.NDArray[np.uint16]
+    y: npt.NDArray[np.uint16]
+    p: npt.NDArray[np.uint8]
+    sensor: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name, dtype in DTYPES.items():
+            object.__setattr__(self, name, _converted(name, getattr(self, name), dtype))
+        lengths = {name: len(getattr(self, name)) for name in "txyp"}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"t, x, y and p are as many as there are events, got {lengths}")
+        if self.sensor is not None:
+            object.__setattr__(self, "sensor", checked_sensor(self.sensor))
+        found = first_fault(self.t, self.x, self.y, self.p, self.sensor)
+        if found is not None:
+            raise DataError(f"event {found[0]} {found[1]}")
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def __getitem__(self, kept: slice | npt.NDArray[Any]) -> "Events":
+        """The events of a slice, a mask, or indices that go up."""
+        return Events(self.t[kept], self.x[kept], self.y[kept], self.p[kept], self.sensor)
+
+    @property
+    def duration(self) -> int:
+        """Microseconds from the first event to the last; 0 where there are none."""
+        return int(self.t[-1] - self.t[0]) if len(self) else 0
+
+    def on(self, sensor: tuple[int, int]) -> "Events":
+        """The same events on a sensor of this width and height.
+
+        Raises:
+            DataError: one of them is outside of it.
+        """
+        return Events(self.t, self.x, self.y, self.p, sensor)
+
+
+def checked_sensor(sensor: tuple[int, int]) -> tuple[int, int]:
+    """Width and height.
+
+    Raises:
+        DataError: they are no two numbers of pixels.
+    """
+    sides = tuple(sensor) if isinstance(sensor, tuple | list) else ()
+    whole = len(sides) == 2 and all(isinstance(side, int | np.integer) for side in sides)
+    if not whole or not all(1 <= side <= LARGEST_SIDE for side in sides):
+        raise DataError(
+            f"the size of a sensor is (width, height) in pixels, from 1 to {LARGEST_SIDE:,}, got {sensor!r}"
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def _converted(name: str, values: Any, dtype: type[np.integer[Any]]) -> npt.NDArray[Any]:
+    array = np.asarray(values, dtype if len(values) == 0 else None)
+    if array.ndim != 1 or array.dtype.kind not in "iub":
+        raise DataError(f"{name} is a row of integers, got {array.dtype} of shape {list(array.shape)}")
+    if array.dtype == dtype:
+        return array
+    limits = np.iinfo(dtype)
+    # Compared as Python's numbers: no type of numpy holds both int64 and uint64.
+    if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
+        raise DataError(f"{name} is from {limits.min} to {limits.max}, got {array.min()} to {array.max()}")
+    return array.astype(dtype)
+
+
+def first_fault(
+    t: npt.NDArray[Any], x: npt.NDArray[Any], y: npt.NDArray[Any], p: npt.NDArray[Any], sensor: tuple[int, int] | None
+) -> tuple[int, str] | None:
+    """The first event that cannot be one, and what is wrong with it; None where all are sound."""
+    back = t[1:] < t[:-1]
+    if back.any():
+        event = int(back.argmax()) + 1
+        return event, f"is {int(t[event - 1]) - int(t[event])} us before the one in front of it"
+    if len(p) and p.max() > 1:
+        event = int((p > 1).argmax())
+        return event, f"has the polarity {p[event]}, which is 0 or 1"
+    for name, values, side, what in (("x", x, 0, "wide"), ("y", y, 1, "high")):
+        if sensor is not None and len(values) and values.max() >= sensor[side]:
+            event = int((values >= sensor[side]).argmax())
+            return event, f"has {name} = {values[event]}, and the sensor is {sensor[side]} {what}"
+    return None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a file holds, before anything is checked that all formats have in common.
+
+    Args:
+        t: Microseconds, whole numbers ``[N]``.
+        x: Column, ``[N]``.
+        y: Row, ``[N]``.
+        p: Polarity, ``[N]``.
+        sensor: Width and height, where the file says them.
+        offset: The place in the file of an event, in bytes, by its number; None where the format has no such place.
+    """
+
+    t: npt.NDArray[Any]
+    x: npt.NDArray[Any]
+    y: npt.NDArray[Any]
+    p: npt.NDArray[Any]
+    sensor: tuple[int, int] | None = None
+    offset: Callable[[int], int] | None = None
+
+    def sorted(self) -> "Decoded":
+        """In the order of time; events of one time keep theirs."""
+        order = np.argsort(self.t, kind="stable")
+        offset = self.offset
+        return Decoded(
+            self.t[order], self.x[order], self.y[order], self.p[order], self.sensor,
+            None if offset is None else lambda event: offset(int(order[event])),
+        )  # fmt: skip
+
+    def checked(self, where: str, sensor: tuple[int, int] | None) -> Events:
+        """The events, on the sensor that is given or that the file says.
+
+        Raises:
+            DataError: an event cannot be one; names file, event and offset.
+        """
+        if sensor is not None and self.sensor not in (None, sensor):
+            raise DataError(f"{where} is of a sensor of {self.sensor}, not of {sensor} (width, height)")
+        sensor = self.sensor if sensor is None else sensor
+        fault = first_fault(self.t, self.x, self.y, self.p, sensor)
+        if fault is not None:
+            event, text = fault
+            place = "" if self.offset is None else f" (at byte {self.offset(event):,})"
+            advice = "; sort=True brings events into order" if "before the one" in text else ""
+            raise DataError(f"{where}: event {event:,}{place} {text}{advice}")
+        try:
+            return Events(self.t, self.x, self.y, self.p, sensor)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+
+
+def check_whole(content: bytes, start: int, size: int, what: str, where: str) -> None:
+    """Refuse content of which, from ``start`` on, there is no whole number of what has so many bytes.
+
+    Raises:
+        DataError: with the place where it ends.
+    """
+    rest = (len(content) - start) % size
+    if rest:
+        place = f"{rest} bytes after byte {len(content) - rest:,}"
+        raise DataError(f"{where} ends within its last {what}, {place}: is it whole?")
+
+
+def unwrapped(t: npt.NDArray[Any], bits: int) -> npt.NDArray[np.int64]:
+    """Times of a counter of so many bits, which starts again from 0 whenever it is full.
+
+    A step back by more than half of its range is such a start; a smaller one is time that goes back.
+    """
+    t = t.astype(np.int64)
+    starts = np.diff(t) < -(1 << (bits - 1))
+    if starts.any():
+        t[1:] += np.cumsum(starts) << bits
+    return t
