@@ -14,7 +14,7 @@ import isospike as iso
 from isospike.drawing import carried, draw_unit, reads
 from isospike.drawing.signals import COUNTS, SPIKES
 from isospike.drawing.xml import element, text
-from isospike.models import promised_domains
+from isospike.graph import promised_domains
 from isospike.neurons import NEURONS
 from isospike.residual import JOINS, TOPOLOGIES
 

@@ -6,8 +6,8 @@ import torch
 import isospike as iso
 from helpers import enliven
 from isospike.errors import ConfigError
+from isospike.graph import promised_domains
 from isospike.layers import SlotConv
-from isospike.models import promised_domains
 
 IMAGES = torch.randn(3, 3, 32, 32)
 

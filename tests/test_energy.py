@@ -17,7 +17,7 @@ from isospike.analysis.instrument import sum_over_batch
 from isospike.analysis.operations import LayerWork, Work, _Count, group_of, uses
 from isospike.errors import ConfigError, UnknownName
 from isospike.models import Domain, model_card
-from isospike.models.domains import BINARY, REAL
+from isospike.residual import BINARY, REAL
 
 FLOAT32 = ENERGY_TABLES["45nm_float32"]
 IMAGES = torch.randn(3, 3, 32, 32)

@@ -7,10 +7,8 @@ from torch import nn
 import isospike as iso
 from helpers import REQUIRED, enliven
 from isospike.errors import ConfigError, ShapeError
-from isospike.inference.program import Between, Call, Conv, Value, accumulate
-from isospike.inference.recorder import record
+from isospike.graph import Between, Call, Conv, Value, accumulate, record_network
 from isospike.layers.fold import FoldedNeuron
-from isospike.models import promised_domains
 from isospike.neurons import NEURONS
 from isospike.residual import COMBINES, JOINS, REACHES, REAL, Join
 
@@ -88,13 +86,14 @@ def test_ann_twins_are_equal_in_float32(name, options):
 
 
 @pytest.mark.parametrize(("name", "options"), NETWORKS, ids=str)
-def test_what_convolutions_read_is_what_the_row_promises(name, options):
+def test_every_layer_with_weights_reads_what_the_program_promises(name, options):
+    """Sums over learned weights and factors are no integers, and nothing else hides behind "real numbers"."""
     model = trained(name, **options)
-    program, _, _ = record(model)
-    promises = promised_domains(model)
-    read = {op.layer: op.x.domain for op in program if isinstance(op, Conv)}
-    assert read == {layer: promises[layer] for layer in read}
-    assert read.keys() == {m for m in model.modules() if isinstance(m, nn.Conv2d)}
+    edges = iso.check_edges(model, inputs(model)[0])
+    assert [edge.layer for edge in edges if not edge.kept] == []
+    assert {edge.layer for edge in edges} == {
+        name for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)
+    }
 
 
 def test_between_two_convolutions_of_an_ms_unit_stands_one_pass():
@@ -102,7 +101,8 @@ def test_between_two_convolutions_of_an_ms_unit_stands_one_pass():
     convs = sum(isinstance(m, nn.Conv2d) for m in model.modules())
     pools = sum(isinstance(m, nn.AvgPool2d) for m in model.modules())
     neurons = sum(isinstance(m, iso.Neuron) for m in model.modules())
-    assert len(model.compile_for_inference()._operations) == convs + pools + neurons
+    head = 2  # the global pool and the classifier
+    assert len(model.compile_for_inference()._operations) == convs + pools + neurons + head
 
 
 def test_a_layer_without_a_faster_form_runs_as_it_is():
@@ -111,8 +111,9 @@ def test_a_layer_without_a_faster_form_runs_as_it_is():
     folded = FoldedNeuron(unit.branch.norm1, unit.branch.spike1)
     del unit.branch.norm1
     unit.branch.spike1 = folded
-    program, _, _ = record(model)
-    assert [op.layer for op in program if isinstance(op, Call)] == [folded]
+    program = record_network(model).operations
+    *calls, pool, classifier = (op.module for op in program if isinstance(op, Call))
+    assert (calls, pool, classifier) == ([folded], model.head.pool, model.head.fc)
     x = torch.rand(2, 3, 32, 32).double()
     torch.testing.assert_close(model.compile_for_inference()(x), model(x))
 
@@ -183,7 +184,7 @@ def test_a_join_with_other_arithmetic_is_not_guessed(monkeypatch):
 def test_a_sum_takes_the_memory_of_a_map_only_where_nothing_reads_it_after(read_again):
     layer = nn.Conv2d(4, 4, 1)
     x, stream, branch, total, out = (Value(number, 4, REAL) for number in range(5))
-    program = [Between(x, stream), Conv(stream, branch, layer, None), Between(branch, total, y=stream)]
-    program.append(Conv(stream if read_again else total, out, layer, None))
-    convs = [op for op in accumulate(program, out, {stream, branch, total, out}) if isinstance(op, Conv)]
+    program = [Between(x, stream), Conv(stream, branch, layer), Between(branch, total, y=stream)]
+    program.append(Conv(stream if read_again else total, out, layer))
+    convs = [op for op in accumulate(program, [out], {stream, branch, total, out}) if isinstance(op, Conv)]
     assert [conv.onto for conv in convs] == [None if read_again else stream, None]

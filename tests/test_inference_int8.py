@@ -8,11 +8,10 @@ from torch import nn
 import isospike as iso
 from helpers import enliven
 from isospike.errors import ConfigError
+from isospike.graph import Conv, Value, promised_domains
 from isospike.inference import compiled
 from isospike.inference.convolution import LARGEST_INTEGER, folded, integer_convolution, quantised
-from isospike.inference.program import Conv, Value
-from isospike.models import promised_domains
-from isospike.ops.pointwise import Affine
+from isospike.layers import BatchNorm
 from isospike.residual import REAL, Domain
 
 MAPS = Value(0, 0, Domain(LARGEST_INTEGER)), Value(1, 0, REAL)
@@ -21,8 +20,10 @@ GEOMETRIES = [(3, 1), (3, 2), (1, 1), (1, 2), (7, 2)]
 
 def conv_of(in_channels, out_channels, kernel=3, stride=1, bias=False):
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
-    affine = Affine(torch.randn(1, out_channels), torch.randn(1, out_channels))
-    return Conv(*MAPS, layer, layer.bias, affine)
+    norm = BatchNorm(out_channels)
+    for values in (norm.weight, norm.bias, norm.running_mean):
+        nn.init.normal_(values)
+    return Conv(*MAPS, layer, norm)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), GEOMETRIES)
@@ -45,7 +46,7 @@ def test_the_largest_sums_do_not_saturate():
     layer = nn.Conv2d(64, 64, 1, bias=False)
     nn.init.constant_(layer.weight, 127.0)
     x = torch.full((1, 64, 4, 4), LARGEST_INTEGER, dtype=torch.uint8)
-    out = integer_convolution(Conv(*MAPS, layer, None))(x, None)
+    out = integer_convolution(Conv(*MAPS, layer))(x, None)
     assert torch.equal(out, torch.full((1, 64, 4, 4), 127.0 * 64 * LARGEST_INTEGER))
 
 

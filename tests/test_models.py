@@ -162,9 +162,9 @@ def test_options_change_what_they_name():
     assert isinstance(iso.create_model("ms_resnet8", neuron={"kind": "plif"}).closing.spike, iso.PLIF)
     assert (iso.create_model("ms_resnet8", tail_init=0.1).stages[0][0].branch.norm2.weight == 0.1).all()
     assert iso.create_model("srm_resnet8").topology.name == "ms"
-    assert iso.create_model("ms_resnet8", dropout=0.5).head.dropout == 0.5
+    assert iso.create_model("ms_resnet8", dropout=0.5).head.dropout.share == 0.5
     with torch.device("meta"):
-        assert iso.create_model("ms_resnet104").head.dropout == 0.2
+        assert iso.create_model("ms_resnet104").head.dropout.share == 0.2
 
 
 def test_networks_for_events_pool_behind_every_stage_and_widen_where_they_must():
@@ -194,7 +194,8 @@ def test_the_baselines_of_sew_and_mlf_are_options_of_vanilla():
 
 def test_dropout_is_drawn_once_per_sample():
     model = enliven(iso.create_model("ms_resnet8", dropout=0.5)).eval()
-    model.training = model.head.training = True
+    model.training = True
+    model.head.train()
     x = torch.randn(4, 3, 32, 32)
     torch.manual_seed(1)
     logits = model(x)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from isospike.errors import ConfigError
+from isospike.graph import promised_domains
 from isospike.models import SpikingResNet
-from isospike.models.domains import promised_domains
 from isospike.residual import Domain
 
 

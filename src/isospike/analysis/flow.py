@@ -138,11 +138,13 @@ class Watch(Instrument):
 
     def _hooks(self) -> Iterable[RemovableHandle]:
         yield from (neuron.register_forward_hook(self._see_neuron) for neuron in self._firing)
+        # Units of a stage that sums them up hand no stream on; it is what their sum is scaled to.
         for name, module in self.model.named_modules():
             if isinstance(module, ResidualUnit):
                 yield module.register_forward_hook(self._unit_hook(name))
             elif isinstance(module, Stage) and module.sum is not None:
-                yield module.sum.scale.register_forward_hook(self._sum_hook(name))
+                for index, scale in enumerate(list(module.sum.scales)[1:]):
+                    yield scale.register_forward_hook(self._unit_hook(f"{name}.{index}"))
 
     @torch.no_grad()
     def _see_neuron(self, neuron: nn.Module, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -151,10 +153,6 @@ class Watch(Instrument):
 
     def _unit_hook(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         return lambda _, __, output: self._see_stream(name, output)
-
-    def _sum_hook(self, stage: str) -> Callable[[nn.Module, tuple[Tensor, int], Tensor], None]:
-        """Units of a stage that sums them up hand no stream on; it is what their sum is scaled to."""
-        return lambda _, inputs, output: self._see_stream(f"{stage}.{inputs[1] - 2}", output)
 
     @torch.no_grad()
     def _see_stream(self, name: str, output: Tensor) -> None:

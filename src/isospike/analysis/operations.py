@@ -10,7 +10,8 @@ from torch.utils.hooks import RemovableHandle
 
 from isospike.analysis.instrument import Instrument, starts_from_rest, sum_over_batch
 from isospike.errors import ConfigError
-from isospike.models import Domain, SpikingResNet, promised_domains
+from isospike.graph import promised_domains
+from isospike.models import Domain, SpikingResNet
 from isospike.neurons import SpikingNeuron
 
 Weighted = nn.Conv2d | nn.Linear

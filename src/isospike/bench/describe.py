@@ -56,7 +56,7 @@ def describe(model: SpikingResNet) -> Description:
                 raise ConfigError("peers know no layers that branch and skip share; bench this model without --peer")
             units.append({**parts, "join": unit.join and unit.join.name})
     classifier = model.head.fc
-    if model.head.spike is not None or model.head.dropout or not isinstance(classifier, nn.Linear):
+    if model.head.spike is not None or model.head.dropout.share or not isinstance(classifier, nn.Linear):
         raise ConfigError("peers know a linear classifier without dropout; bench this model without --peer")
     chains = {part: chain(getattr(model, part)) for part in ("stem", "opening", "closing")}
     return {**chains, "units": units, "classifier": {"name": names[classifier], **_layer(classifier)}}

@@ -21,7 +21,8 @@ from isospike.analysis.energy import WAYS
 from isospike.cli.console import Checkpoint, DataDir, Device, Import, Json, out, print_json
 from isospike.config import RunConfig, with_data_dir
 from isospike.data import Augment, Dataset, load_dataset
-from isospike.models import SpikingResNet, create_model, model_card, promised_domains
+from isospike.graph import promised_domains
+from isospike.models import SpikingResNet, create_model, model_card
 from isospike.own_rows import import_rows
 from isospike.run_folder import RunFolder
 from isospike.train.build import load_trained

@@ -2,6 +2,5 @@
 
 from isospike.inference.compiled import CompiledNet, Precision
 from isospike.inference.early_exit import Decision, EarlyExit
-from isospike.inference.network import Network
 
-__all__ = ["CompiledNet", "Decision", "EarlyExit", "Network", "Precision"]
+__all__ = ["CompiledNet", "Decision", "EarlyExit", "Precision"]

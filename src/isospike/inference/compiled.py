@@ -1,7 +1,7 @@
 """A trained network made ready to be asked, not trained."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
@@ -9,7 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from isospike import graph
 from isospike.errors import ConfigError, ShapeError
+from isospike.graph import (
+    INFERENCE,
+    Between,
+    Call,
+    Conv,
+    Network,
+    Operation,
+    Value,
+    accumulate,
+    record_network,
+    rewrite,
+    uses,
+    writes,
+)
 from isospike.inference.convolution import (
     LARGEST_INTEGER,
     Convolve,
@@ -23,9 +38,7 @@ from isospike.inference.convolution import (
     winograd_convolution,
 )
 from isospike.inference.frozen import frozen
-from isospike.inference.network import Network
-from isospike.inference.program import Between, Call, Conv, Operation, Value, accumulate, fuse, uses, writes
-from isospike.inference.recorder import record
+from isospike.inference.numbers import firing_of, numbers_of
 from isospike.layers import PerStepNorm, Steps
 from isospike.neurons import Neuron
 from isospike.ops.backend import pick
@@ -38,7 +51,7 @@ CACHE = 1 << 21  # bytes that a core keeps close; of this size or half of it, Re
 FEWEST = 4  # samples: a large convolution would read all its weights for less
 FLOAT = 4  # bytes
 
-States = dict[Value, Tensor]
+States = dict[Value | nn.Module, Tensor]  # of a pass, or of neurons that run as modules
 Maps = dict[Value, Tensor]
 Run = Callable[[Maps, Span, States], None]
 
@@ -71,11 +84,11 @@ class CompiledNet(nn.Module):
         self.precision: Precision = precision
         self.dtype, self.device = weight.dtype, weight.device
         model = frozen(model)
-        self.head = frozen(model.head)
         with torch.no_grad():
-            program, self._input, self._result = record(model)
-            self._operations = _bind(fuse(program, self._result), self._result, self)
-        first = program[0]
+            program = record_network(model)
+            self._input, (self._result,) = program.input, program.results
+            self._operations = _bind(rewrite(program.operations, program.results, INFERENCE), self._result, self)
+        first = program.operations[0]
         stride = first.layer.stride if isinstance(first, Conv) else (1,)
         self._bytes_per_pixel = FLOAT * first.out.channels / math.prod(stride)
         self._model = [model.to("meta")]  # in a list: it knows shapes, and its weights are none
@@ -118,11 +131,10 @@ class CompiledNet(nn.Module):
         maps = {self._input: x.contiguous(memory_format=torch.channels_last)}
         return self._run(maps, Span(1, len(x)), {}, in_time=False)
 
-    def step(self, maps: Maps, states: States, steps: Steps, B: int) -> Tensor:
-        """Logits ``[B, num_classes]`` of one step of ``steps``; ``states`` are read and replaced."""
-        span = Span(1, B, steps.start, stateful=True)
-        features = self._run(dict(maps), span, states, in_time=True)[self._result]
-        return self._classify(features, steps, B)[0]
+    def step(self, maps: Maps, states: States, start: int, B: int) -> Tensor:
+        """Logits ``[B, num_classes]`` of time step ``start``; ``states`` are read and replaced."""
+        span = Span(1, B, start, stateful=True)
+        return self._run(dict(maps), span, states, in_time=True)[self._result]
 
     def _logits(self, x: Tensor, T: int) -> Tensor:
         """All steps of ``[T or 1, B, C, H, W]`` at once."""
@@ -130,11 +142,8 @@ class CompiledNet(nn.Module):
         maps = {self._input: x.flatten(0, 1).contiguous(memory_format=torch.channels_last)}
         for in_time in (False, True):
             maps = self._run(maps, span, {}, in_time=in_time)
-        return self._classify(maps[self._result], Steps(T), span.B)
-
-    def _classify(self, features: Tensor, steps: Steps, B: int) -> Tensor:
-        logits = self.head(features.to(self.dtype).unflatten(0, (-1, B)), steps)
-        return logits.expand(steps.T, *logits.shape[1:])
+        logits = maps[self._result].unflatten(0, (-1, span.B))
+        return logits.expand(T, *logits.shape[1:])
 
     def _run(self, maps: Maps, span: Span, states: States, *, in_time: bool) -> Maps:
         for operation in self._operations:
@@ -163,7 +172,7 @@ def _check_precision(precision: str, weight: Tensor) -> None:
         raise ConfigError("precision 'int8' needs a PyTorch with oneDNN, which this one lacks: use 'float32'")
 
 
-def _bind(program: list[Operation], result: Value, net: CompiledNet) -> list[Bound]:
+def _bind(program: Sequence[Operation], result: Value, net: CompiledNet) -> list[Bound]:
     """Functions for the operations in their order, those before time first."""
     time: set[Value] = set()
     for op in program:
@@ -171,8 +180,8 @@ def _bind(program: list[Operation], result: Value, net: CompiledNet) -> list[Bou
             time.update(writes(op))
     program = sorted(program, key=lambda op: op.out in time)
     if net.precision == "float32":
-        program = accumulate(program, result, time)
-    left = uses(program, result)
+        program = accumulate(program, [result], time)
+    left = uses(program, [result])
     compiled = pick(torch.empty(1, 1, dtype=net.dtype, device=net.device), None, FireRule()).name == "cpu"
     integers = _integers(program) if net.precision == "int8" else _spikes(program) if compiled else set()
     bound = []
@@ -194,12 +203,11 @@ def _in_time(op: Operation, time: set[Value]) -> bool:
     if any(value in time for value in op.reads()):
         return True
     if isinstance(op, Between):
-        affines = (op.x_affine, op.y_affine, op.affine)
-        return op.firing is not None or any(affine is not None and affine.knows_steps for affine in affines)
-    return isinstance(op, Call) and isinstance(op.layer, Neuron | PerStepNorm)
+        return op.neuron is not None or op.knows_steps
+    return isinstance(op, Call) and any(isinstance(m, Neuron | PerStepNorm) for m in op.module.modules())
 
 
-def _integers(program: list[Operation]) -> set[Value]:
+def _integers(program: Sequence[Operation]) -> set[Value]:
     """The maps that are kept in uint8 where convolutions take integers."""
     integers: set[Value] = set()
     for op in program:
@@ -208,7 +216,7 @@ def _integers(program: list[Operation]) -> set[Value]:
     return integers
 
 
-def _spikes(program: list[Operation]) -> set[Value]:
+def _spikes(program: Sequence[Operation]) -> set[Value]:
     """The maps of 0 and 1 that convolutions for spikes read, and no other convolution; nor is one added onto them."""
     convs = [op for op in program if isinstance(op, Conv)]
     made = {op.out for op in program if isinstance(op, Between) and op.out.domain.largest == 1}
@@ -220,7 +228,7 @@ def _is_integer(op: Operation, integers: set[Value]) -> bool:
     """Whether it puts out uint8."""
     if op.out.domain.largest is None or op.out.domain.largest > LARGEST_INTEGER:
         return False
-    return isinstance(op, Between) or (isinstance(op.layer, nn.MaxPool2d) and op.x in integers)
+    return isinstance(op, Between) or (isinstance(op.module, nn.MaxPool2d) and op.x in integers)
 
 
 def _integer_convolution(op: Conv, precision: Precision) -> Convolve:
@@ -244,39 +252,46 @@ def _conv(op: Conv, integer: bool, precision: Precision, compiled: bool) -> Run:
 
 
 def _between(op: Between, net: CompiledNet, integer: bool, compiled: bool) -> Run:
-    def here(affine: Affine | None) -> Affine | None:
-        return None if affine is None else Affine(*(rows.to(net.device, net.dtype) for rows in affine))
+    def here(affine: graph.Affine | None) -> Affine | None:
+        return None if affine is None else Affine(*(rows.to(net.device, net.dtype) for rows in numbers_of(affine)))
 
-    spec = Pointwise(
-        here(op.x_affine), here(op.y_affine), here(op.affine), op.firing, op.join, op.total is not None, integer
-    )
+    x_affine, y_affine, affine = (here(affine) for affine in (op.x_affine, op.y_affine, op.affine))
+    firing = None if op.neuron is None else firing_of(op.neuron)
+    spec = Pointwise(x_affine, y_affine, affine, firing, op.join, op.total is not None, integer)
     once: Callable[..., Result] = partial(run_eager, spec)
     if compiled and can_run(spec, op.out.channels):
         once = CompiledPass(spec, op.out.channels)
     x, y, z, out, total = op.x, op.y, op.z, op.out, op.total
 
     def run(maps: Maps, span: Span, states: States) -> None:
-        y_map, z_map = None if y is None else maps[y], None if z is None else maps[z]
-        result = once(span, maps[x], y_map, z_map, states.get(out))
-        maps[out] = result.out
+        y_map, z_map = None if y is None else _as_map(maps[y]), None if z is None else _as_map(maps[z])
+        result = once(span, _as_map(maps[x]), y_map, z_map, states.get(out))
+        shape = maps[x].shape[1:]
+        maps[out] = result.out.view(-1, *shape) if len(shape) == 1 else result.out
         if total is not None and result.sum is not None:
-            maps[total] = result.sum
+            maps[total] = result.sum.view(-1, *shape) if len(shape) == 1 else result.sum
         if result.v is not None:
             states[out] = result.v
 
     return run
 
 
+def _as_map(x: Tensor) -> Tensor:
+    """Features ``[N, C]`` as maps of one pixel."""
+    return x if x.dim() == 4 else x[:, :, None, None]
+
+
 def _call(op: Call, dtype: torch.dtype, integer: bool) -> Run:
-    """A layer of the model as it is, in the dtype of the model; PyTorch pools no large maps of uint8."""
-    layer = frozen(op.layer)
+    """A module of the network as it is, in its dtype; PyTorch pools no large maps of uint8."""
+    module = frozen(op.module)
+    neurons = [m for m in module.modules() if isinstance(m, Neuron)]
 
     def run(maps: Maps, span: Span, states: States) -> None:
         x = maps[op.x].to(dtype).unflatten(0, (-1, span.B))
-        steps = Steps(span.T, {layer: states[op.out]} if op.out in states else {}, span.start)  # type: ignore[dict-item]
-        out = steps.through(layer, x).flatten(0, 1)
+        v = {neuron: states[neuron] for neuron in neurons if neuron in states}
+        steps = Steps(span.T, v if span.stateful else None, span.start)
+        out = (steps.run if op.timed else steps.through)(module, x).flatten(0, 1)
         maps[op.out] = out.to(torch.uint8) if integer else out
-        if isinstance(layer, Neuron) and span.stateful and steps.v:
-            states[op.out] = steps.v[layer]
+        states.update({neuron: after for neuron, after in (steps.v or {}).items()})
 
     return run

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isospike.inference.program import Conv
+from isospike.graph import Conv
+from isospike.inference.numbers import numbers_of
 from isospike.ops.conv2d import Convolution
 from isospike.ops.cpu.packing import packed_bytes
 from isospike.ops.cpu.spike_conv import has_spike_conv, spike_conv, spike_weight
@@ -21,10 +22,10 @@ Convolve = Callable[[Tensor, Tensor | None], Tensor]  # of a map, added to anoth
 
 def folded(conv: Conv) -> tuple[Tensor, Tensor | None]:
     """Weights and bias of a convolution and the affine behind it, products taken in float64."""
-    weight, bias = conv.layer.weight.detach(), conv.bias
+    weight, bias = conv.layer.weight.detach(), conv.module.bias
     if conv.affine is None:
         return weight.clone(memory_format=CHANNELS_LAST), None if bias is None else bias.detach().clone()
-    scale, shift = (rows.double()[0].expand(conv.layer.out_channels) for rows in conv.affine)
+    scale, shift = (rows.double()[0].expand(conv.layer.out_channels) for rows in numbers_of(conv.affine))
     total = shift if bias is None else shift + scale * bias.double()
     weight = (weight.double() * scale.view(-1, 1, 1, 1)).to(weight.dtype)
     return weight.contiguous(memory_format=CHANNELS_LAST), total.to(weight.dtype)

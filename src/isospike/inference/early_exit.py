@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from isospike.errors import ConfigError
 from isospike.inference.compiled import CompiledNet
-from isospike.layers import Steps
 
 
 class Decision(NamedTuple):
@@ -77,14 +76,13 @@ class EarlyExit(nn.Module):
             return Decision(
                 self.net(images, T=T if static else None), torch.empty(0, dtype=torch.long, device=x.device)
             )
-        here, steps, states = torch.arange(B, device=x.device), Steps(1, {}), {}  # type: ignore[var-annotated]
+        here, states = torch.arange(B, device=x.device), {}  # type: ignore[var-annotated]
         maps = self.net.begin(x[0]) if static else {}
         total: Tensor | None = None
         logits, taken = None, torch.full((B,), T, device=x.device)
         for t in range(T):
-            steps.start = t
             maps = maps if static else self.net.begin(x[t, here])
-            now = self.net.step(maps, states, steps, len(here))
+            now = self.net.step(maps, states, t, len(here))
             total = now if total is None else total + now
             mean = total / (t + 1)
             logits = mean.new_empty(B, mean.shape[1]) if logits is None else logits
@@ -95,8 +93,7 @@ class EarlyExit(nn.Module):
             if not stay.all():
                 here, total = here[stay], total[stay]
                 maps = {value: of[stay] for value, of in maps.items()}
-                states = {value: _select(v, stay, of=4) for value, v in states.items()}
-                steps.v = {neuron: _select(v, stay, of=2) for neuron, v in (steps.v or {}).items()}
+                states = {owner: _select(v, stay) for owner, v in states.items()}
         assert logits is not None
         return Decision(logits, taken)
 
@@ -125,6 +122,7 @@ def _first_step(leads: Tensor, margin: Tensor) -> Tensor:
     return enough.int().argmax(0)
 
 
-def _select(v: Tensor, stay: Tensor, *, of: int) -> Tensor:
-    """Potentials of the samples that stay: ``of`` dimensions from the back on, samples come first."""
+def _select(v: Tensor, stay: Tensor) -> Tensor:
+    """Potentials of the samples that stay, which come before channels and pixels, or before features."""
+    of = 4 if v.dim() >= 4 else 2
     return v if v.dim() < of else v[(slice(None),) * (v.dim() - of) + (stay,)]

@@ -1,11 +1,10 @@
 """Building blocks between the neurons: time, normalisation, initialisation."""
 
-from isospike.layers.chain import Chain, run
+from isospike.layers.chain import Chain
 from isospike.layers.conv import Conv2d, is_plain_conv
 from isospike.layers.exact import is_exactly
 from isospike.layers.fold import FoldedNeuron
 from isospike.layers.init import WEIGHT_INITS
-from isospike.layers.lowering import fuse, untouched
 from isospike.layers.norm import BatchNorm, PerStepNorm, check_eps, synchronise_norms
 from isospike.layers.recompute import MEMORY, recomputed
 from isospike.layers.slots import SlotConv, binary_slots
@@ -26,14 +25,11 @@ __all__ = [
     "binary_slots",
     "check_eps",
     "fold_time",
-    "fuse",
     "is_exactly",
     "is_plain_conv",
     "one_statistics_update",
     "recomputed",
-    "run",
     "statistics_held",
     "statistics_known",
     "synchronise_norms",
-    "untouched",
 ]

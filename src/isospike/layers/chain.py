@@ -1,14 +1,12 @@
 """Layers in a row."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from isospike.layers.lowering import convolve, fuse
 from isospike.layers.norm import placed
 from isospike.layers.steps import Steps
-from isospike.neurons import Neuron
 
 
 class Chain(nn.Module):
@@ -25,31 +23,6 @@ class Chain(nn.Module):
 
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
         """``[T or 1, B, ...]`` to ``[T, B, ...]``; a chain without a neuron leaves a static stream static."""
-        return run(list(self.children()), x, steps)
-
-
-def run(layers: Sequence[nn.Module], x: Tensor, steps: Steps) -> Tensor:
-    """``x`` through ``layers``, of which a norm and what follows it are one pass where they can be."""
-    at = 0
-    while at < len(layers):
-        following = layers[at + 1] if at + 1 < len(layers) else None
-        x, done = _run_first(layers[at], following, x, steps)
-        at += done
-    return x
-
-
-def _run_first(layer: nn.Module, following: nn.Module | None, x: Tensor, steps: Steps) -> tuple[Tensor, int]:
-    """What ``layer``, or it and the ``following`` one, make of ``x``, and how many they are."""
-    if isinstance(following, Neuron):
-        fused = fuse(layer, following, x, steps)
-        if fused is not None:
-            return fused.spikes(), 2
-    fused = fuse(layer, None, x, steps)
-    return (_run_alone(layer, x, steps) if fused is None else fused.current()), 1
-
-
-def _run_alone(layer: nn.Module, x: Tensor, steps: Steps) -> Tensor:
-    packed = convolve(layer, x) if isinstance(layer, nn.Conv2d) and steps.fuses else None
-    if packed is not None:
-        return packed
-    return steps.through(layer, x)
+        for layer in self.children():
+            x = steps.through(layer, x)
+        return x

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from math import isqrt
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from isospike.layers.statistics import statistics_known
 from isospike.ops import asked_backend, use_backend
 from isospike.registry import Registry
+
+Out = TypeVar("Out")
 
 MEMORY: Registry[Callable[[int], int]] = Registry("memory")
 """By name: how many units of a stage of n are computed anew together; 0: none are.
@@ -23,23 +26,23 @@ MEMORY.register("lean", lambda units: 1)
 MEMORY.register("leanest", lambda units: max(1, isqrt(units // 3)))
 
 
-def recomputed(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``run(x)``, of which only ``x`` is kept: the backward pass runs it again, as it ran at first.
+def recomputed(run: Callable[..., Out], *inputs: Tensor) -> Out:
+    """``run(*inputs)``, of which only the inputs are kept: the backward pass runs it again, as it ran at first.
 
-    Running statistics move once. Gradients are those of ``run(x)`` to the last bit, as both runs give the same bits;
-    ``run`` must not draw random numbers. ``torch.utils.checkpoint`` does the same, and loads 70 MB of compiler for it.
+    Running statistics move once. Gradients are those of ``run`` to the last bit, as both runs give the same bits; it
+    must not draw random numbers. ``torch.utils.checkpoint`` does the same, and loads 70 MB of compiler for it.
     """
-    with saved_tensors_hooks(*_Stretch(run, x).hooks()):
-        return run(x)
+    with saved_tensors_hooks(*_Stretch(run, inputs).hooks()):
+        return run(*inputs)
 
 
 class _Stretch:
     """One run whose saved tensors are numbers, until the first of them is asked for."""
 
-    def __init__(self, run: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        self.run, self.x = run, x.detach().requires_grad_(x.requires_grad)
+    def __init__(self, run: Callable[..., object], inputs: tuple[Tensor, ...]) -> None:
+        self.run, self.inputs = run, [x.detach().requires_grad_(x.requires_grad) for x in inputs]
         self.backend = asked_backend()
-        device = x.device.type
+        device = inputs[0].device.type
         self.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
         self.saved = 0
         self.values: dict[int, Tensor] = {}
@@ -66,7 +69,7 @@ class _Stretch:
             stack.enter_context(torch.autocast(device, dtype, enabled=enabled))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(saved_tensors_hooks(self._keep, lambda kept: kept))
-            self.run(self.x)
+            self.run(*self.inputs)
 
     def _keep(self, tensor: Tensor) -> Tensor:
         self.values[len(self.values)] = kept = tensor.detach()

@@ -4,8 +4,9 @@ A sequence is ``[T, B, ...]``. What is the same at every step (a static image, a
 before the first neuron) is kept as ``[1, B, ...]``: it is computed once, and copied nowhere.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
 
 from torch import Tensor, nn
 
@@ -22,18 +23,11 @@ class Steps:
         v: Potentials ``[B, ...]`` by neuron, read at the start and replaced by those at the end; None: every neuron
             starts from rest and nothing is kept.
         start: Which time step is the first, counted from 0.
-        ahead: By neuron a current, and the spikes that it made of it in the pass that made the current; None: neurons
-            fire when it is their turn.
-        memory: What of a stage is computed anew in the backward pass; name in ``MEMORY``.
-        fuses: Whether layers may run several at a time, where a backend can.
     """
 
     T: int
     v: dict[Neuron, Tensor] | None = None
     start: int = 0
-    ahead: dict[Neuron, tuple[Tensor, Tensor]] | None = field(default_factory=dict)
-    memory: str = "fast"
-    fuses: bool = True
 
     def unroll(self, x: Tensor) -> Tensor:
         """A stream ``[T or 1, B, ...]`` as ``[T, B, ...]``, without a copy."""
@@ -41,9 +35,6 @@ class Steps:
 
     def fire(self, neuron: Neuron, x: Tensor) -> Tensor:
         """Spikes ``[T, B, ...]`` of ``neuron`` for a current ``[T or 1, B, ...]``."""
-        current, spikes = self.ahead.pop(neuron, (None, x)) if self.ahead else (None, x)
-        if current is x:
-            return spikes
         before = None if self.v is None else self.v.get(neuron)
         s, v = neuron(self.unroll(x), before)
         if self.v is not None:
@@ -57,6 +48,14 @@ class Steps:
         if isinstance(layer, PerStepNorm):
             return layer(self.unroll(x), self.start)
         return fold_time(layer, x)
+
+    def run(self, module: nn.Module, x: Tensor | Sequence[Tensor]) -> Tensor:
+        """``x [T or 1, B, ...]``, or several of them, through a module that itself runs through time."""
+        return module(x, self)
+
+    def in_turn(self, stretches: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+        """``x`` through functions in a row, at whose borders a program may be cut."""
+        return reduce(lambda x, stretch: stretch(x), stretches, x)
 
 
 def fold_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

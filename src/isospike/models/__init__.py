@@ -2,8 +2,8 @@
 
 from isospike.models.backbone import FeatureMaps
 from isospike.models.card import ModelCard, model_card
-from isospike.models.domains import promised_domains, spike_driven
 from isospike.models.resnet import SpikingResNet
+from isospike.models.spike_driven import spike_driven
 from isospike.models.zoo import create_ann_twin, create_model, list_models
 from isospike.residual import Domain
 
@@ -16,6 +16,5 @@ __all__ = [
     "create_model",
     "list_models",
     "model_card",
-    "promised_domains",
     "spike_driven",
 ]

@@ -7,11 +7,39 @@ from isospike.layers import Steps
 from isospike.neurons import Neuron
 
 
+class GlobalPool(nn.Module):
+    """The mean of every map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` to ``[N, C]``."""
+        return x.mean((-2, -1))
+
+
+class SampleDropout(nn.Module):
+    """Dropout drawn once per sample, not once per step, so that it commutes with the mean over time.
+
+    Args:
+        share: Share of features left out in training.
+    """
+
+    is_leaf = True  # a program calls it: what it does is no arithmetic of maps
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor, steps: Steps) -> Tensor:
+        """``[T or 1, B, C]`` to the same shape."""
+        if not self.training or not self.share:
+            return x
+        return x * F.dropout(x.new_ones(1, *x.shape[1:]), self.share)
+
+
 class Head(nn.Module):
     """Global average pool, dropout, an optional hidden spiking layer, classifier: logits at every step.
 
-    Dropout is drawn once per sample, not once per step, so that it commutes with the mean over time as the
-    classifier does: the mean of the logits is the logits of the mean rates.
+    As the classifier does, ``SampleDropout`` commutes with the mean over time: the mean of the logits is the logits of
+    the mean rates.
 
     Args:
         features: Channels of the last map.
@@ -30,7 +58,8 @@ class Head(nn.Module):
         neuron: Neuron | None = None,
     ) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.pool = GlobalPool()
+        self.dropout = SampleDropout(dropout)
         self.hidden = nn.Linear(features, hidden) if hidden else None
         self.spike = neuron if hidden else None
         self.features = hidden or features
@@ -42,9 +71,9 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
         """``[T, B, C, H, W]`` to ``[T, B, num_classes]``."""
-        x = x.mean((-2, -1))
-        if self.training and self.dropout:
-            x = x * F.dropout(x.new_ones(1, *x.shape[1:]), self.dropout)
+        x = steps.through(self.pool, x)
+        if self.dropout.share:
+            x = steps.run(self.dropout, x)
         if self.hidden is not None and self.spike is not None:
-            x = steps.fire(self.spike, self.hidden(x))
-        return self.fc(x)
+            x = steps.through(self.spike, steps.through(self.hidden, x))
+        return steps.through(self.fc, x)

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isospike.errors import ConfigError, ShapeError
-from isospike.inference import CompiledNet, Network, Precision
+from isospike.fused_training import TrainingPass
+from isospike.graph import Kept, Network, Unrecordable, record
+from isospike.inference import CompiledNet, Precision
 from isospike.inputs import Inputs
 from isospike.layers import MEMORY, WEIGHT_INITS, BatchNorm, Chain, Steps
 from isospike.models.bodies import STEMS, Layout
@@ -18,6 +19,8 @@ from isospike.models.head import Head
 from isospike.neurons import Neuron, build_neuron
 from isospike.residual import Links, Map, ResidualUnit, Stage, Topology, build_chain
 from isospike.residual.unit import Conv
+
+FromCurrent = Callable[[Tensor, Steps], list[Tensor]]  # from stem currents to what is asked for
 
 AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what torch.autocast casts
 
@@ -45,6 +48,7 @@ class SpikingResNet(Network):
         self.options: dict[str, Any] = {}  # arguments of create_model that build this model again
         self.inputs: Inputs | None = None  # what its images must be, where it was trained on some
         self._memory = "fast"
+        self._passes = Kept()
         self.T: int = _checked_steps(topology.T if T is None else T)
         topology = replace(topology, T=self.T)
         self.topology, self.layout, self.in_channels = topology, layout, in_channels
@@ -60,7 +64,6 @@ class SpikingResNet(Network):
         closing = topology.closing.split()
         self.closing = build_chain(topology, closing, channels, [], [topology.norm] * closing.count("norm"))
         neuron = build_neuron(topology.neuron) if layout.hidden else None
-        self._tell_readers()
         self.head: Head = Head(channels, num_classes, dropout=layout.dropout, hidden=layout.hidden, neuron=neuron)
         for layer in (self.head.hidden, self.head.fc):
             if isinstance(layer, nn.Linear):
@@ -80,13 +83,6 @@ class SpikingResNet(Network):
     def memory(self, name: str) -> None:
         MEMORY[name]
         self._memory = name
-
-    def _tell_readers(self) -> None:
-        stages: list[Stage] = list(self.stages)  # type: ignore[arg-type]
-        for stage, following in pairwise(stages):
-            stage.read_by(following.opening_neuron())
-        first = next(self.closing.children(), None)
-        stages[-1].read_by(first if isinstance(first, Neuron) else None)
 
     @property
     def num_features(self) -> int:
@@ -118,12 +114,12 @@ class SpikingResNet(Network):
         Raises:
             ShapeError: shape, dtype or device of the input do not fit; the text says what would.
         """
-        (logits,) = self._unroll(x, T, lambda current, steps: [self._logits(current, steps)])
+        (logits,) = self._unroll("logits", x, T, lambda current, steps: [self._logits(current, steps)])
         return logits if per_step else logits.mean(0)
 
     def forward_features(self, x: Tensor, *, T: int | None = None) -> Tensor:
         """The last feature maps ``[T, B, num_features, H', W']``, before pooling; arguments as in ``forward``."""
-        (features,) = self._unroll(x, T, lambda current, steps: [self.maps(current, steps)])
+        (features,) = self._unroll("features", x, T, lambda current, steps: [self._features(current, steps)])
         return features
 
     def stage_maps(self, x: Tensor, *, T: int | None = None, stages: int | None = None) -> list[Tensor]:
@@ -140,7 +136,7 @@ class SpikingResNet(Network):
         def run(current: Tensor, steps: Steps) -> list[Tensor]:
             return [steps.unroll(output) for output in self._outputs(current, steps, stages)]
 
-        return self._unroll(x, T, run)
+        return self._unroll(f"maps of {stages} stages", x, T, run)
 
     def forward_intermediates(
         self, x: Tensor, indices: Sequence[int] | None = None, *, T: int | None = None, intermediates_only: bool = False
@@ -160,9 +156,9 @@ class SpikingResNet(Network):
 
         def run(current: Tensor, steps: Steps) -> list[Tensor]:
             outputs = self._outputs(current, steps)
-            return [steps.unroll(output) for output in (*outputs, self.closing(outputs[-1], steps))]
+            return [steps.unroll(output) for output in (*outputs, steps.run(self.closing, outputs[-1]))]
 
-        *maps, features = self._unroll(x, T, run)
+        *maps, features = self._unroll("maps and features", x, T, run)
         maps = [maps[index] for index in chosen]
         return maps if intermediates_only else (features, maps)
 
@@ -197,7 +193,7 @@ class SpikingResNet(Network):
         if counted and done == self.T:
             raise ShapeError(f"the norms of this model know {self.T} time steps, and the stream has had them all")
         steps = Steps(1, {neuron: state[name] for name, neuron in neurons.items() if name in state}, start=done)
-        logits = self._logits(self._encode(x.unsqueeze(0)), steps)
+        logits = self.run(x.unsqueeze(0), steps)
         after = steps.v or {}
         potentials = {name: after[neuron] for name, neuron in neurons.items()}
         return logits[0], potentials | {name: torch.tensor(done + 1) for name in counted}
@@ -230,41 +226,57 @@ class SpikingResNet(Network):
             WEIGHT_INITS[self.topology.weight_init](self.head.fc)
         self.head.to(device=weight.device, dtype=weight.dtype)
 
-    def _encode(self, x: Tensor) -> Tensor:
-        """Stem currents ``[T or 1, B, C, H, W]``; its channels-last weights make them channels-last."""
-        return self.stem(x, Steps(x.shape[0]))
-
-    def maps(self, current: Tensor, steps: Steps) -> Tensor:
-        """The last feature maps ``[T, B, num_features, H', W']`` for stem currents ``[T or 1, B, C, H, W]``."""
-        return self.closing(self._outputs(current, steps)[-1], steps)
+    def run(self, x: Tensor, steps: Steps) -> Tensor:
+        """Logits ``[T or 1, B, num_classes]`` of inputs ``[T or 1, B, C, H, W]``; see ``Network``."""
+        return self._logits(steps.run(self.stem, x), steps)
 
     def _outputs(self, current: Tensor, steps: Steps, stages: int | None = None) -> list[Tensor]:
         """What enters the first stage, and what the first ``stages`` put out, ``[T or 1, B, C, H, W]`` each."""
-        outputs = [self.opening(current, steps)]
+        outputs = [steps.run(self.opening, current)]
         for stage in list(self.stages)[:stages]:
-            outputs.append(stage(outputs, steps))
+            outputs.append(steps.run(stage, outputs))
         return outputs
 
-    def _logits(self, current: Tensor, steps: Steps) -> Tensor:
-        return self.head(self.maps(current, steps), steps)
+    def _features(self, current: Tensor, steps: Steps) -> Tensor:
+        """The last feature maps ``[T, B, C, H', W']`` for stem currents ``[T or 1, B, C, H, W]``."""
+        return steps.run(self.closing, self._outputs(current, steps)[-1])
 
-    def _unroll(self, x: Tensor, T: int | None, run: Callable[[Tensor, Steps], list[Tensor]]) -> list[Tensor]:
-        """``run`` over all steps of ``x``: at once in training, one after the other in eval."""
+    def _logits(self, current: Tensor, steps: Steps) -> Tensor:
+        return steps.run(self.head, self._features(current, steps))
+
+    def _unroll(self, name: str, x: Tensor, T: int | None, run: FromCurrent) -> list[Tensor]:
+        """``run``, which has this name, over all steps of ``x``: at once in training, one after the other in eval."""
         x, T = self.as_sequence(x, T)
-        if self.training:
-            return run(self._encode(x), self._training_steps(T))
+        return self._train(name, x, Steps(T), run) if self.training else self._evaluate(x, T, run)
+
+    def _evaluate(self, x: Tensor, T: int, run: FromCurrent) -> list[Tensor]:
+        """Its own modules, whose stem sees a static image once; its channels-last weights make currents so."""
         steps = Steps(1, {})
         static = x.shape[0] != T
-        current = self._encode(x) if static else None
+        current = steps.run(self.stem, x) if static else None
         outputs = []
         for steps.start in range(T):
-            now = self._encode(x[steps.start : steps.start + 1]) if current is None else current
+            now = steps.run(self.stem, x[steps.start : steps.start + 1]) if current is None else current
             outputs.append(run(now, steps))
         return [torch.cat(parts) for parts in zip(*outputs, strict=True)]
 
-    def _training_steps(self, T: int) -> Steps:
-        recomputes = self.memory != "fast"  # what fired ahead would be kept from one recomputed stretch to the next
-        return Steps(T, ahead=None if recomputes else {}, memory=self.memory)
+    def _train(self, name: str, x: Tensor, steps: Steps, run: FromCurrent) -> list[Tensor]:
+        """The rewritten program, or the modules themselves where none can be written down, or the compiler traces."""
+
+        def forward(x: Tensor, steps: Steps) -> list[Tensor]:
+            return run(steps.run(self.stem, x), steps)
+
+        if torch.compiler.is_compiling():
+            return forward(x, steps)
+        try:
+            fused = self._passes.get(
+                self, (name, self.memory), lambda: TrainingPass(record(forward, self.in_channels), self.memory)
+            )
+        except Unrecordable as error:
+            if self.memory != "fast":
+                raise ConfigError(f"memory='{self.memory}' cuts the program of a network, and {error}") from error
+            return forward(x, steps)
+        return [steps.unroll(result) for result in fused(x, steps)]
 
     def as_sequence(self, x: Tensor, T: int | None) -> tuple[Tensor, int]:
         """``x`` as ``[T or 1, B, C, H, W]``, and the number of steps."""

@@ -5,7 +5,7 @@ from isospike.residual import da, ds, ms, plain, sew, vanilla  # noqa: F401
 from isospike.residual.domain import BINARY, REAL, Domain
 from isospike.residual.join import JOINS, Join
 from isospike.residual.reach import COMBINES, REACHES
-from isospike.residual.stage import Links, Map, Stage
+from isospike.residual.stage import Links, Map, Scale, Stage, Weigh
 from isospike.residual.topology import TOPOLOGIES, NormInit, Topology
 from isospike.residual.unit import ResidualUnit, build_chain
 
@@ -22,7 +22,9 @@ __all__ = [
     "Map",
     "NormInit",
     "ResidualUnit",
+    "Scale",
     "Stage",
     "Topology",
+    "Weigh",
     "build_chain",
 ]

@@ -1,31 +1,51 @@
 """Units in a row at one resolution, and the links that reach a stage from further back."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
-from itertools import pairwise
 from operator import add
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from isospike.layers import MEMORY, Chain, Steps, recomputed
-from isospike.neurons import Neuron
+from isospike.layers import Chain, Steps
 from isospike.residual.reach import COMBINES, REACHES, Combine
 from isospike.residual.topology import Topology
 from isospike.residual.unit import Conv, ResidualUnit, build_chain
 
 
 class Scale(nn.Module):
-    """The sum of n terms as it is handed on: ``factor(n)`` times it; a module, so that it can be watched."""
+    """``factor`` times what it reads; a module, so that it can be watched."""
 
-    def __init__(self, combine: Combine) -> None:
+    def __init__(self, factor: float) -> None:
         super().__init__()
-        self.combine = combine
+        self.factor = factor
 
-    def forward(self, total: Tensor, n: int) -> Tensor:
-        """Of the shape of ``total``."""
-        return total if self.combine.power == 0 else total * self.combine.factor(n)
+    def forward(self, total: Tensor, steps: Steps) -> Tensor:
+        """``[T or 1, B, ...]`` to the same shape."""
+        return total if self.factor == 1 else total * self.factor
+
+
+class Weigh(nn.Module):
+    """A term of a sum times its learned weight.
+
+    Args:
+        weights: The module that has the weights, one for each term, as ``weight``.
+        index: Which of them.
+    """
+
+    def __init__(self, weights: "Sum", index: int) -> None:
+        super().__init__()
+        self.weights, self.index = (weights,), index  # in a tuple, because it is another module's
+
+    @property
+    def factor(self) -> Tensor:
+        """The weight, 0-d."""
+        return self.weights[0].weight[self.index]
+
+    def forward(self, term: Tensor, steps: Steps) -> Tensor:
+        """``[T or 1, B, ...]`` to the same shape."""
+        return term * self.factor
 
 
 class Sum(nn.Module):
@@ -36,23 +56,32 @@ class Sum(nn.Module):
         terms: The largest n.
     """
 
+    weight: nn.Parameter
+
     def __init__(self, combine: Combine, terms: int) -> None:
         super().__init__()
-        self.combine, self.scale = combine, Scale(combine)
-        self.weight = nn.Parameter(torch.ones(terms)) if combine.learned else None
+        self.scales = nn.ModuleList(Scale(combine.factor(n)) for n in range(1, terms + 1))
+        if combine.learned:
+            self.weight = nn.Parameter(torch.ones(terms))
+        self.weighs = nn.ModuleList(Weigh(self, index) for index in range(terms) if combine.learned)
 
-    def weigh(self, term: Tensor, index: int) -> Tensor:
+    def weigh(self, term: Tensor, index: int, steps: Steps) -> Tensor:
         """The term with this index as it enters the sum."""
-        return term if self.weight is None else term * self.weight[index]
+        return steps.run(self.weighs[index], term) if self.weighs else term
+
+    def scale(self, total: Tensor, n: int, steps: Steps) -> Tensor:
+        """The sum of n terms as it is handed on."""
+        return steps.run(self.scales[n - 1], total)
 
     def unscale(self, scaled: Tensor, n: int) -> Tensor:
         """The sum of n terms from how it was handed on."""
-        return scaled if self.combine.power == 0 else scaled / self.combine.factor(n)
+        factor = float(self.scales[n - 1].factor)  # type: ignore[arg-type]
+        return scaled if factor == 1 else scaled * (1 / factor)
 
-    def forward(self, terms: Iterable[Tensor]) -> Tensor:
+    def forward(self, terms: Sequence[Tensor], steps: Steps) -> Tensor:
         """All of them at once."""
-        weighed = [self.weigh(term, index) for index, term in enumerate(terms)]
-        return self.scale(reduce(add, weighed), len(weighed))
+        weighed = [self.weigh(term, index, steps) for index, term in enumerate(terms)]
+        return self.scale(reduce(add, weighed), len(weighed), steps)
 
 
 class Map(NamedTuple):
@@ -97,7 +126,7 @@ class Links(nn.Module):
 
     def forward(self, outputs: Sequence[Tensor], steps: Steps) -> Tensor:
         """Outputs ``[T or 1, B, C, H, W]`` of stem and stages to one term of the shape of the stage's own."""
-        return self.sum(chain(outputs[source], steps) for source, chain in self.chains())
+        return steps.run(self.sum, [steps.run(chain, outputs[source]) for source, chain in self.chains()])
 
 
 class Stage(nn.Module):
@@ -130,19 +159,6 @@ class Stage(nn.Module):
         combine = COMBINES[topology.combine]
         combines_units = combine.changes_sum and not REACHES[topology.reach].links
         self.sum = Sum(combine, len(units) + 1) if combines_units else None
-        for index, (unit, following) in enumerate(pairwise(units)):
-            if self.sum is None and not (index == 0 and links is not None and not links.reach.at_end):
-                unit.read_by(following.opening_neuron())
-
-    def read_by(self, neuron: Neuron | None) -> None:
-        """Say which neuron reads what the stage puts out; see ``ResidualUnit.read_by``."""
-        nothing_behind = self.sum is None and self.pool is None and (self.links is None or not self.links.reach.at_end)
-        if nothing_behind and (len(self) > 1 or self.links is None):
-            self[-1].read_by(neuron)
-
-    def opening_neuron(self) -> Neuron | None:
-        """The neuron that reads the stream before all else, if there is one."""
-        return self[0].opening_neuron() if self.widening is None else None
 
     def __iter__(self) -> Iterator[ResidualUnit]:
         return (module for module in self.children() if isinstance(module, ResidualUnit))
@@ -155,15 +171,15 @@ class Stage(nn.Module):
 
     def forward(self, outputs: Sequence[Tensor], steps: Steps) -> Tensor:
         """What stem and stages before put out ``[T or 1, B, C, H, W]`` to what this one does."""
-        x = outputs[-1] if self.widening is None else self.widening(outputs[-1], steps)
+        x = outputs[-1] if self.widening is None else steps.run(self.widening, outputs[-1])
         links = self.links
         maps = [unit_map for _, unit_map in self.maps(steps)]
         if links is not None and not links.reach.at_end:
-            x = _through(maps[:1], x, steps) + links(outputs, steps)
+            x = steps.in_turn(maps[:1], x) + steps.run(links, outputs)
             maps = maps[1:]
-        x = _through(maps, x, steps)
+        x = steps.in_turn(maps, x)
         if links is not None and links.reach.at_end:
-            x = x + links([*outputs, x], steps)
+            x = x + steps.run(links, [*outputs, x])
         return x if self.pool is None else steps.through(self.pool, x)
 
     def maps(self, steps: Steps) -> Iterator[tuple[ResidualUnit, Callable[[Tensor], Tensor]]]:
@@ -172,25 +188,8 @@ class Stage(nn.Module):
             yield unit, partial(self._map, unit, index, steps)
 
     def _map(self, unit: ResidualUnit, index: int, steps: Steps, x: Tensor) -> Tensor:
-        outputs = self.sum
-        if outputs is None:
-            return unit(x, steps)
+        if self.sum is None:
+            return steps.run(unit, x)
         branch, skip = unit.parts(x, steps)
-        total = outputs.unscale(x, index + 1) if index else outputs.weigh(skip, 0)
-        return outputs.scale(total + outputs.weigh(branch, index + 1), index + 2)
-
-
-def _through(maps: Sequence[Callable[[Tensor], Tensor]], x: Tensor, steps: Steps) -> Tensor:
-    """``x`` through all maps, as many of them computed anew in the backward pass at a time as ``steps.memory`` says."""
-    together = MEMORY[steps.memory](len(maps)) if torch.is_grad_enabled() else 0
-    if not together:
-        return _compose(maps, x)
-    for first in range(0, len(maps), together):
-        x = recomputed(partial(_compose, maps[first : first + together]), x)
-    return x
-
-
-def _compose(maps: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
-    for unit_map in maps:
-        x = unit_map(x)
-    return x
+        total = self.sum.unscale(x, index + 1) if index else self.sum.weigh(skip, 0, steps)
+        return self.sum.scale(total + self.sum.weigh(branch, index + 1, steps), index + 2, steps)

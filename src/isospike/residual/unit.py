@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from isospike.layers import WEIGHT_INITS, BatchNorm, Chain, Conv2d, PerStepNorm, Steps, fuse, run, untouched
+from isospike.layers import WEIGHT_INITS, BatchNorm, Chain, Conv2d, PerStepNorm, Steps
 from isospike.neurons import Neuron, build_neuron
 from isospike.residual.topology import NormInit, Topology
 
@@ -116,61 +116,17 @@ class ResidualUnit(nn.Module):
         else:
             self.skip = build_chain(topology, topology.identity.split(), in_channels, [], [topology.norm_project])
         self.after = build_chain(topology, topology.after.split(), self.out_channels, [], [])
-        self._reader: tuple[Neuron, ...] = ()  # in a tuple, because it is another unit's module
         self._start_tail(topology)
 
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
         """The stream ``[T or 1, B, C, H, W]`` through one unit: ``[T, B, C', H', W']``."""
-        if self.join is None or not self.join.linear or not untouched(self.branch, self.after):
-            return self._one_by_one(x, steps)
-        shared = self.shared(x, steps)
-        skip = self.skip(shared, steps)
-        layers = list(self.branch.children())
-        tail = 2 if isinstance(layers[-1], Neuron) else 1
-        end = run(layers[:-tail], shared, steps)
-        joined = self._fused_end(layers[-tail:], end, skip, steps)
-        if joined is not None:
-            return joined
-        return self.after(self.join(branch=run(layers[-tail:], end, steps), skip=skip), steps)
-
-    def _one_by_one(self, x: Tensor, steps: Steps) -> Tensor:
         branch, skip = self.parts(x, steps)
-        return self.after(branch if self.join is None else self.join(branch=branch, skip=skip), steps)
-
-    def _fused_end(self, tail: list[nn.Module], x: Tensor, skip: Tensor, steps: Steps) -> Tensor | None:
-        """Norm, sum and neuron in one pass, in the order of the row; None where they cannot be."""
-        after = list(self.after.children())
-        if len(tail) == 2 and not after:
-            fused = fuse(tail[0], cast(Neuron, tail[1]), x, steps, added=skip)
-            return None if fused is None else fused.spikes()
-        if len(tail) == 1 and after:
-            fused = fuse(tail[0], cast(Neuron, after[0]), x, steps, skip=skip)
-            return None if fused is None else fused.spikes()
-        return self._fused_stream(tail[0], x, skip, steps) if len(tail) == 1 else None
-
-    def _fused_stream(self, norm: nn.Module, x: Tensor, skip: Tensor, steps: Steps) -> Tensor | None:
-        """The stream behind a unit that ends with the sum; the neuron that reads it next fires in the same pass."""
-        if steps.ahead is not None and self._reader:
-            fused = fuse(norm, self._reader[0], x, steps, skip=skip, keep=True)
-            if fused is not None:
-                steps.ahead[self._reader[0]] = fused.current(), fused.spikes()
-                return fused.current()
-        fused = fuse(norm, None, x, steps, skip=skip)
-        return None if fused is None else fused.current()
-
-    def read_by(self, neuron: Neuron | None) -> None:
-        """Say which neuron reads what this unit puts out, so that it can fire in the pass that computes it."""
-        self._reader = () if neuron is None else (neuron,)
-
-    def opening_neuron(self) -> Neuron | None:
-        """The neuron that reads the stream before all else, if there is one."""
-        first, *_ = [*self.shared.children(), *self.branch.children()]
-        return first if isinstance(first, Neuron) else None
+        return steps.run(self.after, branch if self.join is None else self.join(branch=branch, skip=skip))
 
     def parts(self, x: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
         """Branch and skip, before they are joined."""
-        shared = self.shared(x, steps)
-        return self.branch(shared, steps), self.skip(shared, steps)
+        shared = steps.run(self.shared, x)
+        return steps.run(self.branch, shared), steps.run(self.skip, shared)
 
     def _projection(self, topology: Topology, in_channels: int, stride: int, pool: bool) -> Chain:
         words = [word for word in topology.project.split() if word != "shared"]

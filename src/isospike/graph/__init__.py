@@ -1,0 +1,33 @@
+"""What a network does, written down once: a program of operations on numbered maps, and the rules that shorten it."""
+
+from isospike.graph.domains import promised_domains
+from isospike.graph.kept import Kept
+from isospike.graph.network import Network
+from isospike.graph.program import Affine, Between, Call, Complement, Conv, Operation, Program, Value, uses, writes
+from isospike.graph.recorder import Unrecordable, is_known_neuron, is_norm, record, record_network
+from isospike.graph.rules import INFERENCE, TRAINING, accumulate, rewrite
+
+__all__ = [
+    "INFERENCE",
+    "TRAINING",
+    "Affine",
+    "Between",
+    "Call",
+    "Complement",
+    "Conv",
+    "Kept",
+    "Network",
+    "Operation",
+    "Program",
+    "Unrecordable",
+    "Value",
+    "accumulate",
+    "is_known_neuron",
+    "is_norm",
+    "promised_domains",
+    "record",
+    "record_network",
+    "rewrite",
+    "uses",
+    "writes",
+]

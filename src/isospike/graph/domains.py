@@ -1,0 +1,27 @@
+"""What every layer with weights reads, as the program of a network promises it: spikes, counts of them, or reals."""
+
+from torch import nn
+
+from isospike.graph.network import Network
+from isospike.graph.program import Call, Conv
+from isospike.graph.recorder import record_network
+from isospike.layers import SlotConv
+from isospike.residual import BINARY, Domain
+
+Promises = dict[nn.Module, Domain]
+
+
+def promised_domains(network: Network) -> Promises:
+    """What each convolution and linear layer of ``network`` reads, derived from its program alone.
+
+    Raises:
+        ConfigError: the network cannot be written down as a program.
+    """
+    promises: Promises = {}
+    for op in record_network(network).operations:
+        if isinstance(op, Conv | Call):
+            if isinstance(op.module, SlotConv):
+                promises[op.module.conv] = BINARY
+            elif isinstance(op.module, nn.Conv2d | nn.Linear):
+                promises[op.module] = op.x.domain
+    return promises

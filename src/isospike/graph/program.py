@@ -1,0 +1,144 @@
+"""A network as operations on numbered maps: convolutions, what stands between them, and layers of other kinds.
+
+Operations name the layers of the network, whose weights stay where they are: a program says what is done, and whoever
+runs it decides how.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from isospike.layers import PerStepNorm, SlotConv
+from isospike.neurons import Neuron
+from isospike.residual import Domain
+
+JoinName = Literal["add", "and", "iand"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A map: its number, its channels, and what its elements may be."""
+
+    number: int
+    channels: int
+    domain: Domain
+
+
+class Complement:
+    """``1 - x``."""
+
+
+Affine = nn.Module | float | Complement
+"""What multiplies and shifts every channel: a norm, a ``Scale`` or ``Weigh``, a number, or ``1 - x``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conv:
+    """A convolution, its output through an affine that is yet to be folded into its weights, added ``onto`` a map.
+
+    Args:
+        x: What it reads.
+        out: What it puts out.
+        module: The layer of the network: a convolution, or one that runs in slots.
+        affine: Behind it.
+        onto: The map that it is added to.
+    """
+
+    x: Value
+    out: Value
+    module: nn.Conv2d | SlotConv
+    affine: Affine | None = None
+    onto: Value | None = None
+
+    @property
+    def layer(self) -> nn.Conv2d:
+        """What has the weights and the geometry; its bias is that of the module."""
+        return self.module.conv if isinstance(self.module, SlotConv) else self.module
+
+    def reads(self) -> tuple[Value, ...]:
+        """Its inputs."""
+        return (self.x,) if self.onto is None else (self.x, self.onto)
+
+
+@dataclass(frozen=True, eq=False)
+class Between:
+    """``total = x + y; s = fire(total); out = join(s, z)``, with affines behind x, y and total."""
+
+    x: Value
+    out: Value
+    y: Value | None = None
+    z: Value | None = None
+    x_affine: Affine | None = None
+    y_affine: Affine | None = None
+    affine: Affine | None = None
+    neuron: Neuron | None = None
+    join: JoinName | None = None
+    total: Value | None = None
+
+    def reads(self) -> tuple[Value, ...]:
+        """Its inputs."""
+        return tuple(value for value in (self.x, self.y, self.z) if value is not None)
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether it is nothing but an affine of one map."""
+        return self.x_affine is not None and self.y is None and self.z is None and self.neuron is None
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether it is nothing but a sum of two maps, each through its affine or none."""
+        return self.y is not None and self.z is None and self.neuron is None and self.affine is None
+
+    @property
+    def knows_steps(self) -> bool:
+        """Whether an affine differs from step to step."""
+        return any(isinstance(affine, PerStepNorm) for affine in (self.x_affine, self.y_affine, self.affine))
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A module as it is: a layer, or one that is called with ``Steps`` because it runs through time itself."""
+
+    x: Value
+    out: Value
+    module: nn.Module
+    timed: bool = False
+
+    def reads(self) -> tuple[Value, ...]:
+        """Its inputs."""
+        return (self.x,)
+
+
+Operation = Conv | Between | Call
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What is done to a map, in order.
+
+    Args:
+        operations: Every value is written before it is read, and once.
+        input: The map that comes from outside.
+        results: The maps that are asked for.
+        stretches: Positions of operations that activation checkpointing may compute anew, as runs of units in a row.
+    """
+
+    operations: tuple[Operation, ...]
+    input: Value
+    results: tuple[Value, ...]
+    stretches: tuple[tuple[range, ...], ...] = ()
+
+
+def writes(operation: Operation) -> tuple[Value, ...]:
+    """Its outputs."""
+    if isinstance(operation, Between) and operation.total is not None:
+        return operation.out, operation.total
+    return (operation.out,)
+
+
+def uses(operations: Iterable[Operation], results: Iterable[Value]) -> Counter[Value]:
+    """How often each map is read; a result once more."""
+    return Counter([value for operation in operations for value in operation.reads()] + [*results])

@@ -1,0 +1,206 @@
+"""Runs a network's own forward on symbols, and writes down what it does."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+from isospike.errors import ConfigError
+from isospike.graph.network import Network
+from isospike.graph.program import Between, Call, Complement, Conv, Operation, Program, Value
+from isospike.layers import BatchNorm, PerStepNorm, SlotConv, Steps, is_exactly, is_plain_conv
+from isospike.neurons import Neuron, ReLU, is_recurrence
+from isospike.ops.conv2d import geometry_of
+from isospike.residual import BINARY, REAL, Domain, ResidualUnit, Scale, Weigh
+
+
+class Unrecordable(ConfigError):
+    """A network does something to a map that no program says."""
+
+
+class Symbol:
+    """Stands for a map ``[T or 1, B, C, H, W]``: what is done to it is written down.
+
+    It knows the arithmetic of joins and sums.
+    """
+
+    def __init__(self, recorder: "Recorder", value: Value) -> None:
+        self.recorder, self.value = recorder, value
+
+    def __add__(self, other: "Symbol") -> "Symbol":
+        return self.recorder.between(self, self.value.domain + other.value.domain, y=other.value)
+
+    def __mul__(self, other: "Symbol | float") -> "Symbol":
+        if isinstance(other, int | float):
+            return self.recorder.between(self, REAL, x_affine=float(other))
+        domain = other.value.domain if self.value.domain == BINARY else REAL
+        return self.recorder.between(self, domain, z=other.value, join="and")
+
+    def __truediv__(self, divisor: float) -> "Symbol":
+        return self * (1 / divisor)
+
+    def __rsub__(self, one: float) -> "Symbol":
+        if one != 1:
+            return NotImplemented
+        domain = BINARY if self.value.domain == BINARY else REAL
+        return self.recorder.between(self, domain, x_affine=Complement())
+
+
+class Recorder(Steps):
+    """The time of a recording: layers are written down instead of being run."""
+
+    def __init__(self) -> None:
+        super().__init__(T=1)
+        self.operations: list[Operation] = []
+        self.stretches: list[tuple[range, ...]] = []
+        self.count = 0
+
+    def value(self, channels: int, domain: Domain) -> Value:
+        """A new map."""
+        self.count += 1
+        return Value(self.count - 1, channels, domain)
+
+    def between(self, x: Symbol, domain: Domain, **parts: Any) -> Symbol:
+        """Write down an operation that keeps the shape of ``x``."""
+        out = self.value(x.value.channels, domain)
+        self.operations.append(Between(x.value, out, **parts))
+        return Symbol(self, out)
+
+    def unroll(self, x: Any) -> Any:
+        """A map is the same in a program, whether it is kept once or for every step."""
+        return x
+
+    def in_turn(self, stretches: Sequence[Callable[[Any], Any]], x: Any) -> Any:
+        """Write all of them down, and where each begins and ends."""
+        ranges = []
+        for stretch in stretches:
+            first = len(self.operations)
+            x = stretch(x)
+            ranges.append(range(first, len(self.operations)))
+        self.stretches.append(tuple(ranges))
+        return x
+
+    def run(self, module: nn.Module, x: Any) -> Any:
+        """Write down what the forward of ``module`` does, or a call where a hook or its class may do otherwise."""
+        if _is_known(module, Weigh) or (_is_known(module, Scale) and module.factor != 1):
+            return self.between(x, REAL, x_affine=module)
+        if _is_ours(module) and is_untouched(module):
+            return module.forward(x, self)
+        if not isinstance(x, Symbol):
+            raise Unrecordable(
+                f"a {type(module).__name__} of several maps, with a hook or a forward of its own, is no operation that "
+                "a program knows"
+            )
+        value = self._inside(module, x) if _is_ours(module) else None
+        return self._call(module, x, value, timed=True)
+
+    def through(self, layer: nn.Module, x: Any) -> Any:
+        """Write a layer down: as what it is known to do, or as a call where its class or a hook may do otherwise."""
+        if is_norm(layer):
+            return self.between(x, REAL, x_affine=layer)
+        if is_known_neuron(layer):
+            return self.between(x, Domain(layer.levels), neuron=layer)  # type: ignore[arg-type]
+        conv: Any = layer.conv if _is_known(layer, SlotConv) else layer
+        if is_plain_conv(conv) and is_untouched(conv) and geometry_of(conv) is not None:
+            out = self.value(conv.out_channels, REAL)
+            self.operations.append(Conv(x.value, out, layer))  # type: ignore[arg-type]
+            return Symbol(self, out)
+        return self._call(layer, x, None, timed=False)
+
+    def _inside(self, module: nn.Module, x: Symbol) -> Value:
+        """What a module whose forward is known puts out."""
+        inside = Recorder()
+        out: Any = module.forward(Symbol(inside, x.value), inside)
+        return out.value
+
+    def _call(self, module: nn.Module, x: Symbol, like: Value | None, *, timed: bool) -> Symbol:
+        if like is None:
+            like = Value(0, _out_channels(module, x.value.channels), _domain(module, x.value.domain))
+        out = self.value(like.channels, like.domain)
+        self.operations.append(Call(x.value, out, module, timed))
+        return Symbol(self, out)
+
+
+def record(forward: Callable[[Any, Steps], Sequence[Any]], in_channels: int) -> Program:
+    """The program of a function from a map and steps to maps.
+
+    Raises:
+        Unrecordable: it does something else to a map than arithmetic and calls through ``Steps``.
+    """
+    recorder = Recorder()
+    image = recorder.value(in_channels, REAL)
+    try:
+        results = forward(Symbol(recorder, image), recorder)
+        values = tuple(result.value for result in results)
+    except (TypeError, AttributeError) as error:
+        raise Unrecordable(
+            f"this network cannot be written down as a program: {error}; what its modules do to a map must be made of "
+            "+, *, 1 - x, steps.through and steps.run"
+        ) from error
+    return Program(tuple(recorder.operations), image, values, tuple(recorder.stretches))
+
+
+def record_network(network: Network) -> Program:
+    """The program from images to logits.
+
+    Raises:
+        ConfigError: a join, or what a module does to a map, is no arithmetic that a program knows.
+    """
+    _check_joins(network)
+    return record(lambda x, steps: [network.run(x, steps)], network.in_channels)
+
+
+def is_untouched(*modules: nn.Module) -> bool:
+    """Whether no hook sees what these modules do."""
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        return False
+    return not any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules
+    )
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """Whether it is one of our batch norms, or one for every step, and does nothing else."""
+    norms = [layer, *layer.children()] if isinstance(layer, PerStepNorm) else [layer]
+    return all(_is_known(norm, BatchNorm) or _is_known(norm, PerStepNorm) for norm in norms)
+
+
+def is_known_neuron(layer: nn.Module) -> bool:
+    """Whether it is a row of the recurrence, or the rectifier, and does nothing else."""
+    return (is_recurrence(layer) or is_exactly(layer, ReLU)) and is_untouched(layer)
+
+
+def _is_known(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    return is_exactly(layer, kind) and is_untouched(layer)
+
+
+def _is_ours(module: nn.Module) -> bool:
+    """Whether its forward is one of this package, made of what a program knows."""
+    own = "forward" in vars(module) or not type(module).forward.__module__.startswith("isospike.")
+    return not own and not getattr(module, "is_leaf", False)
+
+
+def _out_channels(module: nn.Module, channels: int) -> int:
+    inner = module.conv if isinstance(module, SlotConv) else module
+    return next((getattr(inner, name) for name in ("out_channels", "out_features") if hasattr(inner, name)), channels)
+
+
+def _domain(module: nn.Module, read: Domain) -> Domain:
+    if isinstance(module, Neuron):
+        return Domain(module.levels)
+    return read if is_exactly(module, nn.MaxPool2d) else REAL
+
+
+def _check_joins(network: nn.Module) -> None:
+    for unit in network.modules():
+        if isinstance(unit, ResidualUnit) and unit.join is not None:
+            recorder = Recorder()
+            branch, skip = (Symbol(recorder, recorder.value(1, REAL)) for _ in range(2))
+            try:
+                unit.join(branch=branch, skip=skip)  # type: ignore[arg-type]
+            except (TypeError, AttributeError) as error:
+                raise Unrecordable(
+                    f"join '{unit.join.name}' is not made of +, * and 1 - x, so it cannot be compiled: "
+                    "let the model itself predict"
+                ) from error

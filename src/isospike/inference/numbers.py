@@ -1,0 +1,60 @@
+"""What trained norms and neurons are, as numbers that inference runs with."""
+
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+
+from isospike.graph import Complement
+from isospike.layers import BatchNorm, PerStepNorm
+from isospike.neurons import Neuron, SpikingNeuron
+from isospike.ops.pointwise import Activation, Affine
+from isospike.residual import Scale, Weigh
+
+
+@singledispatch
+def numbers_of(affine: object) -> Affine:
+    """``scale`` and ``shift`` of an affine of a program, one row, or one for every step."""
+    raise NotImplementedError(type(affine))
+
+
+@numbers_of.register
+def _number(affine: float) -> Affine:
+    return Affine(torch.tensor([[affine]]), torch.zeros(1, 1))
+
+
+@numbers_of.register
+def _complement(affine: Complement) -> Affine:
+    return Affine(torch.tensor([[-1.0]]), torch.tensor([[1.0]]))
+
+
+@numbers_of.register(Scale)
+@numbers_of.register(Weigh)
+def _factor(affine: Scale | Weigh) -> Affine:
+    return numbers_of(_float(affine.factor))
+
+
+@numbers_of.register
+@torch.no_grad()
+def _norm(norm: BatchNorm) -> Affine:
+    """The square root is taken in float64."""
+    scale = norm.weight.double() * norm.scale / norm.running_deviation()
+    shift = norm.bias.double() - norm.running_mean.double() * scale
+    return Affine(scale.to(norm.weight.dtype)[None], shift.to(norm.weight.dtype)[None])
+
+
+@numbers_of.register
+def _norms(norms: PerStepNorm) -> Affine:
+    return Affine(*(torch.cat(rows) for rows in zip(*map(numbers_of, norms), strict=True)))
+
+
+def firing_of(neuron: Neuron) -> Activation:
+    """The numbers of a neuron that is a row of the recurrence, or of the rectifier."""
+    if not isinstance(neuron, SpikingNeuron):
+        return Activation(None)
+    decay, gain = map(_float, neuron.coefficients())
+    return Activation(neuron.rule, decay, gain)
+
+
+def _float(value: float | Tensor) -> float:
+    return float(value.detach() if isinstance(value, Tensor) else value)
