@@ -239,7 +239,7 @@ def test_the_stem_sees_a_static_image_once():
         ((4, 2, 3, 32, 32), 5, "has 4 time steps, T=5 was asked for"),
         ((2, 3, 32, 32), 0, "must be at least 1, got 0"),
         ((0, 2, 3, 32, 32), None, "must be at least 1, got 0"),
-        ((2, 3, 16, 32), None, "images of 16x32 are smaller than the stride of this body, 32"),
+        ((2, 3, 16, 32), None, "images of 16x32 are smaller than the stride of this network, 32"),
     ],
 )
 def test_input_that_does_not_fit_is_refused_at_the_door(shape, T, message):

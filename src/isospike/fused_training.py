@@ -13,19 +13,20 @@ from itertools import chain
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isospike.graph import (
     TRAINING,
     Affine,
     Between,
-    Call,
-    Complement,
     Conv,
     Operation,
     Program,
     Value,
+    apply_affine,
+    join,
     rewrite,
+    run_eager,
     uses,
     writes,
 )
@@ -33,7 +34,6 @@ from isospike.layers import MEMORY, BatchNorm, Steps, is_exactly, is_plain_conv,
 from isospike.layers.statistics import Statistics
 from isospike.neurons import Neuron, is_recurrence
 from isospike.ops import Firing, norm_fire, packed_conv
-from isospike.residual import Scale, Weigh
 
 Maps = dict[Value, Tensor]
 Run = Callable[[Maps, Steps], None]
@@ -131,7 +131,7 @@ def _bind(operations: Sequence[Operation], leaves: Collection[Value]) -> Iterato
     for op in operations:
         left.subtract(op.reads())
         done = tuple(value for value in dict.fromkeys((*op.reads(), *writes(op))) if not left[value])
-        run = _conv if isinstance(op, Conv) else _between if isinstance(op, Between) else _call
+        run = _conv if isinstance(op, Conv) else _between if isinstance(op, Between) else run_eager
         yield partial(run, op), done  # type: ignore[arg-type]
 
 
@@ -141,10 +141,6 @@ def _conv(op: Conv, maps: Maps, steps: Steps) -> None:
     if is_plain_conv(op.module):
         packed = packed_conv(op.module, x.flatten(0, 1))
     maps[op.out] = steps.through(op.module, x) if packed is None else packed.unflatten(0, x.shape[:2])
-
-
-def _call(op: Call, maps: Maps, steps: Steps) -> None:
-    maps[op.out] = (steps.run if op.timed else steps.through)(op.module, maps[op.x])
 
 
 def _between(op: Between, maps: Maps, steps: Steps) -> None:
@@ -171,27 +167,13 @@ def _between(op: Between, maps: Maps, steps: Steps) -> None:
         maps[op.total] = fused.u
     out = fused.u if op.neuron is None else fused.s
     assert out is not None
-    maps[op.out] = out if z is None or added is not None else _join(op.join, out, z)
+    maps[op.out] = out if z is None or added is not None else join(op.join, out, z)
 
 
 def _apply(affine: Affine | None, x: Tensor, steps: Steps) -> Tensor:
     """``x [T or 1, B, C, H, W]`` through one affine."""
-    if affine is None:
-        return x
-    if isinstance(affine, Complement):
-        return 1 - x
-    if isinstance(affine, Scale | Weigh):
-        return steps.run(affine, x)
-    if not isinstance(affine, nn.Module):
-        return x * affine
     fused = fuse(affine, None, x, steps)
-    return steps.through(affine, x) if fused is None or fused.u is None else fused.u
-
-
-def _join(name: str | None, s: Tensor, z: Tensor) -> Tensor:
-    if name == "add":
-        return s + z
-    return (s if name == "and" else 1 - s) * z
+    return apply_affine(affine, x, steps) if fused is None or fused.u is None else fused.u
 
 
 def fuse(

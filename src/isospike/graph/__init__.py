@@ -3,9 +3,23 @@
 from isospike.graph.domains import promised_domains
 from isospike.graph.kept import Kept
 from isospike.graph.network import Network
-from isospike.graph.program import Affine, Between, Call, Complement, Conv, Operation, Program, Value, uses, writes
+from isospike.graph.program import (
+    Affine,
+    Between,
+    Call,
+    Complement,
+    Conv,
+    Operation,
+    Program,
+    Value,
+    timed_values,
+    uses,
+    writes,
+)
 from isospike.graph.recorder import Unrecordable, is_known_neuron, is_norm, record, record_network
+from isospike.graph.reference import apply_affine, join, run_eager
 from isospike.graph.rules import INFERENCE, TRAINING, accumulate, rewrite
+from isospike.graph.text import modules_of, program_from_json, program_to_json
 
 __all__ = [
     "INFERENCE",
@@ -22,12 +36,19 @@ __all__ = [
     "Unrecordable",
     "Value",
     "accumulate",
+    "apply_affine",
+    "join",
     "is_known_neuron",
     "is_norm",
+    "modules_of",
+    "program_from_json",
+    "program_to_json",
     "promised_domains",
     "record",
     "record_network",
     "rewrite",
+    "run_eager",
+    "timed_values",
     "uses",
     "writes",
 ]

@@ -132,6 +132,21 @@ class Program:
     stretches: tuple[tuple[range, ...], ...] = ()
 
 
+def timed_values(operations: Iterable[Operation]) -> set[Value]:
+    """The maps that may differ from step to step for a static image."""
+    timed: set[Value] = set()
+    for op in operations:
+        if any(value in timed for value in op.reads()) or _begins_time(op):
+            timed.update(writes(op))
+    return timed
+
+
+def _begins_time(op: Operation) -> bool:
+    if isinstance(op, Between):
+        return op.neuron is not None or op.knows_steps
+    return isinstance(op, Call) and any(isinstance(m, Neuron | PerStepNorm) for m in op.module.modules())
+
+
 def writes(operation: Operation) -> tuple[Value, ...]:
     """Its outputs."""
     if isinstance(operation, Between) and operation.total is not None:

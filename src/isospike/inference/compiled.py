@@ -22,6 +22,7 @@ from isospike.graph import (
     accumulate,
     record_network,
     rewrite,
+    timed_values,
     uses,
     writes,
 )
@@ -39,7 +40,7 @@ from isospike.inference.convolution import (
 )
 from isospike.inference.frozen import frozen
 from isospike.inference.numbers import firing_of, numbers_of
-from isospike.layers import PerStepNorm, Steps
+from isospike.layers import Steps
 from isospike.neurons import Neuron
 from isospike.ops.backend import pick
 from isospike.ops.cpu.pointwise import CompiledPass, can_run
@@ -174,10 +175,7 @@ def _check_precision(precision: str, weight: Tensor) -> None:
 
 def _bind(program: Sequence[Operation], result: Value, net: CompiledNet) -> list[Bound]:
     """Functions for the operations in their order, those before time first."""
-    time: set[Value] = set()
-    for op in program:
-        if _in_time(op, time):
-            time.update(writes(op))
+    time = timed_values(program)
     program = sorted(program, key=lambda op: op.out in time)
     if net.precision == "float32":
         program = accumulate(program, [result], time)
@@ -196,15 +194,6 @@ def _bind(program: Sequence[Operation], result: Value, net: CompiledNet) -> list
         unread = {value for value in (*op.reads(), *writes(op)) if not left[value]}
         bound.append(Bound(run, tuple(unread), op.out in time))
     return bound
-
-
-def _in_time(op: Operation, time: set[Value]) -> bool:
-    """Whether its output may differ from step to step for a static image."""
-    if any(value in time for value in op.reads()):
-        return True
-    if isinstance(op, Between):
-        return op.neuron is not None or op.knows_steps
-    return isinstance(op, Call) and any(isinstance(m, Neuron | PerStepNorm) for m in op.module.modules())
 
 
 def _integers(program: Sequence[Operation]) -> set[Value]:

@@ -6,6 +6,7 @@ from isospike.layers.exact import is_exactly
 from isospike.layers.fold import FoldedNeuron
 from isospike.layers.init import WEIGHT_INITS
 from isospike.layers.norm import BatchNorm, PerStepNorm, check_eps, synchronise_norms
+from isospike.layers.pools import GlobalPool
 from isospike.layers.recompute import MEMORY, recomputed
 from isospike.layers.slots import SlotConv, binary_slots
 from isospike.layers.statistics import HeldStatistics, one_statistics_update, statistics_held, statistics_known
@@ -19,6 +20,7 @@ __all__ = [
     "Chain",
     "Conv2d",
     "FoldedNeuron",
+    "GlobalPool",
     "PerStepNorm",
     "SlotConv",
     "Steps",

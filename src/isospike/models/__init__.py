@@ -2,6 +2,8 @@
 
 from isospike.models.backbone import FeatureMaps
 from isospike.models.card import ModelCard, model_card
+from isospike.models.network import SpikingNetwork
+from isospike.models.program_net import ProgramNet
 from isospike.models.resnet import SpikingResNet
 from isospike.models.spike_driven import spike_driven
 from isospike.models.zoo import create_ann_twin, create_model, list_models
@@ -11,6 +13,8 @@ __all__ = [
     "Domain",
     "FeatureMaps",
     "ModelCard",
+    "ProgramNet",
+    "SpikingNetwork",
     "SpikingResNet",
     "create_ann_twin",
     "create_model",

@@ -3,16 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isospike.layers import Steps
+from isospike.layers import GlobalPool, Steps
 from isospike.neurons import Neuron
-
-
-class GlobalPool(nn.Module):
-    """The mean of every map."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W]`` to ``[N, C]``."""
-        return x.mean((-2, -1))
 
 
 class SampleDropout(nn.Module):

@@ -1,0 +1,53 @@
+"""What an operation means, in eager PyTorch: the truth that whoever runs a program is held to."""
+
+from typing import Any
+
+from torch import nn
+
+from isospike.graph.program import Affine, Between, Complement, Operation, Value
+from isospike.layers import Steps
+from isospike.residual import Scale, Weigh
+
+
+def run_eager(operation: Operation, maps: dict[Value, Any], steps: Steps) -> None:
+    """Write what ``operation`` puts out into ``maps``; a map is a tensor ``[T or 1, B, ...]`` or a symbol of one.
+
+    Convolutions with an affine or another map behind them are the business of inference, and not run here.
+    """
+    x = maps[operation.x]
+    if isinstance(operation, Between):
+        maps.update(_between(operation, maps, steps))
+    elif getattr(operation, "timed", False):
+        maps[operation.out] = steps.run(operation.module, x)
+    else:
+        maps[operation.out] = steps.through(operation.module, x)
+
+
+def apply_affine(affine: Affine | None, x: Any, steps: Steps) -> Any:
+    """``x [T or 1, B, C, H, W]`` through an affine."""
+    if affine is None:
+        return x
+    if isinstance(affine, Complement):
+        return 1 - x
+    if isinstance(affine, Scale | Weigh):
+        return steps.run(affine, x)
+    return steps.through(affine, x) if isinstance(affine, nn.Module) else x * affine
+
+
+def join(name: str | None, s: Any, z: Any) -> Any:
+    """Spikes ``s`` of a branch joined with ``z``."""
+    if name == "add":
+        return s + z
+    return (s if name == "and" else 1 - s) * z
+
+
+def _between(op: Between, maps: dict[Value, Any], steps: Steps) -> dict[Value, Any]:
+    total = apply_affine(op.x_affine, maps[op.x], steps)
+    if op.y is not None:
+        total = total + apply_affine(op.y_affine, maps[op.y], steps)
+    out = apply_affine(op.affine, total, steps)
+    if op.neuron is not None:
+        out = steps.through(op.neuron, out)
+    if op.z is not None:
+        out = join(op.join, out, maps[op.z])
+    return {op.out: out} if op.total is None else {op.out: out, op.total: total}

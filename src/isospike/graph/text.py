@@ -1,0 +1,224 @@
+"""A program as JSON and back, weights apart: a network that no row describes is saved and loaded like any other."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from torch import nn
+
+from isospike.errors import ConfigError
+from isospike.graph.program import Affine, Between, Call, Complement, Conv, Operation, Program, Value
+from isospike.layers import BatchNorm, Conv2d, GlobalPool, PerStepNorm, is_exactly
+from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, ReLU, SpikingNeuron
+from isospike.registry import Registry, check_options
+from isospike.residual import Domain, Scale
+from isospike.surrogates import SURROGATES
+
+Options = dict[str, Any]
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How modules of one class are written.
+
+    Args:
+        module: The class.
+        write: The arguments that make such a module again; its weights come from elsewhere.
+        make: Makes it from them.
+    """
+
+    module: type[nn.Module]
+    write: Callable[[Any], Options]
+    make: Callable[..., nn.Module]
+
+
+MODULES: Registry[Kind] = Registry("kind of module")
+
+
+def program_to_json(program: Program, names: Mapping[nn.Module, str]) -> Options:
+    """The program as plain values.
+
+    Args:
+        program: As recorded, before any rule.
+        names: Of every module in it.
+
+    Raises:
+        ConfigError: there is no kind for a module.
+    """
+    return {
+        "version": VERSION,
+        "modules": {names[module]: _module_to_json(module) for module in dict.fromkeys(modules_of(program))},
+        "values": [[value.channels, value.domain.largest] for value in _values(program)],
+        "operations": [_operation_to_json(op, names) for op in program.operations],
+        "input": program.input.number,
+        "results": [value.number for value in program.results],
+    }
+
+
+def program_from_json(text: Mapping[str, Any]) -> tuple[Program, dict[str, nn.Module]]:
+    """The program that ``program_to_json`` wrote, of new modules by name.
+
+    Raises:
+        ConfigError: it is no such text; says what is wrong in it.
+    """
+    if text.get("version") != VERSION:
+        raise ConfigError(f"a program of version {text.get('version')!r} cannot be read: this release reads {VERSION}")
+    try:
+        modules = {str(name): _module_from_json(options) for name, options in text["modules"].items()}
+        values = [Value(number, int(c), Domain(largest)) for number, (c, largest) in enumerate(text["values"])]
+        operations = tuple(_operation_from_json(op, values, modules) for op in text["operations"])
+        results = tuple(values[number] for number in text["results"])
+        program = Program(operations, values[text["input"]], results)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"this is no program: {type(error).__name__}: {error}") from error
+    check_order(program)
+    return program, modules
+
+
+def modules_of(program: Program) -> list[nn.Module]:
+    """The modules that its operations name, in their order."""
+    found: list[object] = []
+    for op in program.operations:
+        found += [op.x_affine, op.affine, op.y_affine, op.neuron] if isinstance(op, Between) else [op.module]
+    return [module for module in found if isinstance(module, nn.Module)]
+
+
+def check_order(program: Program) -> None:
+    """Refuse a program that reads a map before it is written, or writes one twice.
+
+    Raises:
+        ConfigError: names the map.
+    """
+    written = {program.input}
+    for op in program.operations:
+        for value in op.reads():
+            if value not in written:
+                raise ConfigError(f"a program reads map {value.number} before it is written")
+        if op.out in written:
+            raise ConfigError(f"a program writes map {op.out.number} twice")
+        written.add(op.out)
+    for value in program.results:
+        if value not in written:
+            raise ConfigError(f"a program never writes map {value.number}, which is a result")
+
+
+def _values(program: Program) -> list[Value]:
+    values = sorted({program.input, *(op.out for op in program.operations)}, key=lambda value: value.number)
+    assert [value.number for value in values] == list(range(len(values)))
+    return values
+
+
+def _operation_to_json(op: Operation, names: Mapping[nn.Module, str]) -> Options:
+    if not isinstance(op, Between):
+        timed = {"timed": True} if isinstance(op, Call) and op.timed else {}
+        return {"x": op.x.number, "out": op.out.number, "module": names[op.module]} | timed
+    written: Options = {"x": op.x.number, "out": op.out.number}
+    for name in ("y", "z"):
+        if (value := getattr(op, name)) is not None:
+            written[name] = value.number
+    for name in ("x_affine", "y_affine", "affine", "neuron"):
+        if (part := getattr(op, name)) is not None:
+            written[name] = _affine_to_json(part, names)
+    return written if op.join is None else written | {"join": op.join}
+
+
+def _affine_to_json(affine: Affine, names: Mapping[nn.Module, str]) -> str | float:
+    if isinstance(affine, Complement):
+        return "1 - x"
+    return names[affine] if isinstance(affine, nn.Module) else affine
+
+
+def _operation_from_json(text: Mapping[str, Any], values: Sequence[Value], modules: Mapping[str, Any]) -> Operation:
+    x, out = values[text["x"]], values[text["out"]]
+    if "module" in text:
+        module = modules[text["module"]]
+        return Conv(x, out, module) if is_exactly(module, Conv2d) else Call(x, out, module, text.get("timed", False))
+    parts: Options = {name: values[text[name]] for name in ("y", "z") if name in text}
+    for name in ("x_affine", "y_affine", "affine", "neuron"):
+        if name in text:
+            parts[name] = _affine_from_json(text[name], modules)
+    return Between(x, out, join=text.get("join"), **parts)
+
+
+def _affine_from_json(text: str | float, modules: Mapping[str, Any]) -> Any:
+    if text == "1 - x":
+        return Complement()
+    return modules[text] if isinstance(text, str) else float(text)
+
+
+def _module_to_json(module: nn.Module) -> Options:
+    for name in MODULES:
+        if is_exactly(module, MODULES[name].module):
+            return {"kind": name, **MODULES[name].write(module)}
+    raise ConfigError(
+        f"a {type(module).__name__} cannot be written into a program: there are kinds for {', '.join(MODULES)}"
+    )
+
+
+def _module_from_json(text: Mapping[str, Any]) -> nn.Module:
+    kind = MODULES[text["kind"]]
+    options = {name: tuple(v) if isinstance(v, list) else v for name, v in text.items() if name != "kind"}
+    check_options(f"module '{text['kind']}'", kind.make, options)
+    return kind.make(**options)
+
+
+def attributes(*names: str) -> Callable[[nn.Module], Options]:
+    """Writes these attributes of a module."""
+    return lambda module: {name: getattr(module, name) for name in names}
+
+
+def with_bias(*names: str) -> Callable[[nn.Module], Options]:
+    """Writes these, and whether there is a bias."""
+    return lambda module: attributes(*names)(module) | {"bias": module.bias is not None}
+
+
+def rule_of(neuron: SpikingNeuron) -> Options:
+    """The fields of its rule, a surrogate as ``{"kind": name, ...}``."""
+    rule = {field.name: getattr(neuron.rule, field.name) for field in fields(neuron.rule)}
+    if "surrogate" in rule:
+        (name,) = (name for name in SURROGATES if SURROGATES[name] is type(rule["surrogate"]))
+        rule["surrogate"] = {"kind": name, **asdict(rule["surrogate"])}
+    return rule
+
+
+def _lif(neuron: LIF) -> Options:
+    leak = {"decay": neuron.decay} if neuron.gain == 1 else {"tau": 1 / neuron.gain}
+    return rule_of(neuron) | leak
+
+
+def _mlf(neuron: MLF) -> Options:
+    rule = rule_of(neuron)
+    higher = rule.pop("higher")
+    step = higher[0] - rule["v_threshold"] if higher else 1.0
+    return rule | {"levels": neuron.levels, "decay": neuron.decay, "v_step": step}
+
+
+def _per_step(norms: PerStepNorm) -> Options:
+    return _norm(norms[0]) | {"T": len(norms)}
+
+
+_norm = attributes("num_features", "scale", "affine", "eps", "root_eps", "momentum")
+_conv = with_bias("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+_max_pool = attributes("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+_average_pool = attributes("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+
+for _name, _kind in {
+    "conv": Kind(Conv2d, _conv, Conv2d),
+    "linear": Kind(nn.Linear, with_bias("in_features", "out_features"), nn.Linear),
+    "norm": Kind(BatchNorm, _norm, BatchNorm),
+    "per_step_norm": Kind(PerStepNorm, _per_step, PerStepNorm),
+    "scale": Kind(Scale, attributes("factor"), Scale),
+    "max_pool": Kind(nn.MaxPool2d, _max_pool, nn.MaxPool2d),
+    "average_pool": Kind(nn.AvgPool2d, _average_pool, nn.AvgPool2d),
+    "global_pool": Kind(GlobalPool, attributes(), GlobalPool),
+    "flatten": Kind(nn.Flatten, attributes(), nn.Flatten),
+    "identity": Kind(nn.Identity, attributes(), nn.Identity),
+    "if": Kind(IF, rule_of, NEURONS["if"]),
+    "lif": Kind(LIF, _lif, NEURONS["lif"]),
+    "plif": Kind(PLIF, rule_of, NEURONS["plif"]),
+    "mlf": Kind(MLF, _mlf, NEURONS["mlf"]),
+    "ilif": Kind(ILIF, lambda neuron: rule_of(neuron) | {"decay": neuron.decay}, NEURONS["ilif"]),
+    "relu": Kind(ReLU, attributes(), ReLU),
+}.items():
+    MODULES.register(_name, _kind)
