@@ -1,6 +1,6 @@
 """What flows along the lines of a unit: derived from its words, and from how many levels its neurons have.
 
-``models/domains.py`` says the same of a built model, with bounds; a test holds the two together.
+``graph/domains.py`` says the same of a built model, with bounds; a test holds the two together.
 """
 
 from collections.abc import Iterable
