@@ -1,0 +1,135 @@
+"""Frames: how often each pixel became darker and brighter in stretches of a recording.
+
+Events are in order of time, so a stretch is a slice of them, whatever decides where it begins and ends.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from isospike.errors import DataError
+from isospike.events.recording import Events
+
+CHUNK = 2**16  # events that are counted at once, if no frame is larger: what is computed of them stays in the cache
+Frames = npt.NDArray[np.int32]
+Bounds = npt.NDArray[np.int64]
+
+
+def bins_of_count(events: Events, T: int) -> Bounds:
+    """Cut a recording into T parts with as many events; the last has the rest too.
+
+    Returns:
+        First event of each part and the one behind its last, ``[T, 2]``.
+
+    Raises:
+        DataError: there are fewer events than parts.
+    """
+    _check_number(T, "bins")
+    if len(events) < T:
+        raise DataError(f"a recording of {len(events)} events is too short for {T} bins")
+    edges = np.arange(T + 1) * (len(events) // T)
+    edges[-1] = len(events)
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def bins_of_time(events: Events, T: int) -> Bounds:
+    """Cut a recording into T parts of as many microseconds; the last has the rest too, and parts may be empty.
+
+    Returns:
+        As of ``bins_of_count``.
+
+    Raises:
+        DataError: it is shorter than T microseconds.
+    """
+    _check_number(T, "bins")
+    if events.duration < T:
+        raise DataError(f"a recording of {events.duration} us is too short for {T} bins of time")
+    starts = events.t[0] + np.arange(1, T) * (events.duration // T)
+    edges = np.concatenate([[0], np.searchsorted(events.t, starts), [len(events)]])
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def windows_of_count(events: Events, count: int, stride: int | None = None) -> Bounds:
+    """Slide a window of ``count`` events along a recording, as far as it is full.
+
+    Args:
+        events: The recording.
+        count: Events in a window.
+        stride: Events from the start of one window to the start of the next; None: ``count``, so that none overlap.
+
+    Returns:
+        As of ``bins_of_count``.
+
+    Raises:
+        DataError: there are fewer events.
+    """
+    _check_number(count, "events in a window")
+    stride = count if stride is None else _check_number(stride, "events between windows")
+    if len(events) < count:
+        raise DataError(f"a recording of {len(events)} events is shorter than a window of {count}")
+    starts = np.arange(0, len(events) - count + 1, stride)
+    return np.stack([starts, starts + count], axis=1)
+
+
+def windows_of_time(events: Events, window: int, stride: int | None = None) -> Bounds:
+    """Slide a window of ``window`` microseconds along a recording from its first event on, as far as it is full.
+
+    Args:
+        events: The recording.
+        window: Microseconds; a window has the events from its start on, up to but without its end.
+        stride: Microseconds from the start of one window to the start of the next; None: ``window``.
+
+    Returns:
+        As of ``bins_of_count``; a window may be empty.
+
+    Raises:
+        DataError: the recording is shorter.
+    """
+    _check_number(window, "microseconds in a window")
+    stride = window if stride is None else _check_number(stride, "microseconds between windows")
+    if not len(events) or events.duration + 1 < window:
+        raise DataError(f"a recording of {events.duration} us is shorter than a window of {window} us")
+    starts = events.t[0] + np.arange(0, events.duration + 1 - window + 1, stride)
+    return np.stack([np.searchsorted(events.t, starts), np.searchsorted(events.t, starts + window)], axis=1)
+
+
+def integrate(events: Events, bounds: Bounds) -> Frames:
+    """Count the events of every part of a recording, by polarity and pixel.
+
+    Args:
+        events: The recording, of a sensor whose size is known.
+        bounds: First event of each part and the one behind its last, ``[T, 2]``, of one of the functions above.
+
+    Returns:
+        int32 ``[T, 2, height, width]``; channel 0 counts what became darker, channel 1 what became brighter.
+
+    Raises:
+        DataError: the size of the sensor is not known.
+    """
+    if events.sensor is None:
+        raise DataError(
+            "the file of these events does not say the size of the sensor: name it with sensor=(width, height)"
+        )
+    width, height = events.sensor
+    cells = 2 * height * width
+    frames = np.zeros((len(bounds), cells), np.int32)
+    chunk = max(CHUNK, cells)
+    for frame, (start, end) in zip(frames, bounds.tolist(), strict=True):
+        for first in range(start, end, chunk):
+            frame += np.bincount(_cell_of(events, slice(first, min(first + chunk, end))), minlength=cells)
+    return frames.reshape(len(bounds), 2, height, width)
+
+
+def _cell_of(events: Events, part: slice) -> npt.NDArray[np.int64]:
+    """The number of each event's cell in a frame, in as few passes as there are terms."""
+    width, height = events.sensor or (0, 0)
+    cell = np.multiply(events.p[part], height, dtype=np.int64)
+    cell += events.y[part]
+    cell *= width
+    cell += events.x[part]
+    return cell
+
+
+def _check_number(value: int, what: str) -> int:
+    if value < 1:
+        raise DataError(f"the number of {what} is from 1 on, got {value}")
+    return value

@@ -1,0 +1,102 @@
+"""Frames beside loops over single events."""
+
+import numpy as np
+import pytest
+
+from event_files import some_events
+from isospike.errors import DataError
+from isospike.events import (
+    Events,
+    bins_of_count,
+    bins_of_time,
+    frames,
+    integrate,
+    windows_of_count,
+    windows_of_time,
+)
+
+SENSOR = (130, 120)
+
+
+@pytest.fixture(params=[150, 500])
+def recording(request):
+    return Events(*np.array(some_events(request.param)).T, SENSOR)
+
+
+def naive(events, belongs):
+    """Frames by one look at every event; ``belongs(number, time)`` lists the frames that it is in."""
+    placed = [(frame, n) for n in range(len(events)) for frame in belongs(n, int(events.t[n]))]
+    counts = np.zeros((max((frame for frame, _ in placed), default=-1) + 1, 2, SENSOR[1], SENSOR[0]), np.int64)
+    for frame, n in placed:
+        counts[frame, events.p[n], events.y[n], events.x[n]] += 1
+    return counts
+
+
+@pytest.mark.parametrize("T", [1, 3, 10])
+def test_bins_of_count(recording, T):
+    each = len(recording) // T
+    expected = naive(recording, lambda n, t: [min(n // each, T - 1)])
+    assert (integrate(recording, bins_of_count(recording, T)) == expected).all()
+
+
+@pytest.mark.parametrize("T", [1, 3, 10])
+def test_bins_of_time(recording, T):
+    start, each = int(recording.t[0]), recording.duration // T
+    expected = naive(recording, lambda n, t: [min((t - start) // each, T - 1)])
+    assert (integrate(recording, bins_of_time(recording, T)) == expected).all()
+
+
+@pytest.mark.parametrize(("count", "stride"), [(7, None), (7, 3), (10, 25), (61, 1)])
+def test_windows_of_count(recording, count, stride):
+    step = stride or count
+    windows = (len(recording) - count) // step + 1
+    expected = naive(recording, lambda n, t: [w for w in range(windows) if w * step <= n < w * step + count])
+    assert (integrate(recording, windows_of_count(recording, count, stride)) == expected).all()
+
+
+@pytest.mark.parametrize(("window", "stride"), [(9_000, None), (9_000, 4_000), (1_000, 20_000)])
+def test_windows_of_time(recording, window, stride):
+    start, step = int(recording.t[0]), stride or window
+    windows = [n for n in range(1000) if start + n * step + window - 1 <= recording.t[-1]]
+    expected = naive(recording, lambda n, t: [w for w in windows if w * step <= t - start < w * step + window])
+    result = integrate(recording, windows_of_time(recording, window, stride))
+    assert len(result) == len(windows)
+    assert (result[: len(expected)] == expected).all()
+    assert not result[len(expected) :].any()
+
+
+def test_events_that_are_more_than_a_chunk_are_all_counted(monkeypatch):
+    monkeypatch.setattr(frames, "CHUNK", 5)
+    events = Events(np.arange(123), np.arange(123) % 2, np.zeros(123, int), np.arange(123) % 3 == 0, (2, 1))
+    counts = integrate(events, bins_of_count(events, 2))
+    assert counts.sum(axis=(1, 2, 3)).tolist() == [61, 62]
+    assert counts[1, 1, 0].tolist() == [sum(n % 3 == 0 and n % 2 == x for n in range(61, 123)) for x in (0, 1)]
+
+
+def test_counts_are_wide():
+    events = Events(np.arange(70_000), *[np.zeros(70_000, int)] * 3, (1, 1))
+    assert integrate(events, bins_of_count(events, 1)).tolist() == [[[[70_000]], [[0]]]]
+
+
+def test_bins_may_be_empty_and_windows_without_events_too():
+    events = Events([0, 1, 99], [0, 0, 1], [0, 0, 0], [0, 1, 1], (2, 1))
+    assert integrate(events, bins_of_time(events, 3)).sum(axis=(1, 2, 3)).tolist() == [2, 0, 1]
+    assert integrate(events, windows_of_time(events, 25)).sum(axis=(1, 2, 3)).tolist() == [2, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        (lambda events: bins_of_count(events, 4), "a recording of 3 events is too short for 4 bins"),
+        (lambda events: bins_of_time(events, 100), "a recording of 99 us is too short for 100 bins of time"),
+        (lambda events: windows_of_count(events, 4), "a recording of 3 events is shorter than a window of 4"),
+        (lambda events: windows_of_time(events, 101), "a recording of 99 us is shorter than a window of 101 us"),
+        (lambda events: windows_of_time(events[:0], 1), "a recording of 0 us is shorter than a window of 1 us"),
+        (lambda events: bins_of_count(events, 0), "the number of bins is from 1 on, got 0"),
+        (lambda events: windows_of_time(events, 10, -1), "the number of microseconds between windows is from 1 on"),
+        (lambda events: integrate(events, bins_of_count(events, 2)), "does not say the size of the sensor: name it"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_cut_is_refused(cut, message):
+    with pytest.raises(DataError, match=message):
+        cut(Events([0, 1, 99], [0, 0, 1], [0, 0, 0], [0, 1, 1]))
