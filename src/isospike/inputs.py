@@ -19,6 +19,7 @@ class Inputs:
         classes: Names; labels are their indices. Empty: nobody named them.
         resize: Pixels that the shorter side is scaled to before the central square of ``size`` is cut out. None:
             ``size``.
+        T: Steps of the recordings of events that the network was trained on; None: images.
 
     Raises:
         ConfigError: one of them is out of its range, or of another kind.
@@ -29,6 +30,7 @@ class Inputs:
     std: tuple[float, ...]
     classes: tuple[str, ...] = ()
     resize: int | None = None
+    T: int | None = None
 
     def __post_init__(self) -> None:
         if not _is_whole(self.size) or self.size < 1:
@@ -37,6 +39,8 @@ class Inputs:
             raise ConfigError(
                 f"resize of the inputs is a number of pixels from size={self.size} on, got {self.resize!r}"
             )
+        if self.T is not None and (not _is_whole(self.T) or self.T < 1):
+            raise ConfigError(f"T of the inputs is a number of steps from 1 on, got {self.T!r}")
         for name in ("mean", "std"):
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
@@ -68,7 +72,7 @@ class Inputs:
             if key not in facts:
                 raise ConfigError(f"it says nothing of the {key} of the images")
         size = facts.get("test_size") or facts["size"]
-        return Inputs(size, facts["mean"], facts["std"], facts["classes"], facts.get("test_resize"))
+        return Inputs(size, facts["mean"], facts["std"], facts["classes"], facts.get("test_resize"), facts.get("T"))
 
 
 def _is_whole(value: Any) -> bool:

@@ -161,6 +161,8 @@ def _checked(inputs: Inputs | None, model: SpikingResNet) -> Inputs:
             "this model says nothing of its inputs: give inputs=isospike.Inputs(size, mean, std, classes), "
             "as its training had them"
         )
+    if inputs.T is not None:
+        raise ConfigError(f"this model was trained on recordings of events in {inputs.T} steps, and this reads images")
     if not _outputs(model):
         raise ConfigError("this model is a backbone without a classifier, so it predicts no classes")
     if inputs.classes and len(inputs.classes) != _outputs(model):

@@ -70,7 +70,7 @@ def analyze_command(
         if not world.is_first:
             return
     verdict = judge(units, gradients, trained=folder is not None)
-    facts = {**facts, "T": model.T, "probes": probes, "batch": len(images), "seed": seed}
+    facts = {**facts, "T": model.T, "probes": probes, "batch": len(labels), "seed": seed}
     result = _result(units, gradients, verdict, facts)
     if json:
         print_json(result)

@@ -28,6 +28,8 @@ class Dataset:
         test_size: Height and width of the test images; None: ``size``.
         test_resize: What the shorter side of a photograph is scaled to before its centre becomes a test image; None:
             their size.
+        T: Time steps of a recording, whose frames hold counts of events that are normalised as pixels are; None: the
+            images do not move.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Dataset:
     note: str = ""
     test_size: int | None = None
     test_resize: int | None = None
+    T: int | None = None
 
     @property
     def tested_at(self) -> int:

@@ -90,7 +90,10 @@ class Images(ABC):
 
     @abstractmethod
     def batches(self, order: Sequence[Tensor], seed: int) -> Iterator[Tensor]:
-        """uint8 images ``[B, C, H, W]`` for each tensor of indices; ``seed`` feeds whatever reading draws."""
+        """uint8 images ``[B, C, H, W]`` for each tensor of indices, or frames of recordings ``[T, B, C, H, W]``.
+
+        ``seed`` feeds whatever reading draws.
+        """
 
     @abstractmethod
     def prepared_as(self, other: "Images") -> "Images":

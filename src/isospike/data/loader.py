@@ -16,7 +16,7 @@ class Batch:
     """A part of a split.
 
     Args:
-        images: uint8 ``[B, C, H, W]``.
+        images: uint8 ``[B, C, H, W]``, or counts of events ``[T, B, C, H, W]``.
         labels: int64 ``[B]``.
         seed: For what is drawn for this batch.
         indices: Places of the images in the split, int64 ``[B]``.

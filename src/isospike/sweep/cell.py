@@ -77,7 +77,7 @@ def _measure(config: RunConfig, dataset: Dataset, run: RunFolder, world: World) 
     batch = next(build_train_loader(config, dataset).epoch(0))
     part = config.train.batch_size // config.train.accumulate
     labels = batch.labels[:part].to(world.device)
-    images, _ = augment.train(batch.images[:part].to(world.device), labels, batch.seed)
+    images, _ = augment.train(batch.images.narrow(-4, 0, part).to(world.device), labels, batch.seed)
 
     def gradients(model: SpikingResNet) -> Mapping[str, object]:
         return gradient_norms(model.to(world.device), images, labels, seed=config.seed).as_dict()

@@ -140,7 +140,15 @@ def _memory(cells: Sequence[Cell], cards: Mapping[str, ModelCard], datasets: Map
     model = build_model(config, num_classes=len(data.classes), in_channels=data.channels)
     train = config.train
     batch, autocast = train.batch_size // train.accumulate, PRECISIONS[train.precision]
-    plan = plan_training(model, batch=batch, size=data.size, memory=train.memory, moments=2, autocast=autocast)
+    plan = plan_training(
+        model,
+        batch=batch,
+        size=data.size,
+        steps=config.augment.keep_steps or data.T,
+        memory=train.memory,
+        moments=2,
+        autocast=autocast,
+    )
     return IMPORTED + plan.total
 
 

@@ -5,6 +5,7 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -49,13 +50,20 @@ class Confused:
         self._kept: list[_Wrong] = []
 
     def add(self, images: Tensor, labels: Tensor, logits: Tensor, indices: Tensor) -> None:
-        """One batch: uint8 ``[B, C, H, W]``, int64 ``[B]``, mean logits ``[B, K]``, places in the split ``[B]``."""
+        """See a batch.
+
+        Args:
+            images: uint8 ``[B, C, H, W]``, or counts ``[T, B, 2, H, W]``.
+            labels: int64 ``[B]``.
+            logits: Their mean over time, ``[B, K]``.
+            indices: Places of the images in the split, ``[B]``.
+        """
         probabilities, guesses = logits.float().softmax(-1).max(-1)
         wrong = (guesses != labels).nonzero()[:, 0]
         wrong = wrong[probabilities[wrong].argsort(descending=True, stable=True)[:KEPT]]
         for place in wrong.tolist():
             probability, guess = float(probabilities[place]), int(guesses[place])
-            pixels = images[place].cpu()
+            pixels = images.select(-4, place).cpu()
             self._kept.append(_Wrong(probability, int(indices[place]), int(labels[place]), guess, pixels))
         self._kept.sort(key=lambda found: (-found.probability, found.index))
         del self._kept[KEPT:]
@@ -81,8 +89,17 @@ def confused_as_dict(images: tuple[WrongImage, ...], dataset: Dataset, *, checkp
     }
 
 
+def _balance(counts: Tensor) -> Tensor:
+    """Grey ``[1, H, W]``: white where more became brighter, black where more became darker."""
+    darker, brighter = counts.sum(0, dtype=torch.float32)
+    difference = brighter - darker
+    return (127.5 + 127.5 * difference / difference.abs().max().clamp(min=1)).to(torch.uint8)[None]
+
+
 def _png(pixels: Tensor) -> str:
-    """uint8 ``[C, H, W]``, grey or colour; of more channels the first."""
+    """uint8 ``[C, H, W]``, grey or colour; of more channels the first. Of counts ``[T, 2, H, W]`` their balance."""
+    if pixels.ndim == 4:
+        pixels = _balance(pixels)
     array = pixels.permute(1, 2, 0).numpy() if len(pixels) == 3 else pixels[0].numpy()
     image = Image.fromarray(array)
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))

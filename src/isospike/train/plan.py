@@ -52,6 +52,7 @@ def plan_training(
     batch: int,
     size: int,
     memory: str,
+    steps: int | None = None,
     moments: int = 1,
     autocast: torch.dtype | None = None,
     keeps_freed: bool = True,
@@ -63,6 +64,7 @@ def plan_training(
         batch: Images of one forward.
         size: Their height and width.
         memory: Name in ``MEMORY``.
+        steps: Time steps of recordings; None: images that do not move.
         moments: Numbers that the optimiser keeps per parameter: 1 for SGD with momentum, 2 for AdamW.
         autocast: Precision of the forward; ``None`` for that of the parameters.
         keeps_freed: Whether malloc keeps freed memory (``keep_freed_memory``); nothing on a GPU comes from malloc.
@@ -71,7 +73,7 @@ def plan_training(
     trial = deepcopy(model, {id(group): group for group in groups}).train()  # a group of processes cannot be copied
     trial.memory = memory
     parameters, buffers = (sum(t.nbytes for t in tensors) for tensors in (model.parameters(), model.buffers()))
-    alive, largest = _at_most(batch, lambda images: _lives_of_a_step(trial, images, size, autocast))
+    alive, largest = _at_most(batch, lambda images: _lives_of_a_step(trial, images, size, steps, autocast))
     has_holes = keeps_freed and memory == "fast" and next(model.parameters()).device.type != "cuda"
     wasted = HOLES * largest + APART * parameters if has_holes else 0.0
     return Plan(memory, parameters * (1 + moments) + buffers, alive, wasted)
@@ -147,11 +149,14 @@ def _on_line(batch: int, few: _Lives, more: _Lives, a: float, b: float) -> float
     return b if batch == more.images else a + (b - a) / (more.images - few.images) * (batch - few.images)
 
 
-def _lives_of_a_step(model: SpikingResNet, images: int, size: int, autocast: torch.dtype | None) -> _Lives:
+def _lives_of_a_step(
+    model: SpikingResNet, images: int, size: int, steps: int | None, autocast: torch.dtype | None
+) -> _Lives:
     """Of a forward and backward; of images that are not alike, as neurons of a blank one would not fire."""
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
-    x = torch.randn(images, model.in_channels, size, size, device=device, generator=generator)
+    shape = (images, model.in_channels, size, size)
+    x = torch.randn(shape if steps is None else (steps, *shape), device=device, generator=generator)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # too little work to share
     try:

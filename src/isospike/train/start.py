@@ -9,7 +9,7 @@ import torch
 from isospike.config import RunConfig
 from isospike.data import Dataset
 from isospike.errors import ConfigError
-from isospike.models import model_card
+from isospike.models import SpikingResNet, model_card
 from isospike.run_folder import RunFolder, read_json, write_json
 from isospike.train.environment import environment
 
@@ -52,6 +52,18 @@ def complete_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: to
         if not path.is_file():
             write_json(path, make())
     _check_same_data(run.analysis("data"), dataset)
+
+
+def check_steps(config: RunConfig, model: SpikingResNet, dataset: Dataset) -> None:
+    """Refuse a run whose model does not go through the time that its data have, or cannot augment them so.
+
+    Raises:
+        ConfigError: with the key, and what would be right.
+    """
+    config.augment.check_fits(dataset.T)
+    if dataset.T not in (None, model.T):
+        recordings = f"the recordings of {dataset.name} have T={dataset.T} steps"
+        raise ConfigError(f"{recordings} and the model runs T={model.T}: set model.T={dataset.T}")
 
 
 def _check_same_data(path: Path, dataset: Dataset) -> None:

@@ -99,12 +99,14 @@ class Step:
     def forward_backward(self, images: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of the mean loss over the batch, part by part; the loss and the number of hits.
 
+        Images are ``[B, C, H, W]`` or ``[T, B, C, H, W]``, which are cut along B.
+
         Running statistics move at every part, unless they are held.
         """
         parts = self.spec.accumulate
         loss = torch.zeros((), dtype=torch.float64, device=self.world.device)
         correct = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        chunks = zip(images.chunk(parts), targets.chunk(parts), labels.chunk(parts), strict=True)
+        chunks = zip(images.chunk(parts, -4), targets.chunk(parts), labels.chunk(parts), strict=True)
         for number, (x, y, true) in enumerate(chunks, start=1):
             with self._without_exchange(number < parts):
                 logits, part = self.forward(x, y)

@@ -31,6 +31,7 @@ from isospike.train.memory import available_memory, peak_memory_mb, return_freed
 from isospike.train.plan import Plan, check_fits, plan_training
 from isospike.train.readback import Readback
 from isospike.train.records import Records
+from isospike.train.start import check_steps
 from isospike.train.state import Best, RunState, Sums
 from isospike.train.step import PRECISIONS, Figures, Step
 from isospike.train.stopping import StopRequest, listen_for_signals
@@ -80,6 +81,7 @@ class Trainer:
         self.config, self.dataset, self.run, self.world, self.display = config, dataset, run, world, display
         train = config.train
         self.model = build_model(config, num_classes=len(dataset.classes), in_channels=dataset.channels)
+        check_steps(config, self.model, dataset)
         self.model.to(world.device)
         self.model.memory = train.memory
         if train.memory != "fast":
@@ -184,8 +186,15 @@ class Trainer:
         images, autocast = train.batch_size // train.accumulate, PRECISIONS[train.precision]
 
         def plan(memory: str) -> Plan:
-            size = self.dataset.size
-            return plan_training(self.model, batch=images, size=size, memory=memory, moments=moments, autocast=autocast)
+            return plan_training(
+                self.model,
+                batch=images,
+                size=self.dataset.size,
+                steps=self.config.augment.keep_steps or self.dataset.T,
+                memory=memory,
+                moments=moments,
+                autocast=autocast,
+            )
 
         asked, available = plan(train.memory), available_memory(device)
         if asked.total > available:
@@ -232,7 +241,7 @@ class Trainer:
         lr, seed = self._set_learning_rate(), derive_seed(self.config.seed, 4, self.state.step, self.world.rank)
         torch.manual_seed(seed)
         images, targets, labels = self._augmented(batch)
-        self.watching.see(self.state.step, images[: len(images) // self.config.train.accumulate])
+        self.watching.see(self.state.step, images.narrow(-4, 0, len(labels) // self.config.train.accumulate))
         figures = self.step(images, targets, labels, stop=bool(self.stop))
         self.state.step += 1
         self.state.batch += 1
