@@ -1,6 +1,7 @@
 import pytest
 
 from isospike.config import apply_overrides, parse_yaml, read_config, read_yaml, with_data_dir, with_epochs
+from isospike.data import DATA
 from isospike.errors import ConfigError
 from isospike.optimizers import SGDSpec
 
@@ -54,7 +55,7 @@ def test_overrides_do_not_touch_what_they_are_put_into():
         ("model.naem=1", "unknown key 'model.naem'; nearest: name"),
         ("model=3", "model must hold keys and values, got 3"),
         ("optim=null", "optim must hold keys and values, got None"),
-        ("data.kind=digts", "data.kind is 'digts', which is none of cifar10, cifar100, digits, folder, synthetic"),
+        ("data.kind=digts", f"data.kind is 'digts', which is none of {', '.join(sorted(DATA))}"),
         ("data={size: 8}", "the key 'data.kind' is missing"),
         ("data.dir=x", "unknown key 'data.dir'; keys there are kind, size"),
         ("data.size=7", "data.size: input should be greater than or equal to 8, got 7"),
