@@ -31,6 +31,11 @@ def test_the_python_of_the_readme_runs():
         exec(code, {})
 
 
+def test_the_python_of_the_page_of_events_runs():
+    (code,) = blocks("python", (ROOT / "docs" / "events.md").read_text())
+    exec(code, {})
+
+
 def test_the_training_loops_run():
     """Those that need nothing but PyTorch."""
     codes = blocks("python", (ROOT / "docs" / "training_loops.md").read_text())

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from isospike.errors import DataError
 from isospike.events.recording import Events
 
-CHUNK = 2**16  # events that are counted at once, if no frame is larger: what is computed of them stays in the cache
+CHUNK = 2**15  # events whose cells are computed at once: they stay in the processor's cache
 Frames = npt.NDArray[np.int32]
 Bounds = npt.NDArray[np.int64]
 
@@ -110,23 +110,24 @@ def integrate(events: Events, bounds: Bounds) -> Frames:
             "the file of these events does not say the size of the sensor: name it with sensor=(width, height)"
         )
     width, height = events.sensor
-    cells = 2 * height * width
-    frames = np.zeros((len(bounds), cells), np.int32)
-    chunk = max(CHUNK, cells)
+    frames = np.zeros((len(bounds), 2 * height * width), np.int32)
+    cells = _cells(events, width, height)
     for frame, (start, end) in zip(frames, bounds.tolist(), strict=True):
-        for first in range(start, end, chunk):
-            frame += np.bincount(_cell_of(events, slice(first, min(first + chunk, end))), minlength=cells)
+        frame += np.bincount(cells[start:end], minlength=len(frame))
     return frames.reshape(len(bounds), 2, height, width)
 
 
-def _cell_of(events: Events, part: slice) -> npt.NDArray[np.int64]:
-    """The number of each event's cell in a frame, in as few passes as there are terms."""
-    width, height = events.sensor or (0, 0)
-    cell = np.multiply(events.p[part], height, dtype=np.int64)
-    cell += events.y[part]
-    cell *= width
-    cell += events.x[part]
-    return cell
+def _cells(events: Events, width: int, height: int) -> npt.NDArray[np.int64]:
+    """The number of each event's cell in a frame."""
+    cells = np.empty(len(events), np.int64)
+    for start in range(0, len(events), CHUNK):
+        part = slice(start, start + CHUNK)
+        cell = cells[part]
+        np.multiply(events.p[part], height, out=cell, dtype=np.int64)
+        cell += events.y[part]
+        cell *= width
+        cell += events.x[part]
+    return cells
 
 
 def _check_number(value: int, what: str) -> int:
