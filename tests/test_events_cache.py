@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import tarfile
 import time
 import zipfile
@@ -27,6 +28,13 @@ def test_what_was_made_is_read_in_the_narrowest_integers(tmp_path):
     assert len(file) == 3
     assert [file[n].dtype for n in range(3)] == ["uint8", "uint16", "uint32"]
     assert all((file[n] == STACKS[n]).all() for n in range(3))
+
+
+def test_another_process_gets_the_file_and_not_its_content(tmp_path):
+    file = cached_frames(tmp_path, KEY, out_of_order)
+    sent = pickle.dumps(file)
+    assert len(sent) < 1000
+    assert all((pickle.loads(sent)[n] == STACKS[n]).all() for n in range(3))
 
 
 def test_it_is_made_once_for_each_content_and_parameters(tmp_path):

@@ -39,7 +39,7 @@ class FrameFile:
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        self.path = path
+        self.path, self._key = path, key
         try:
             with path.open("rb") as file:
                 self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -55,6 +55,10 @@ class FrameFile:
             raise DataError(f"the cache {path} holds other recordings than its name says: delete it")
         self.shape = tuple(index["shape"])
         self._rows = index["rows"]
+
+    def __reduce__(self) -> tuple[type["FrameFile"], tuple[Path, str]]:
+        """Another process maps the file itself."""
+        return FrameFile, (self.path, self._key)
 
     def __len__(self) -> int:
         return len(self._rows)
