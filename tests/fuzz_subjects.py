@@ -3,10 +3,13 @@
 import io
 import json
 import pickle
+import tarfile
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,11 +22,12 @@ from PIL import Image
 
 import isospike as iso
 import report_runs
-from event_files import WRITERS, some_events
+from event_files import WRITERS, aedat31, some_events
 from isospike.config import apply_overrides, parse_yaml, read_config, read_yaml
 from isospike.data import Loader, load_dataset
 from isospike.data.cifar import CIFAR10, CifarData
 from isospike.data.digits import DigitsData
+from isospike.data.dvs_gesture import DVSGestureData
 from isospike.data.folder import FolderData
 from isospike.data.images import read_image
 from isospike.report.comparison import comparison_sections
@@ -182,6 +186,28 @@ def read_recording(folder: Path, damaged: Path) -> object:
     return [*sound, iso.events.read(damaged, sensor=sound[0].sensor)]
 
 
+def make_event_set(folder: Path) -> list[Path]:
+    """A gesture set in pieces: the lists unpacked, one file of events in a zip and one in a tar."""
+    events = [(t + n, x, y, p) for n, (t, x, y, p) in enumerate(some_events(440))]
+    edges = [events[n][0] for n in range(0, 440, 39)]
+    rows = [f"{number},{start},{end}" for number, (start, end) in enumerate(pairwise(edges), 1)]
+    for split, user in {"train": "user01", "test": "user24"}.items():
+        (folder / f"trials_to_{split}.txt").write_text(f"{user}_led.aedat\n")
+        (folder / f"{user}_led_labels.csv").write_text("\n".join(["class,start,end", *rows]))
+    with zipfile.ZipFile(folder / "a.zip", "w") as packed:
+        packed.writestr("user01_led.aedat", aedat31(events))
+    (folder / "user24_led.aedat").write_bytes(aedat31([(t, y, x, p) for t, x, y, p in events]))
+    with tarfile.open(folder / "b.tar.gz", "w:gz") as archive:
+        archive.add(folder / "user24_led.aedat", "user24_led.aedat")
+    (folder / "user24_led.aedat").unlink()
+    return sorted(folder.iterdir())
+
+
+def read_event_set(folder: Path, damaged: Path) -> object:
+    data = load_dataset(DVSGestureData(kind="dvs_gesture", dir=str(folder), T=2, size=16, cache=str(folder / "cache")))
+    return [list(Loader(split, 4, shuffle=False).epoch(0)) for split in (data.train, data.test)]
+
+
 def make_hdf5(folder: Path) -> list[Path]:
     import h5py
 
@@ -304,6 +330,7 @@ SUBJECTS = {
     "parquet": Subject(make_parquet, in_bytes, read_cifar),
     "images": Subject(make_images, in_bytes, read_one_image),
     "folders": Subject(make_folders, in_bytes, read_folders),
+    "event set": Subject(make_event_set, in_bytes, read_event_set),
     "recordings": Subject(make_recordings, in_bytes, read_recording),
     "config": Subject(make_config, either(in_bytes, in_text, in_text), read_recipe),
     "overrides": Subject(make_overrides, either(in_bytes, in_text, in_text), read_overrides),
