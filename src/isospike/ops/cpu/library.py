@@ -138,7 +138,6 @@ def _declare(lib: ctypes.CDLL) -> None:
         "strided_gradient_pack": [strided, *[data] * 3, integer],
         "strided_gradient": [strided, *[data] * 3, integer],
         "pass": [whole_pass],
-        "pass_room": [],
         "lanes": [],
         "machine": [],
     }

@@ -24,9 +24,8 @@ FLOAT = 4  # bytes
 
 
 def can_run(spec: Pointwise, channels: int) -> bool:
-    """Whether the library is there and has room for this many channels and levels."""
-    lib = library()
-    if lib is None or not 0 < channels <= lib.isospike_pass_room():
+    """Whether the library is there, there is anything to do, and it knows the rule and has room for its levels."""
+    if library() is None or channels == 0:
         return False
     rule = None if spec.firing is None else spec.firing.rule
     return rule is None or type(rule) is IntegerRule or (type(rule) is FireRule and rule.levels <= MAX_LEVELS)

@@ -8,8 +8,6 @@
  */
 #include "recurrence.h"
 
-#define ROOM 4096
-
 enum fires { NOTHING, RULE, RECTIFIER };
 enum join { ALONE, ADD, AND, IAND };
 
@@ -76,22 +74,24 @@ INLINE void join(int64_t kind, int n, float *restrict s, const float *restrict z
         for (int i = 0; i < n; i++) s[i] = (1 - s[i]) * z[i];
 }
 
-INLINE void fire_step(const struct pass *p, int n, const float *x, float *v, float *s) {
+/* Potentials of a level lie `room` from those of the level before. */
+INLINE void fire_step(const struct pass *p, int n, const float *x, float *v, int64_t room, float *s) {
     const struct rule *r = &p->rule;
     if (p->fires == RECTIFIER)
         for (int i = 0; i < n; i++) s[i] = x[i] < 0 ? 0 : x[i];
     else
         for (int k = 0; k < r->levels; k++)
-            WITH_FLAGS(forward_level(q, r->thresholds[k], 1, n, x, 0, v + k * ROOM, s, 0, k > 0));
+            WITH_FLAGS(forward_level(q, r->thresholds[k], 1, n, x, 0, v + k * room, s, 0, k > 0));
 }
 
-static void pass_block(const struct pass *p, int64_t start, int n, float *v) {
-    ALIGNED float first[ROOM], second[ROOM], room[ROOM];
+/* A block of n neurons from `start` on; `rooms` has three of `size` and one for the potentials of each level. */
+static void pass_block(const struct pass *p, int64_t start, int n, float *rooms, int64_t size) {
+    float *first = rooms, *second = rooms + size, *bytes = rooms + 2 * size, *v = rooms + 3 * size;
     for (int k = 0; p->fires == RULE && k < p->rule.levels; k++)
-        copy_or_zero(n, p->before ? p->before + k * p->N + start : NULL, v + k * ROOM);
+        copy_or_zero(n, p->before ? p->before + k * p->N + start : NULL, v + k * size);
     for (int t = 0; t < p->T; t++) {
         float *sum = p->sum ? p->sum + t * p->sum_step + start : first;
-        float *s = p->out_bytes == sizeof(float) ? (float *)p->out + t * p->N + start : room;
+        float *s = p->out_bytes == sizeof(float) ? (float *)p->out + t * p->N + start : bytes;
         const float *c = through(&p->x.affine, t, n, load(&p->x, t, start, n, first), first);
         if (p->y.data) {
             const float *d = through(&p->y.affine, t, n, load(&p->y, t, start, n, second), second);
@@ -101,28 +101,27 @@ static void pass_block(const struct pass *p, int64_t start, int n, float *v) {
             copy_or_zero(n, c, sum);
         c = through(&p->affine, t, n, c, first);
         if (p->fires)
-            fire_step(p, n, c, v, s);
+            fire_step(p, n, c, v, size, s);
         else
             copy_or_zero(n, c, s);
         if (p->join) join(p->join, n, s, load(&p->z, t, start, n, second));
-        if (s == room) store(p, t, start, n, s);
+        if (s == bytes) store(p, t, start, n, s);
     }
-    for (int k = 0; p->after && k < p->rule.levels; k++) copy_or_zero(n, v + k * ROOM, p->after + k * p->N + start);
+    for (int k = 0; p->after && k < p->rule.levels; k++) copy_or_zero(n, v + k * size, p->after + k * p->N + start);
 }
 
 /* Returns 0, or 1 where there is no memory. */
 EXPORT int64_t isospike_pass(const struct pass *p) {
+    const int64_t size = (p->block + LINE - 1) / LINE * LINE; /* rooms start with a line of the cache */
     int failed = 0;
 #pragma omp parallel num_threads(p->threads) reduction(+ : failed)
     {
-        float *v = room_of(ROOM * (p->rule.levels + 1));
-        failed = v == NULL;
+        float *rooms = room_of(size * (3 + p->rule.levels));
+        failed = rooms == NULL;
 #pragma omp for schedule(static)
         for (int64_t start = 0; start < p->N; start += p->block)
-            if (v) pass_block(p, start, (int)(p->N - start < p->block ? p->N - start : p->block), v);
-        free(v);
+            if (rooms) pass_block(p, start, (int)(p->N - start < p->block ? p->N - start : p->block), rooms, size);
+        free(rooms);
     }
     return failed > 0;
 }
-
-EXPORT int64_t isospike_pass_room(void) { return ROOM; }
