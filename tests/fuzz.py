@@ -26,7 +26,7 @@ from isospike.errors import IsospikeError
 
 SECONDS = 20  # for one case
 MORE_MEMORY = 400_000  # kilobytes beyond those of the sound files
-LARGEST_MEMORY = 12_000_000_000  # bytes of addresses; PyTorch maps several, whatever it uses
+LARGEST_MEMORY = 8_000_000_000  # bytes of addresses; PyTorch maps several, whatever it uses
 
 
 class _TooLong(BaseException):

@@ -22,7 +22,11 @@ from PIL import Image
 
 import isospike as iso
 import report_runs
+from bench_results import growth_result, result, row
 from event_files import WRITERS, aedat31, some_events
+from event_files import WRITERS, some_events
+from isospike.bench import Cell
+from isospike.bench.saved import render_file
 from isospike.config import apply_overrides, parse_yaml, read_config, read_yaml
 from isospike.data import Loader, load_dataset
 from isospike.data.cifar import CIFAR10, CifarData
@@ -32,7 +36,8 @@ from isospike.data.folder import FolderData
 from isospike.data.images import read_image
 from isospike.report.comparison import comparison_sections
 from isospike.report.page import run_sections
-from isospike.run_folder import RunFolder
+from isospike.run_folder import RunFolder, write_json
+from isospike.sweep import collect, open_sweep, plan_sweep, save_plan
 from isospike.train.build import load_trained
 from isospike.train.display import SilentDisplay
 from isospike.train.distributed import World
@@ -325,6 +330,62 @@ def read_foreign(folder: Path, damaged: Path) -> object:
         return read_state_dict(damaged)
 
 
+def make_pretrained(folder: Path) -> list[Path]:
+    model = iso.create_model("ms_resnet8", num_classes=3, T=2, neuron={"kind": "lif", "decay": 0.25})
+    model.inputs = iso.Inputs(8, (0.5,) * 3, (0.25,) * 3, ("a", "b", "c"))
+    iso.save_pretrained(model, folder)
+    return [folder / "config.json"]
+
+
+def in_both(path: Path, rng: Random) -> None:
+    """The options of ``config.json``, and those in the file of the weights with them: no longer two different saves."""
+    config, weights = json.loads(path.read_text()), path.with_name("model.safetensors")
+    config["options"] = damaged_value(config["options"], rng)
+    path.write_text(json.dumps(config))
+    save_tensors(weights, load_tensors(weights)[0], {"options": config["options"]})
+
+
+def read_pretrained(folder: Path, damaged: Path) -> object:
+    return iso.from_pretrained(folder)
+
+
+def make_facts(folder: Path) -> list[Path]:
+    run = report_runs.make_run(folder / "run", steps=0, tested=False)
+    inputs = {"size": 8, "mean": [0.5], "std": [0.25], "classes": ["a", "b", "c"], "test_size": 9, "test_resize": 10}
+    write_json(run.analysis("data"), {"name": "x", "note": "", **inputs})
+    save_tensors(run.weights, iso.create_model("ms_resnet8", num_classes=3, in_channels=1).state_dict(), {})
+    return [run.analysis("data")]
+
+
+def read_facts(folder: Path, damaged: Path) -> object:
+    return iso.load_run(folder / "run", compiled=False)(some_pixels(9, 11))
+
+
+# Results of many runs, and of the bench ------------------------------------------------------------------------------
+
+
+def make_plan(folder: Path) -> list[Path]:
+    changes = ["model.T=1,2", "train.epochs=2"]
+    save_plan(plan_sweep(folder, recipe="digits_sweep", topologies=["ms"], depths=[8], seeds=[0, 1], changes=changes))
+    return [folder / "plan.json"]
+
+
+def read_plan(folder: Path, damaged: Path) -> object:
+    return collect(open_sweep(folder))
+
+
+def make_bench(folder: Path) -> list[Path]:
+    alone = row(Cell("fire", "64 channels", peer="spikingjelly"), agree=False)
+    alone["contestants"][2]["trial"] = [{"setting": {"compile": True}, "seconds": 0.5}, {"setting": {}}]
+    write_json(folder / "rows.json", result([row(Cell("infer", "ms_resnet8", options={"width": 8})), alone]))
+    write_json(folder / "growth.json", growth_result())
+    return [folder / "rows.json", folder / "growth.json"]
+
+
+def read_bench(folder: Path, damaged: Path) -> object:
+    return render_file(damaged)
+
+
 SUBJECTS = {
     "pickles": Subject(make_pickles, in_instructions, read_cifar),
     "parquet": Subject(make_parquet, in_bytes, read_cifar),
@@ -337,6 +398,10 @@ SUBJECTS = {
     "run folder": Subject(make_run, in_run, read_report),
     "checkpoint": Subject(make_checkpoint, either(in_bytes, under_its_hash, under_its_hash), read_checkpoint),
     "foreign weights": Subject(make_foreign, in_bytes, read_foreign),
+    "pretrained": Subject(make_pretrained, either(in_value, in_both, in_both), read_pretrained),
+    "facts of images": Subject(make_facts, in_value, read_facts),
+    "plan of a sweep": Subject(make_plan, in_value, read_plan),
+    "bench": Subject(make_bench, in_value, read_bench),
 }
 if find_spec("h5py") and find_spec("hdf5plugin"):
     SUBJECTS["hdf5"] = Subject(make_hdf5, in_bytes, read_recording)

@@ -1,5 +1,6 @@
 """Damage of every kind, the same for the same generator: to bytes, to text, and to values of JSON."""
 
+import copy
 import json
 from random import Random
 from typing import Any
@@ -67,7 +68,7 @@ def damaged_value(value: Any, rng: Random) -> Any:
 def _replace(value: Any, rng: Random) -> Any:
     """Goes down to a random place, less likely the deeper it is."""
     if not isinstance(value, dict | list) or not value or rng.random() < 0.12:
-        return rng.choice(ODD_VALUES)
+        return copy.deepcopy(rng.choice(ODD_VALUES))  # it may be damaged in its turn
     key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
     kind = rng.random()
     if kind < 0.12:

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 import isospike as iso
+from bench_results import growth_result, result, row
 from isospike.bench import PEERS, SUITES, Cell, Plan, compare, contestants, line_up, measure_cell
-from isospike.bench.cells import GROWTH, growth_cell
+from isospike.bench.cells import GROWTH
 from isospike.bench.describe import describe, describe_neuron, fire_tensors, firing_share, network_tensors
 from isospike.bench.growth import charts, curves, exponents
-from isospike.bench.measure import interleaved, summary
+from isospike.bench.measure import interleaved
 from isospike.bench.ours import build
 from isospike.bench.peers.nets import Net, convolution, max_pool, mean_pool
 from isospike.bench.saved import read_result, render
@@ -29,30 +30,6 @@ from test_architectures import build as documents
 from test_cli import call
 
 PLAN = Plan("cpu", threads=1, repeats=3, seconds=0)
-
-
-def contestant(name, role, seconds, memory=100.0):
-    facts = {"name": name, "role": role, "versions": {}, "setting": {}, "trial": []}
-    return {**facts, "seconds": summary(seconds), "peak_memory_mb": memory}
-
-
-def row(cell, agree=True, ours=(0.1, 0.2, 0.3)):
-    check = {"what": "difference of loss", "value": 0.5, "limit": 0.05, "at_least": False, "holds": agree}
-    return {
-        **vars(cell),
-        "device": "cpu",
-        "contestants": [
-            contestant("isospike", "ours", list(ours)),
-            contestant("convolutions", "floor", [0.05, 0.1, 0.2]),
-            contestant("spikingjelly", "peer", [0.4, 0.4, 0.9], memory=250.0),
-        ],
-        "equality": [{"of": "spikingjelly", "agree": agree, "checks": [check]}],
-    }
-
-
-def result(rows):
-    header = {"command": "isospike bench", "started": "2026-01-02T03:04:05", "gpu": None, "cpu": "a", "threads": 2}
-    return {"header": header, "rows": rows}
 
 
 def test_ratios_are_of_turns_not_of_medians():
@@ -329,11 +306,20 @@ def test_a_tiny_bench_from_end_to_end(tmp_path, capsys):
         (["--model", "ms_resnet8", "--peer", "snntorch", "--peer-env", "nowhere"], "isospike bench --setup"),
         (["--markdown", "nowhere.json"], "no bench can be read from nowhere.json"),
         (["--markdown", "other.json"], "other.json is not a result of isospike bench"),
+        (["--markdown", "older.json"], "older.json lacks 'threads': another version wrote it; make it anew"),
+        (
+            ["--markdown", "odd.json"],
+            "odd.json holds another kind of value than isospike writes (no contestant is the floor)",
+        ),
     ],
 )
 def test_mistakes_get_a_sentence(arguments, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("other.json").write_text("[]")
+    odd = row(Cell("train", "ms_resnet8"))
+    del odd["contestants"][1]
+    older = {"header": {"command": "", "started": "", "cpu": ""}, "rows": []}
+    for file, content in {"other.json": [], "older.json": older, "odd.json": result([odd])}.items():
+        Path(file).write_text(json.dumps(content))
     call("bench", *arguments, "--device", "cpu", expect=2)
     assert said in capsys.readouterr().err
     assert not Path("bench.json").exists()
@@ -352,11 +338,7 @@ def test_suites_name_models_and_peers_that_exist(suite):
 
 def test_growth_by_hand():
     assert exponents([(1, 10), (2, 20), (4, 80), (8, 80)]) == pytest.approx([1, 2, 0])
-    rows = []
-    for axis, values in GROWTH.items():
-        for value in values:
-            rows.append(row(growth_cell(axis, value), ours=[0.01 * value**2] * 3))
-    found = result(rows)
+    found = growth_result()
     assert [value for _, value in curves(found)["T"]["training step, milliseconds"][:2]] == pytest.approx([10, 40])
     text = render(found)
     assert "**width**, at T 4, batch 8, depth 20" in text

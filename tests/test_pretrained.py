@@ -141,9 +141,10 @@ def test_a_folder_of_an_older_version_still_loads(tmp_path):
     [
         ([], "inputs in .*config.json cannot be used"),
         ({**INPUTS.as_dict(), "sise": 3}, "'sise'"),
-        ({**INPUTS.as_dict(), "size": 0}, "size of the inputs is a number of pixels from 1 on, got 0"),
-        ({**INPUTS.as_dict(), "size": True}, "size of the inputs is a number of pixels from 1 on, got True"),
-        ({**INPUTS.as_dict(), "resize": 15}, "resize of the inputs is a number of pixels from size=16 on, got 15"),
+        ({**INPUTS.as_dict(), "size": 0}, "size of the inputs is a number of pixels from 1 to 10,000, got 0"),
+        ({**INPUTS.as_dict(), "size": True}, "size of the inputs is a number of pixels from 1 to 10,000, got True"),
+        ({**INPUTS.as_dict(), "resize": 15}, "resize of the inputs is a number of pixels from 16 to 10,000, got 15"),
+        ({**INPUTS.as_dict(), "resize": 2**70}, "resize of the inputs is a number of pixels from 16 to 10,000, got 11"),
         ({**INPUTS.as_dict(), "mean": 0.5}, "mean of the inputs is a number for each channel, got 0.5"),
         ({**INPUTS.as_dict(), "mean": []}, "mean of the inputs is a number for each channel"),
         ({**INPUTS.as_dict(), "mean": ["a", 1, 1]}, "mean of the inputs is a number for each channel"),
@@ -181,9 +182,26 @@ def test_a_config_that_does_not_fit_is_refused(folder, changes, says):
         iso.from_pretrained(folder)
 
 
-def test_options_of_another_kind_are_refused(folder):
-    with pytest.raises(CheckpointError, match=r"the options in .*config.json are not of the kind that create_model"):
-        iso.from_pretrained(folder, width="wide")
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"width": "wide"}, "'str'"),
+        ({"neuron": "lift"}, "unknown neuron 'lift'; nearest: lif, plif"),
+        ({"neuron": {"a\nb": 1}}, "a b"),
+        ({"T": 0}, "T, the number of time steps, must be at least 1, got 0"),
+        ({"width": 2**70}, "."),
+    ],
+)
+def test_options_that_make_no_model_are_refused_with_their_file(folder, option, says):
+    with pytest.raises(
+        CheckpointError, match=rf"^create_model makes no model of [^\n]*config.json: [^\n]*{says}[^\n]*$"
+    ):
+        iso.from_pretrained(folder, **option)
+
+
+def test_a_network_of_another_size_than_its_weights_gets_no_memory(folder):
+    with pytest.raises(CheckpointError, match=r"'head.fc.weight' is \[10, 4000000\] in the model"):
+        iso.from_pretrained(folder, width=1_000_000)  # its last stage alone would have 600 terabytes
 
 
 def test_missing_and_damaged_files_are_refused(folder):

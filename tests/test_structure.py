@@ -19,7 +19,7 @@ LEVELS = {
     "registry": 1,
     "optional": 1,
     "seeding": 1,
-    "text": 1,
+    "text": 0,
     "writing": 1,
     "own_rows": 1,
     "spec": 2,

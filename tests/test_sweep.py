@@ -137,6 +137,23 @@ def test_a_folder_is_a_sweep_once(tmp_path, done):
         train(done)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"topologies": ["../elsewhere/ms"]}, r"unknown topology '../elsewhere/ms'"),  # a folder outside of the sweep
+        ({"topologies": ["ms", "ms"]}, r"--topologies: ms is given twice"),
+        ({"grid": {"model.TT": ["1", "2"]}}, r"ms_resnet8 model.TT=1: unknown key 'model.TT'"),
+        ({"a\nb": 1}, r"a b: extra inputs"),
+    ],
+)
+def test_a_plan_that_makes_no_sweep_is_refused(change, says, tmp_path):
+    tiny(tmp_path)
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), **change}))
+    with pytest.raises(ConfigError, match=rf"plan.json is damaged: {says}"):
+        open_sweep(tmp_path)
+
+
 def test_a_sweep_by_a_file_lies_below_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("base: digits_sweep\n")

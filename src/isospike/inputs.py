@@ -7,6 +7,8 @@ from typing import Any
 
 from isospike.errors import ConfigError
 
+LARGEST = 10_000  # pixels of a side: a larger image takes gigabytes
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -33,12 +35,9 @@ class Inputs:
     T: int | None = None
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.size) or self.size < 1:
-            raise ConfigError(f"size of the inputs is a number of pixels from 1 on, got {self.size!r}")
-        if self.resize is not None and (not _is_whole(self.resize) or self.resize < self.size):
-            raise ConfigError(
-                f"resize of the inputs is a number of pixels from size={self.size} on, got {self.resize!r}"
-            )
+        _check_pixels("size", self.size, 1)
+        if self.resize is not None:
+            _check_pixels("resize", self.resize, self.size)
         if self.T is not None and (not _is_whole(self.T) or self.T < 1):
             raise ConfigError(f"T of the inputs is a number of steps from 1 on, got {self.T!r}")
         for name in ("mean", "std"):
@@ -77,6 +76,11 @@ class Inputs:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_pixels(name: str, value: Any, least: int) -> None:
+    if not _is_whole(value) or not least <= value <= LARGEST:
+        raise ConfigError(f"{name} of the inputs is a number of pixels from {least} to {LARGEST:,}, got {value!r}")
 
 
 def _is_list(value: Any) -> bool:

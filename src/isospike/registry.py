@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from isospike.errors import ConfigError, UnknownName
+from isospike.text import brief
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ def unknown_name(what: str, name: str, names: Iterable[str]) -> UnknownName:
         hint = "choose from: " + ", ".join(names)
     else:
         hint = f"none of the {len(names)} known names is near"
-    return UnknownName(f"unknown {what} '{name}'; {hint}")
+    return UnknownName(f"unknown {what} '{brief(str(name))}'; {hint}")
 
 
 def check_options(

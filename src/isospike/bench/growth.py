@@ -7,6 +7,7 @@ from typing import Any
 
 from isospike.bench.cells import GROWTH, Cell, growth_cell
 from isospike.bench.measure import Row
+from isospike.bench.table import one_of
 from isospike.optional import import_optional
 from isospike.report.charts import Spec, line_chart
 
@@ -27,7 +28,7 @@ def curves(result: Mapping[str, Any]) -> dict[str, dict[str, Points]]:
         found[axis] = {
             "training step, milliseconds": [(value, _median(row, "ours") * 1e3) for value, row in rows],
             "convolutions alone, milliseconds": [(value, _median(row, "floor") * 1e3) for value, row in rows],
-            "peak memory, megabytes": [(value, _one(row, "ours")["peak_memory_mb"]) for value, row in rows],
+            "peak memory, megabytes": [(value, one_of(row, "ours")["peak_memory_mb"]) for value, row in rows],
         }
     return found
 
@@ -94,9 +95,5 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["work"], row["model"], row["batch"], row["T"], tuple(sorted(row["options"].items()))
 
 
-def _one(row: Row, role: str) -> dict[str, Any]:
-    return next(one for one in row["contestants"] if one["role"] == role)
-
-
 def _median(row: Row, role: str) -> float:
-    return float(_one(row, role)["seconds"]["median"])
+    return float(one_of(row, role)["seconds"]["median"])

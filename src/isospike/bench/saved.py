@@ -1,6 +1,5 @@
 """Results in files, and as Markdown for documents."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from isospike.bench.cells import Cell
 from isospike.bench.growth import covers, growth_markdown
 from isospike.bench.table import header_lines, markdown
 from isospike.errors import DataError
+from isospike.run_folder import MISREAD, misread, read_json
 
 
 def read_result(file: Path) -> dict[str, Any]:
@@ -15,13 +15,11 @@ def read_result(file: Path) -> dict[str, Any]:
 
     Raises:
         DataError: there is no such file, or it is something else.
+        ConfigError: it is damaged.
     """
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"no bench can be read from {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
+    if not file.is_file():
+        raise DataError(f"no bench can be read from {file}: there is no such file")
+    result = read_json(file)
     if not isinstance(result, dict) or not {"header", "rows"} <= result.keys():
         raise DataError(f"{file} is not a result of isospike bench")
     return result
@@ -32,3 +30,17 @@ def render(result: dict[str, Any]) -> str:
     cells = [Cell(**{key: row[key] for key in Cell.__dataclass_fields__}) for row in result["rows"]]
     rows = growth_markdown(result) if covers(cells) else markdown(result)
     return "\n\n".join(f"{line}." for line in header_lines(result)) + "\n\n" + rows
+
+
+def render_file(file: Path) -> str:
+    """A saved result as Markdown.
+
+    Raises:
+        DataError: there is no such file, it is something else, or it lacks what a table needs.
+        ConfigError: it is damaged.
+    """
+    result = read_result(file)
+    try:
+        return render(result)
+    except MISREAD as error:
+        raise DataError(misread([file], error)) from error

@@ -32,8 +32,7 @@ def title(row: Row) -> str:
 
 def lines(row: Row) -> list[list[str]]:
     """A line of cells, in the order of ``COLUMNS``, for every contestant."""
-    floor, peer = _first(row, "floor"), _first(row, "peer")
-    assert floor is not None
+    floor, peer = one_of(row, "floor"), _first(row, "peer")
     refused = {check["of"] for check in row["equality"] if not check["agree"]}
     found = []
     for one in row["contestants"]:
@@ -118,6 +117,18 @@ def markdown(result: Mapping[str, Any]) -> str:
         parts.append("\n".join(table) + "\n")
         parts += [f"{note}.\n" for note in (*notes(row), *refusals(row))]
     return "\n".join(parts)
+
+
+def one_of(row: Row, role: str) -> dict[str, Any]:
+    """The first contestant that is "ours" or the "floor".
+
+    Raises:
+        LookupError: a row that was not written by ``isospike bench`` has none.
+    """
+    found = _first(row, role)
+    if found is None:
+        raise LookupError(f"no contestant is the {role}")
+    return found
 
 
 def _first(row: Row, role: str) -> dict[str, Any] | None:

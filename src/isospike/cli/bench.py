@@ -11,7 +11,7 @@ from rich.table import Table
 
 from isospike.bench import PEERS, SUITES, Cell, Plan, line_up, measure_cell
 from isospike.bench.growth import covers, draw, growth_markdown
-from isospike.bench.saved import read_result, render
+from isospike.bench.saved import render_file
 from isospike.bench.setup import python_of, set_up
 from isospike.bench.table import COLUMNS, header_lines, lines, notes, refusals, title
 from isospike.cli.console import Device, Json, out, print_json
@@ -53,7 +53,7 @@ def bench_command(
         set_up(peer_env)
         return
     if saved is not None:
-        typer.echo(render(read_result(saved)))
+        typer.echo(render_file(saved))
         return
     cells = choose(suite, model, work=work, batch=batch, T=steps, precision=precision, peer=peer)
     with open_world(device) as world:

@@ -16,12 +16,13 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
 from isospike.config import RunConfig, apply_overrides, read_config, tuples, with_data_dir
-from isospike.errors import ConfigError
+from isospike.errors import ConfigError, UnknownName
 from isospike.models import create_model
 from isospike.recipes import load_recipe
 from isospike.residual import TOPOLOGIES
 from isospike.run_folder import RunFolder, read_json, write_json
 from isospike.spec import Spec
+from isospike.text import brief
 
 PLAN = "plan.json"
 OWN_KEYS = {"model.name": "--topologies and --depths", "seed": "--seeds", "recipe": "--recipe"}
@@ -135,19 +136,11 @@ def plan_sweep(
             grid[key] = tuple(values)
         else:
             constants.append(change)
-    for name, axis in (("--topologies", topologies), ("--depths", depths), ("--seeds", seeds), *grid.items()):
-        _check_axis(name, axis)
-    for topology in topologies:
-        TOPOLOGIES[topology]
     config = with_data_dir(load_recipe(recipe, constants), data_dir)
     base = (follow(config) if follow else config).model_dump(mode="json")
     plan = Plan(topologies=tuple(topologies), depths=tuple(depths), seeds=tuple(seeds), grid=grid, base=base)
     sweep = Sweep(path, plan)
-    cells = sweep.cells
-    for name, times in Counter(cell.name for cell in cells).items():
-        if times > 1:
-            raise ConfigError(f"{times} cells of this sweep would share the run folder {name}: rename their values")
-    for cell in cells:
+    for cell in _checked_cells(sweep):
         if cell.seed == seeds[0]:
             with torch.device("meta"):  # without memory: wrong options are found before anything trains
                 create_model(**cell.config.model.model_dump())
@@ -184,10 +177,15 @@ def open_sweep(path: Path, data_dir: str | None = None) -> Sweep:
         plan = Plan.model_validate(tuples(values))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = brief(".".join(map(str, first["loc"])))
         raise ConfigError(f"{path / PLAN} is damaged: {place}: {first['msg'].lower()}") from error
     base = with_data_dir(read_config(plan.base, str(path / PLAN)), data_dir).model_dump(mode="json")
-    return Sweep(path, plan.model_copy(update={"base": base}))
+    sweep = Sweep(path, plan.model_copy(update={"base": base}))
+    try:
+        _checked_cells(sweep)
+    except (ConfigError, UnknownName) as error:
+        raise ConfigError(f"{path / PLAN} is damaged: {error}") from error
+    return sweep
 
 
 def split_values(text: str) -> list[str]:
@@ -206,6 +204,26 @@ def split_values(text: str) -> list[str]:
     if len(parts) > 1 and not all(part.strip() for part in parts):
         raise ConfigError(f"there is nothing between two commas of '{text}'")
     return [part.strip() for part in parts]
+
+
+def _checked_cells(sweep: Sweep) -> list[Cell]:
+    """The cells of a sweep, each with a run folder of its own.
+
+    Raises:
+        UnknownName: no such topology.
+        ConfigError: an axis without a value or with one twice, or a cell whose configuration is wrong.
+    """
+    plan = sweep.plan
+    axes = {"--topologies": plan.topologies, "--depths": plan.depths, "--seeds": plan.seeds, **plan.grid}
+    for name, axis in axes.items():
+        _check_axis(name, axis)
+    for topology in plan.topologies:
+        TOPOLOGIES[topology]
+    cells = sweep.cells
+    for name, times in Counter(cell.name for cell in cells).items():
+        if times > 1:
+            raise ConfigError(f"{times} cells of this sweep would share the run folder {name}: rename their values")
+    return cells
 
 
 def _check_axis(name: str, values: Sequence[Any]) -> None:

@@ -104,6 +104,22 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -
     """Copy weights into ``model``; a warning says where they are not finite.
 
     Raises:
+        CheckpointError: they do not fit; see ``check_fit``.
+    """
+    check_fit(model, tensors, origin)
+    model.load_state_dict(tensors)
+    if names := not_finite(tensors):
+        warnings.warn(
+            f"{origin} holds values that are not finite, in {names}: nothing that this network says can be trusted",
+            IsospikeWarning,
+            stacklevel=2,
+        )
+
+
+def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse weights that are not those of ``model``, which may lie on the meta device.
+
+    Raises:
         CheckpointError: a name, a shape or a kind of number differs; names the first.
     """
     own = model.state_dict()
@@ -121,10 +137,3 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -
                 f"the weights do not fit the model: '{name}' is of {own[name].dtype} in the model and of "
                 f"{tensor.dtype} in {origin}"
             )
-    model.load_state_dict(tensors)
-    if names := not_finite(tensors):
-        warnings.warn(
-            f"{origin} holds values that are not finite, in {names}: nothing that this network says can be trusted",
-            IsospikeWarning,
-            stacklevel=2,
-        )

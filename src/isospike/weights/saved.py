@@ -6,11 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from isospike.errors import CheckpointError, ConfigError, IsospikeWarning
 from isospike.inputs import Inputs
 from isospike.models import SpikingResNet, create_model
 from isospike.registry import check_options
-from isospike.weights.files import Tensors, load_weights
+from isospike.text import brief
+from isospike.weights.files import Tensors, check_fit, load_weights
+
+# What comes of options of another kind than create_model takes, or out of their range, from isospike or from PyTorch.
+ODD_OPTIONS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ def build_saved(saved: Saved, num_classes: int | None = None, **changes: Any) ->
     Raises:
         UnknownName: an option that ``create_model`` does not have.
         ConfigError: feature maps are asked for.
-        CheckpointError: options of the wrong kind, or weights that do not fit.
+        CheckpointError: options that no model can be made of, or weights that do not fit.
     """
     check_options("create_model", create_model, changes)
     options = {**saved.options, **changes}
@@ -49,12 +55,9 @@ def build_saved(saved: Saved, num_classes: int | None = None, **changes: Any) ->
             "weights load into a whole network, without features_only and out_indices: "
             "for its feature maps, write iso.FeatureMaps(iso.from_pretrained(...), out_indices)"
         )
-    try:
-        model = create_model(**options)
-    except TypeError as error:
-        raise CheckpointError(
-            f"the options in {saved.config} are not of the kind that create_model takes: {error}"
-        ) from error
+    with torch.device("meta"):  # options that ask for another size than the weights have get no memory
+        check_fit(_create(options, saved.config), saved.tensors, str(saved.weights))
+    model = _create(options, saved.config)
     load_weights(model, saved.tensors, str(saved.weights))
     model.inputs = saved.inputs
     model.initialised_from = saved.initialised_from
@@ -65,6 +68,14 @@ def build_saved(saved: Saved, num_classes: int | None = None, **changes: Any) ->
             new = f"the classifier for {num_classes} classes is new and untrained"
             warnings.warn(f"{new}: that in {saved.weights} is for {before}", IsospikeWarning, stacklevel=3)
     return model.eval()
+
+
+def _create(options: Mapping[str, Any], path: Path) -> SpikingResNet:
+    try:
+        return create_model(**options)
+    except ODD_OPTIONS as error:
+        reason = brief(str(error), 300)
+        raise CheckpointError(f"create_model makes no model of the options in {path}: {reason}") from error
 
 
 def read_inputs(values: Any, path: Path) -> Inputs:
