@@ -235,8 +235,8 @@ def test_neurons_of_which_gates_do_not_say_all_have_none(kind):
 @pytest.mark.parametrize("topology", ["ms", "sew", "ds", "vanilla"])
 def test_a_network_keeps_less_and_has_the_bits_of_the_gradients(topology, monkeypatch):
     monkeypatch.setattr(norm, "TILE", 2**14)
-    model = iso.create_model(f"{topology}_resnet8", T=2).to(DEVICE)
-    x, y, runs = torch.randn(2, 3, 16, 16, device=DEVICE), torch.arange(2, device=DEVICE), []
+    model = iso.create_model(f"{topology}_resnet8", T=2, width=8).to(DEVICE)
+    x, y, runs = torch.randn(2, 3, 8, 8, device=DEVICE), torch.arange(2, device=DEVICE), []
     for small in (True, False):
         if not small:
             monkeypatch.setattr(gpu_packed_conv, "applies", lambda conv, x: False)

@@ -33,6 +33,9 @@ for _ in range(2):
 print(json.dumps(peak_memory_mb(cpu) - before))
 """
 
+# One topology of those whose stream and neurons are the same: these decide what a backward needs.
+KEEP_ALIKE = {(row.stream, str(row.neuron)): name for name, row in ((n, iso.TOPOLOGIES[n]) for n in iso.TOPOLOGIES)}
+
 
 def gradients(model, x, memory, backend):
     model.memory = memory
@@ -52,7 +55,7 @@ def gradients(model, x, memory, backend):
 def test_gradients_have_the_same_bits_and_statistics_move_once(topology, backend):
     torch.manual_seed(0)
     model = iso.create_model(f"{topology}_resnet20", T=2)
-    x = torch.randn(4, 3, 16, 16)
+    x = torch.randn(4, 3, 8, 8)
     loss, grads, after = gradients(model, x, "lean", backend)
     for memory in MEMORY:
         loss_too, grads_too, after_too = gradients(model, x, memory, backend)
@@ -105,11 +108,10 @@ def test_an_unknown_mode_is_answered():
 @pytest.mark.parametrize(
     ("name", "memory", "batch", "T"),
     [
-        *((f"{topology}_resnet20", "fast", 32, 4) for topology in iso.TOPOLOGIES),
-        ("ms_resnet18", "fast", 32, 4),  # wide: weights and their gradients count
-        ("ds_resnet20", "lean", 16, 4),
-        ("sew_resnet20", "lean", 64, 4),
-        ("ms_resnet18", "lean", 32, 4),
+        *((f"{topology}_resnet20", "fast", 16 if topology == "ds" else 32, 4) for topology in KEEP_ALIKE.values()),
+        ("ms_resnet18", "fast", 16, 4),  # wide: weights and their gradients count
+        ("ds_resnet20", "lean", 8, 4),
+        ("sew_resnet20", "lean", 32, 4),
         ("ms_resnet56", "leanest", 24, 4),
     ],
 )

@@ -143,6 +143,7 @@ def test_a_folder_is_a_sweep_once(tmp_path, done):
         ({"topologies": ["../elsewhere/ms"]}, r"unknown topology '../elsewhere/ms'"),  # a folder outside of the sweep
         ({"topologies": ["ms", "ms"]}, r"--topologies: ms is given twice"),
         ({"grid": {"model.TT": ["1", "2"]}}, r"ms_resnet8 model.TT=1: unknown key 'model.TT'"),
+        ({"grid": {"a\nb": ["1"]}}, r"ms_resnet8 a b=1: unknown key 'a b'"),
         ({"a\nb": 1}, r"a b: extra inputs"),
     ],
 )

@@ -184,7 +184,7 @@ def open_sweep(path: Path, data_dir: str | None = None) -> Sweep:
     try:
         _checked_cells(sweep)
     except (ConfigError, UnknownName) as error:
-        raise ConfigError(f"{path / PLAN} is damaged: {error}") from error
+        raise ConfigError(f"{path / PLAN} is damaged: {brief(str(error), 300)}") from error
     return sweep
 
 
