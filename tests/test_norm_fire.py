@@ -10,6 +10,7 @@ from helpers import SPIKING, STEPPING, make_neuron
 from isospike.errors import ConfigError
 from isospike.layers import Steps
 from isospike.ops import BACKENDS, Firing, norm_fire, reference, use_backend
+from isospike.ops.gpu import norm
 from isospike.surrogates import SURROGATES
 
 pytestmark = pytest.mark.compiled
@@ -234,8 +235,9 @@ def test_a_hook_is_called_and_changes_what_it_would(name):
 
 
 @pytest.mark.parametrize("topology", iso.TOPOLOGIES)
-def test_a_network_learns_the_same_on_every_backend(topology):
+def test_a_network_learns_the_same_on_every_backend(topology, monkeypatch):
     """A spike at the edge of its threshold may differ, so losses are compared, not bits."""
+    monkeypatch.setattr(norm, "TILE", 2**14)  # few programs: the interpreter takes its time for each
     losses = {}
     for name in BACKENDS:
         torch.manual_seed(0)
@@ -243,7 +245,7 @@ def test_a_network_learns_the_same_on_every_backend(topology):
         optimizer = torch.optim.SGD(model.parameters(), 0.05)
         x, y = torch.randn(4, 3, 8, 8), torch.arange(4)
         with use_backend(name):
-            for _ in range(4):
+            for _ in range(3):
                 loss = torch.nn.functional.cross_entropy(model(x), y)
                 optimizer.zero_grad()
                 loss.backward()
