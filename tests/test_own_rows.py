@@ -25,6 +25,7 @@ from isospike.optimizers import OPTIMIZERS
 from isospike.recipes import load_recipe
 from isospike.run_folder import RunFolder
 from isospike.schedules import SCHEDULES
+from isospike.sweep import plan_sweep, save_plan
 from isospike.train.environment import environment
 from test_cli import call
 
@@ -160,6 +161,19 @@ def test_a_report_names_the_code_in_what_it_says_to_do(place):
     page = (place / "page.html").read_text()
     for command in ("train --resume", "eval", "analyze", "energy"):
         assert f"isospike {command} run --import my_rows.py" in page
+
+
+def test_a_folder_that_is_taken_is_gone_on_with_by_the_same_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_rows, "_IMPORTED", {"my_rows.py": own_rows})
+    monkeypatch.setitem(sys.modules, "my_rows", own_rows)
+    run = RunFolder(tmp_path / "run")
+    run.create(load_recipe("digits_ms_resnet20"), {})
+    with pytest.raises(ConfigError, match="continue it with --resume .*run --import my_rows.py, or name another --out"):
+        run.create(load_recipe("digits_ms_resnet20"), {})
+    plan = {"recipe": "digits_sweep", "topologies": ["ms"], "depths": [8], "seeds": [0]}
+    save_plan(plan_sweep(tmp_path, **plan))
+    with pytest.raises(ConfigError, match="continue it with --resume .* --import my_rows.py, or name another --out"):
+        save_plan(plan_sweep(tmp_path, **plan))
 
 
 @pytest.mark.parametrize("command", [["train", "--resume"], ["eval"], ["predict"], ["analyze"], ["energy"], ["report"]])

@@ -17,6 +17,7 @@ from typing import Any
 from isospike.config import RunConfig, read_config, read_yaml
 from isospike.errors import ConfigError, IsospikeWarning
 from isospike.limits import read_at_most
+from isospike.own_rows import imports_again
 from isospike.text import brief
 from isospike.writing import atomic_write, cannot_write
 
@@ -86,7 +87,8 @@ class RunFolder:
         """
         if self.config.exists():
             raise ConfigError(
-                f"{self.path} already holds a run: continue it with --resume {self.path}, or name another --out"
+                f"{self.path} already holds a run: continue it with --resume {self.path}{imports_again()}, "
+                "or name another --out"
             )
         try:
             for folder in (self.path, self.path / "checkpoints", self.path / "analysis"):

@@ -18,6 +18,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationError
 from isospike.config import RunConfig, apply_overrides, read_config, tuples, with_data_dir
 from isospike.errors import ConfigError, UnknownName
 from isospike.models import create_model
+from isospike.own_rows import imports_again
 from isospike.recipes import load_recipe
 from isospike.residual import TOPOLOGIES
 from isospike.run_folder import RunFolder, read_json, write_json
@@ -155,7 +156,8 @@ def save_plan(sweep: Sweep) -> None:
     """
     if (sweep.path / PLAN).exists():
         raise ConfigError(
-            f"{sweep.path} already holds a sweep: continue it with --resume {sweep.path}, or name another --out"
+            f"{sweep.path} already holds a sweep: continue it with --resume {sweep.path}{imports_again()}, "
+            "or name another --out"
         )
     try:
         sweep.path.mkdir(parents=True, exist_ok=True)
