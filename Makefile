@@ -16,7 +16,7 @@ demo: $(DEMO)
 
 ## test: style, types and tests
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder # what a file trains once, it trains once
 
 ## lanes: tests of the compiled library again, with lower instruction sets and under sanitizers; LANE=address for one
 lanes: $(READY)
