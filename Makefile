@@ -14,9 +14,9 @@ demo: $(DEMO)
 	@run=$$(ls -td runs/digits_ms_resnet20* | head -n 1); for command in analyze energy report; do \
 	  echo "$(BIN)/isospike $$command $$run"; $(BIN)/isospike $$command "$$run" || exit 1; done
 
-## test: style, types and tests
+## test: style, types and tests; a file of tests runs in one process, so that what its tests share is made once
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder # what a file trains once, it trains once
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ## lanes: tests of the compiled library again, with lower instruction sets and under sanitizers; LANE=address for one
 lanes: $(READY)
