@@ -24,7 +24,6 @@ import isospike as iso
 import report_runs
 from bench_results import growth_result, result, row
 from event_files import WRITERS, aedat31, some_events
-from event_files import WRITERS, some_events
 from isospike.bench import Cell
 from isospike.bench.saved import render_file
 from isospike.config import apply_overrides, parse_yaml, read_config, read_yaml
