@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isospike.ops.conv2d import Convolution, geometry_of, gradients
-from isospike.ops.cpu import leaky_fire as cpu
 from isospike.ops.cpu import winograd
-from isospike.ops.cpu.library import no_library
 from isospike.ops.cpu.packing import packed, spikes_of, unpacked
+from isospike.ops.cpu.refusals import no_second_derivative, refused_dtype, refused_place
 from isospike.ops.cpu.spike_conv import (
     BESIDE_WINOGRAD,
     has_spike_conv,
@@ -35,7 +34,7 @@ def applies(conv: nn.Conv2d, x: Tensor) -> bool:
 def refusal(x: Tensor) -> str | None:
     """Why a convolution of ``x`` cannot be run here, as the end of a sentence; None where it can."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    return cpu.wrong_place(x) or no_library() or cpu.wrong_dtype(dtype)
+    return refused_place(x) or refused_dtype(dtype)
 
 
 def packed_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ class _PackedConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise cpu.no_second_derivative("convolution")
+            raise no_second_derivative("convolution")
         kept, weight = ctx.saved_tensors
         d_x = d_weight = x = None
         if kept is not None and ctx.sparse:

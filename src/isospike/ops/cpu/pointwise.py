@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from isospike.errors import RunFailed
-from isospike.ops.cpu.leaky_fire import c_rule, data
+from isospike.ops.cpu.abi import MAX_LEVELS, CAffine, CPass, CTerm, address, c_rule
 from isospike.ops.cpu.library import compiled, library
-from isospike.ops.cpu.structs import MAX_LEVELS, CAffine, CPass, CTerm
 from isospike.ops.memory import laid_out, like_state
 from isospike.ops.pointwise import Affine, Pointwise, Result, Span
 from isospike.ops.rule import FireRule, IntegerRule
@@ -94,7 +93,7 @@ class CompiledPass:
         if stateful and spec.firing is not None and spec.firing.rule is not None:
             after = like_state(x[:B].float().unsqueeze(0), spec.firing.rule)
             v = None if v is None else laid_out(v, torch.empty_like(after))
-            call.before, call.after = data(v), after.data_ptr()
+            call.before, call.after = address(v), after.data_ptr()
         if self.run(ctypes.byref(call)):
             raise RunFailed("there is no memory left for the potentials of a layer: take a smaller batch")
         return Result(out, total, after)
@@ -102,8 +101,7 @@ class CompiledPass:
 
 def _point(term: CTerm, x: Tensor, N: int, B: int) -> Tensor:
     """Let a term of the call point at a map; returned is what must stay alive."""
-    if not x.is_contiguous(memory_format=CHANNELS_LAST):
-        x = x.contiguous(memory_format=CHANNELS_LAST)
+    x = x.contiguous(memory_format=CHANNELS_LAST)
     term.data, term.bytes, term.step = x.data_ptr(), x.element_size(), N if len(x) > B else 0
     return x
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from isospike.errors import RunFailed
 from isospike.ops.conv2d import Convolution
+from isospike.ops.cpu.abi import CDense, CStrided
 from isospike.ops.cpu.library import compiled, lanes
-from isospike.ops.cpu.structs import CDense, CStrided
 from isospike.ops.memory import empty_strided
 
 CHANNELS_LAST = torch.channels_last
