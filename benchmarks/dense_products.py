@@ -16,7 +16,6 @@ import torch.nn.functional as F
 
 from common import header, save
 from isospike.ops.conv2d import Convolution, gradients
-from isospike.ops.cpu.strided_gradient import has_strided_gradient, strided_gradient
 from isospike.ops.cpu.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
 from isospike.train.memory import keep_freed_memory
 
@@ -26,20 +25,10 @@ SHAPES = [
     (16, 16, 32, 3, 1),  # resnet20
     (32, 32, 16, 3, 1),
     (64, 64, 8, 3, 1),
-    (16, 32, 32, 3, 2),
-    (16, 32, 32, 1, 2),
-    (32, 64, 16, 3, 2),
-    (32, 64, 16, 1, 2),
     (64, 64, 32, 3, 1),  # resnet18 with CIFAR's stem
     (128, 128, 16, 3, 1),
     (256, 256, 8, 3, 1),
     (512, 512, 4, 3, 1),
-    (64, 128, 32, 3, 2),
-    (64, 128, 32, 1, 2),
-    (128, 256, 16, 3, 2),
-    (128, 256, 16, 1, 2),
-    (256, 512, 8, 3, 2),
-    (256, 512, 8, 1, 2),
 ]
 
 
@@ -61,8 +50,6 @@ def works(x, weight, stride):
             lambda: torch.ops.mkldnn._convolution_pointwise.default(x, ordered, *options),
         )
         pairs["gradient of the input"] = lambda: winograd_input_gradient(g, weight), dense_gradient
-    if has_strided_gradient(weight, geometry, g):
-        pairs["gradient of the input"] = lambda: strided_gradient(g, weight, x.shape[2:]), dense_gradient
     return pairs
 
 

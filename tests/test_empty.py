@@ -12,7 +12,6 @@ from isospike.ops.cpu import norm_fire as cpu_norm_fire
 from isospike.ops.cpu.packing import packed, packed_bytes, unpacked
 from isospike.ops.cpu.pointwise import CompiledPass, can_run
 from isospike.ops.cpu.spike_conv import spike_conv, spike_weight, weight_gradient
-from isospike.ops.cpu.strided_gradient import strided_gradient
 from isospike.ops.cpu.winograd import winograd_conv, winograd_input_gradient, winograd_weight
 from isospike.ops.pointwise import Activation, Pointwise, Span
 from isospike.surrogates import Rectangle
@@ -94,16 +93,6 @@ def test_dense_convolutions(shape, filters):
     found = winograd_conv(maps(*shape), winograd_weight(weight, torch.ones(filters)))
     assert torch.equal(found, torch.ones(N, filters, H, W))
     assert torch.equal(winograd_input_gradient(maps(N, filters, H, W), weight), torch.zeros(shape))
-
-
-@empty
-@pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("filters", [16, 0])
-@pytest.mark.usefixtures("each_isa")
-def test_gradients_at_stride_2(shape, kernel, filters):
-    N, C, H, W = shape
-    found = strided_gradient(maps(N, filters, H, W), torch.zeros(filters, C, kernel, kernel), (2 * H, 2 * W))
-    assert torch.equal(found, torch.zeros(N, C, 2 * H, 2 * W))
 
 
 @empty

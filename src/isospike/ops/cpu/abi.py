@@ -95,16 +95,10 @@ class CGeometry(ctypes.Structure):
     _fields_ = [(name, _INTEGER) for name in ("N", "C", "H", "W", "O", "kernel", "stride")]
 
 
-class CDense(ctypes.Structure):
-    """``struct dense``."""
+class CMaps(ctypes.Structure):
+    """``struct maps``, of a dense convolution."""
 
     _fields_ = [(name, _INTEGER) for name in ("N", "C", "H", "W", "O")]
-
-
-class CStrided(ctypes.Structure):
-    """``struct strided``."""
-
-    _fields_ = [("x", CDense), *((name, _INTEGER) for name in ("kernel", "height", "width"))]
 
 
 STRUCTS: dict[str, type[ctypes.Structure]] = {
@@ -117,8 +111,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "pass": CPass,
     "spikes": CSpikes,
     "geometry": CGeometry,
-    "dense": CDense,
-    "strided": CStrided,
+    "maps": CMaps,
 }
 
 
@@ -151,8 +144,8 @@ def address(x: Tensor | None) -> int | None:
 def declare(lib: ctypes.CDLL) -> None:
     """Tell ctypes what the functions of a library take and return."""
     data, integer = ctypes.c_void_p, ctypes.c_int64
-    rule, geometry, spikes, dense, strided, forward, backward, whole_pass = map(
-        ctypes.POINTER, (CRule, CGeometry, CSpikes, CDense, CStrided, CForward, CBackward, CPass)
+    rule, geometry, spikes, maps, forward, backward, whole_pass = map(
+        ctypes.POINTER, (CRule, CGeometry, CSpikes, CMaps, CForward, CBackward, CPass)
     )
     takes = {
         "masks": [rule, integer, integer],
@@ -171,17 +164,15 @@ def declare(lib: ctypes.CDLL) -> None:
         "spike_conv_pack": [geometry, *[data] * 4, integer],
         "spike_conv": [geometry, spikes, data, data, integer, integer],
         "spike_conv_weight": [geometry, spikes, *[data] * 3, integer],
-        "winograd_room": [dense],
-        "winograd_pack": [dense, data, data, integer, data, data, integer],
-        "winograd": [dense, *[data] * 3, integer],
-        "strided_gradient_pack": [strided, *[data] * 3, integer],
-        "strided_gradient": [strided, *[data] * 3, integer],
+        "winograd_room": [maps],
+        "winograd_pack": [maps, data, data, integer, data, data, integer],
+        "winograd": [maps, *[data] * 3, integer],
         "pass": [whole_pass],
         "pass_room": [],
         "lanes": [],
         "machine": [],
     }
-    nothing = ("forward", "backward_masked", "unpack_bits", "spike_conv_pack", "winograd_pack", "strided_gradient_pack")
+    nothing = ("forward", "backward_masked", "unpack_bits", "spike_conv_pack", "winograd_pack")
     for name, arguments in takes.items():
         function = getattr(lib, f"isospike_{name}")
         function.argtypes, function.restype = arguments, None if name in nothing else integer

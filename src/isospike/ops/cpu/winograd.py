@@ -8,7 +8,7 @@ from torch import Tensor
 
 from isospike.errors import RunFailed
 from isospike.ops.conv2d import Convolution
-from isospike.ops.cpu.abi import CDense, address
+from isospike.ops.cpu.abi import CMaps, address
 from isospike.ops.cpu.library import compiled, lanes
 from isospike.ops.memory import empty_channels_last, is_channels_last
 
@@ -83,5 +83,5 @@ def _transformed(weight: Tensor, bias: Tensor | None, *, turned: bool) -> Winogr
     return WinogradWeight(data, weight.shape)
 
 
-def _geometry(x: tuple[int, ...], weight: tuple[int, ...]) -> CDense:
-    return CDense(*x, weight[0])
+def _geometry(x: tuple[int, ...], weight: tuple[int, ...]) -> CMaps:
+    return CMaps(*x, weight[0])

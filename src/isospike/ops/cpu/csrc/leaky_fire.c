@@ -18,7 +18,7 @@ INLINE int is_large(const struct rule *r, int64_t T, int n, int64_t N) {
 
 static void forward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
                    float *s, uint8_t *masks) {
-    int64_t bits = bits_of(BLOCK), level = 2 * bits * T;
+    int64_t bits = bits_of(NEURONS), level = 2 * bits * T;
     if (is_large(r, T, n, N)) {
         if (masks)
             WITH_MASKS(forward_masked_past(q, r->thresholds[0], T, n, x, x_step, v, end, s, N, bits, masks));
@@ -37,22 +37,22 @@ static void forward_block(const struct rule *r, int T, int n, int64_t N, const f
 
 static void backward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v,
                     const float *ds, const float *d_end, float *dv, float *dx, float *room, double *coefficients) {
-    float *d = room, *h = d + BLOCK, *u = h + (int64_t)T * BLOCK;
+    float *d = room, *h = d + NEURONS, *u = h + (int64_t)T * NEURONS;
     for (int k = 0; k < r->levels; k++) {
         copy_or_zero(n, v ? v + k * N : NULL, u);
         copy_or_zero(n, d_end ? d_end + k * N : NULL, d);
         if (is_large(r, T, n, N))
             WITH_FLAGS(backward_past(q, r->thresholds[0], T, n, x, x_step, h + T * CHUNK, u, ds, N, d, dx, h, coefficients));
         else
-            WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, x, x_step, h, u, ds, N, d, dx, N, k > 0, BLOCK, coefficients));
+            WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, x, x_step, h, u, ds, N, d, dx, N, k > 0, NEURONS, coefficients));
         if (dv) copy_or_zero(n, d, dv + k * N);
     }
 }
 
 static void pass_masks(const struct rule *r, int T, int n, int64_t N, const float *ds, const float *d_end, float *dv, float *dx,
                 const uint8_t *masks) {
-    ALIGNED float d[BLOCK];
-    int64_t bits = bits_of(BLOCK), level = 2 * bits * T;
+    ALIGNED float d[NEURONS];
+    int64_t bits = bits_of(NEURONS), level = 2 * bits * T;
     for (int k = 0; k < r->levels; k++) {
         copy_or_zero(n, d_end ? d_end + k * N : NULL, d);
         if (is_large(r, T, n, N))
@@ -64,20 +64,20 @@ static void pass_masks(const struct rule *r, int T, int n, int64_t N, const floa
 }
 
 /* Bytes of the masks of all neurons. */
-EXPORT int64_t isospike_masks(const struct rule *r, int64_t T, int64_t N) { return masks_of(r, T, N, BLOCK); }
+EXPORT int64_t isospike_masks(const struct rule *r, int64_t T, int64_t N) { return masks_of(r, T, N, NEURONS); }
 
 /* v [levels][N]: potentials before the first step, NULL for rest; end [levels][N]: room for those behind the last; masks:
  * room for them, or NULL. */
 EXPORT void isospike_forward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
                       float *s, uint8_t *masks, int64_t threads) {
-    int64_t room = 2 * bits_of(BLOCK) * T * r->levels;
+    int64_t room = 2 * bits_of(NEURONS) * T * r->levels;
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
-        for (int64_t start = 0; start < N; start += BLOCK) {
-            int n = (int)(N - start < BLOCK ? N - start : BLOCK);
+        for (int64_t start = 0; start < N; start += NEURONS) {
+            int n = (int)(N - start < NEURONS ? N - start : NEURONS);
             forward_block(r, (int)T, n, N, x + start, x_step, v ? v + start : NULL, end + start, s + start,
-                          masks ? masks + start / BLOCK * room : NULL);
+                          masks ? masks + start / NEURONS * room : NULL);
         }
         settled();
     }
@@ -92,15 +92,15 @@ EXPORT int64_t isospike_backward(const struct rule *r, int64_t T, int64_t N, con
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
-        float *room = room_of(BLOCK * (2 * T + 2));
+        float *room = room_of(NEURONS * (2 * T + 2));
         failed = room == NULL;
 #pragma omp for schedule(static)
-        for (int64_t start = 0; start < N; start += BLOCK) {
-            int n = (int)(N - start < BLOCK ? N - start : BLOCK);
+        for (int64_t start = 0; start < N; start += NEURONS) {
+            int n = (int)(N - start < NEURONS ? N - start : NEURONS);
             if (room)
                 backward_block(r, (int)T, n, N, x + start, x_step, v ? v + start : NULL, ds + start,
                                d_end ? d_end + start : NULL, dv ? dv + start : NULL, dx + start, room,
-                               coefficients ? coefficients + 2 * (start / BLOCK) : NULL);
+                               coefficients ? coefficients + 2 * (start / NEURONS) : NULL);
         }
         settled();
         free(room);
@@ -111,17 +111,17 @@ EXPORT int64_t isospike_backward(const struct rule *r, int64_t T, int64_t N, con
 /* The same from masks; there is no gradient of decay and gain then. */
 EXPORT void isospike_backward_masked(const struct rule *r, int64_t T, int64_t N, const uint8_t *masks, const float *ds,
                              const float *d_end, float *dv, float *dx, int64_t threads) {
-    int64_t room = 2 * bits_of(BLOCK) * T * r->levels;
+    int64_t room = 2 * bits_of(NEURONS) * T * r->levels;
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
-        for (int64_t start = 0; start < N; start += BLOCK) {
-            int n = (int)(N - start < BLOCK ? N - start : BLOCK);
+        for (int64_t start = 0; start < N; start += NEURONS) {
+            int n = (int)(N - start < NEURONS ? N - start : NEURONS);
             pass_masks(r, (int)T, n, N, ds + start, d_end ? d_end + start : NULL, dv ? dv + start : NULL, dx + start,
-                       masks + start / BLOCK * room);
+                       masks + start / NEURONS * room);
         }
         settled();
     }
 }
 
-EXPORT int64_t isospike_block(void) { return BLOCK; }
+EXPORT int64_t isospike_block(void) { return NEURONS; }
