@@ -15,6 +15,7 @@ from isospike.ops.cpu.packing import Spikes
 from isospike.ops.memory import empty_channels_last, is_channels_last
 
 FEWEST_CHANNELS = {1: 64, 3: 8}  # by size of the kernel: with fewer, looking for spikes takes longer than adding them
+WIDEST = 2**16  # pixels of a row: the C code numbers the elements of a tile, of 8 rows at least, in 32 bits
 FEWEST_PIXELS = 64  # for fewer, putting many weights in order takes longer than a dense convolution
 
 
@@ -59,10 +60,10 @@ def has_spike_conv(weight: Tensor, conv: Convolution) -> bool:
 
 
 def is_worth_it(spikes: Spikes, most: Most = BESIDE_DENSE) -> bool:
-    """Whether few enough fire, at pixels enough, and their memory is channels-last."""
-    size, (_, C, *_) = spikes.shape.numel(), spikes.shape
+    """Whether few enough fire, at pixels enough, in rows that are not too wide, and their memory is channels-last."""
+    size, (_, C, _, W) = spikes.shape.numel(), spikes.shape
     share = most.spikes if spikes.counts is None else most.counts
-    return spikes.channels_last and size >= FEWEST_PIXELS * C and spikes.number <= share * size
+    return spikes.channels_last and W <= WIDEST and size >= FEWEST_PIXELS * C and spikes.number <= share * size
 
 
 def spike_weight(weight: Tensor, bias: Tensor | None, stride: int) -> SpikeWeight:
