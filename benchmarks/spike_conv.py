@@ -3,8 +3,7 @@
     python benchmarks/spike_conv.py
 
 Output and gradient of the weights; a gain is the time of the dense one by that of ours. Counts are integers from 1 to
-3. The highest rates show where the dense ones win: there ``ops/cpu/spike_conv.py`` hands over to them. The gradient of
-the input does not depend on what fires: it is measured once per shape.
+3. The highest rates show where the dense ones win: there ``ops/cpu/spike_conv.py`` hands over to them.
 """
 
 import torch
@@ -14,8 +13,7 @@ from common import header, interleaved, save
 from isospike.ops.conv2d import Convolution, gradients
 from isospike.ops.cpu.packing import packed
 from isospike.ops.cpu.spike_conv import spike_conv, spike_weight, weight_gradient
-from isospike.ops.cpu.strided_gradient import has_strided_gradient, strided_gradient
-from isospike.ops.cpu.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
+from isospike.ops.cpu.winograd import has_winograd, winograd_conv, winograd_weight
 from isospike.train.memory import keep_freed_memory
 
 MAPS, REPEATS = 128, 9
@@ -60,18 +58,6 @@ def works(x, weight, stride):
     }
 
 
-def input_gradients(x, weight, stride):
-    """PyTorch's and ours, where there is one."""
-    geometry = geometry_of(weight, stride)
-    g = torch.randn_like(F.conv2d(x, weight, None, stride, geometry.padding))
-    dense = {"dense": lambda: gradients(g, x, weight, geometry, [True, False, False])}
-    if has_winograd(weight, geometry):
-        return dense | {"ours": lambda: winograd_input_gradient(g, weight)}
-    if has_strided_gradient(weight, geometry, g):
-        return dense | {"ours": lambda: strided_gradient(g, weight, x.shape[2:])}
-    return {}
-
-
 def geometry_of(weight, stride):
     return Convolution((stride,) * 2, (weight.shape[2] // 2,) * 2, (1, 1), 1)
 
@@ -79,7 +65,7 @@ def geometry_of(weight, stride):
 def main():
     keep_freed_memory()
     torch.manual_seed(0)
-    rows, of_inputs = [], []
+    rows = []
     for channels, filters, size, kernel, stride in SHAPES:
         maps = MAPS if MAPS * channels * size**2 <= 2**24 else MAPS // 4
         weight = torch.randn(filters, channels, kernel, kernel).contiguous(memory_format=torch.channels_last)
@@ -97,14 +83,7 @@ def main():
                 rows.append({**shape, "maps": maps, "most": most, "rate": rate, "gain": gains, "seconds": times})
                 line = " ".join(f"{name} {gain:.2f}x" for name, gain in gains.items())
                 print(*shape.values(), "spikes" if most == 1 else "counts", rate, line, flush=True)
-        inputs = input_gradients(spikes((maps, channels, size, size), RATES[0], 1), weight, stride)
-        if inputs:
-            seconds = interleaved(inputs, REPEATS)
-            gain = seconds["dense"]["median"] / seconds["ours"]["median"]
-            times = {name: {key: of[key] for key in ("median", "quartiles")} for name, of in seconds.items()}
-            of_inputs.append({**shape, "maps": maps, "gain": gain, "seconds": times})
-            print(*shape.values(), f"gradient of the input {gain:.2f}x", flush=True)
-    result = {"header": header("python benchmarks/spike_conv.py"), "rows": rows, "gradients of inputs": of_inputs}
+    result = {"header": header("python benchmarks/spike_conv.py"), "rows": rows}
     save("spike_conv", result)
 
 

@@ -200,7 +200,7 @@ def test_a_second_derivative_is_refused_and_the_reference_has_it(name):
         *(
             make_neuron("lif", detach_reset=True, reset=reset, surrogate=Rectangle())
             for reset in ("to_value", "subtract")
-        ),  # gates
+        ),  # masks
     ],
     ids=str,
 )

@@ -8,9 +8,9 @@ import torch
 from isospike.errors import ConfigError
 from isospike.ops import FireRule, leaky_fire, memory, use_backend
 from isospike.ops.cpu import library
+from isospike.ops.cpu.abi import STRUCTS
 from isospike.ops.cpu.build import ISAS, library_path, stamp
 from isospike.ops.cpu.packing import _room_for_bits
-from isospike.ops.cpu.structs import STRUCTS
 
 pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("found_anew")]
 LANES = {"plain": 4, "avx2": 8, "avx512": 16}

@@ -1,4 +1,4 @@
-"""On a GPU spikes are kept as bits, counts as bytes and rectangles as gates, and every gradient stays what it was."""
+"""On a GPU spikes are kept as bits, counts as bytes and rectangles as masks, and every gradient stays what it was."""
 
 import pytest
 import torch
@@ -176,23 +176,23 @@ def test_a_second_derivative_is_refused():
         torch.autograd.grad(y.sum(), s, create_graph=True)
 
 
-# Gates -------------------------------------------------------------------------------------------------------------
+# Masks -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("T", [1, 4, 5, 8, 9, 16, 17, 24])
 @pytest.mark.parametrize("reset", ["to_value", "subtract"])
-def test_gates_give_the_bits_of_the_gradients_of_the_currents(T, reset, monkeypatch):
+def test_masks_give_the_bits_of_the_gradients_of_the_currents(T, reset, monkeypatch):
     v_reset = -0.25 if reset == "to_value" else 0.0
     rule = FireRule(0.5, reset, v_reset=v_reset, surrogate=Rectangle(0.7), detach_reset=True)
     x, skip = images(T, 1, 8, 2, 2), images(T, 1, 8, 2, 2)
     g, grads = torch.randn_like(x), []
-    for gated in (True, False):
-        if not gated:
-            monkeypatch.setattr(norm, "room_for_gates", lambda x, rule: None)
+    for masked in (True, False):
+        if not masked:
+            monkeypatch.setattr(norm, "room_for_masks", lambda x, rule: None)
         done, kept = kept_by(lambda: fused(x, rule, skip=skip))
-        gates = [t for t in kept if t.dtype in fire.GATES]
-        assert [t.nbytes for t in gates] == ([x[0].numel() * max(1, 1 << (T - 1).bit_length() >> 2)] if gated else [])
-        assert sum(t.shape == x.shape for t in kept) == (1 if gated else 2)
+        masks = [t for t in kept if t.dtype in fire.MASKS]
+        assert [t.nbytes for t in masks] == ([x[0].numel() * max(1, 1 << (T - 1).bit_length() >> 2)] if masked else [])
+        assert sum(t.shape == x.shape for t in kept) == (1 if masked else 2)
         grads.append(torch.autograd.grad(done.s, [x, skip], g))
     assert grads[0][1].abs().sum() > 0
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
@@ -200,24 +200,24 @@ def test_gates_give_the_bits_of_the_gradients_of_the_currents(T, reset, monkeypa
 
 @pytest.mark.parametrize("started", [False, True])
 @pytest.mark.parametrize("reset", ["to_value", "subtract"])
-def test_gates_of_a_neuron_alone_give_the_bits_of_the_gradients(reset, started, monkeypatch):
+def test_masks_of_a_neuron_alone_give_the_bits_of_the_gradients(reset, started, monkeypatch):
     monkeypatch.setattr(fire, "MAX_STATES", 3)  # five steps take two kernels
     rule = FireRule(0.5, reset, surrogate=Rectangle(0.7), detach_reset=True)
     x, grads = torch.randn(5, 2, 37, device=DEVICE).requires_grad_(), []
     v = torch.randn(2, 37, device=DEVICE).requires_grad_() if started else None
     g, g_end = torch.randn_like(x), torch.randn(2, 37, device=DEVICE)
-    for gated in (True, False):
-        if not gated:
-            monkeypatch.setattr(fire, "room_for_gates", lambda x, rule: None)
+    for masked in (True, False):
+        if not masked:
+            monkeypatch.setattr(fire, "room_for_masks", lambda x, rule: None)
         (s, end), kept = kept_by(lambda: leaky_fire(x, v, decay=0.5, gain=0.75, rule=rule))
-        assert {t.dtype for t in kept} == ({torch.uint8} if gated else {torch.float32})
+        assert {t.dtype for t in kept} == ({torch.uint8} if masked else {torch.float32})
         grads.append(torch.autograd.grad([s, end], [x, v] if started else [x], [g, g_end]))
     assert grads[0][0].abs().sum() > 0
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["plif", "mlf", "ilif", "lif"])
-def test_neurons_of_which_gates_do_not_say_all_have_none(kind):
+def test_neurons_of_which_masks_do_not_say_all_have_none(kind):
     neuron = make_neuron(kind).to(DEVICE)
     x, skip = images(3, 1, 8, 2, 2), images(3, 1, 8, 2, 2)
     decay, gain = neuron.coefficients()
@@ -226,7 +226,7 @@ def test_neurons_of_which_gates_do_not_say_all_have_none(kind):
         skip=skip, firing=Firing(decay, gain, neuron.rule), added=None, keep=False,
     )  # fmt: skip
     _, kept = kept_by(run)
-    assert not any(t.dtype in fire.GATES for t in kept)
+    assert not any(t.dtype in fire.MASKS for t in kept)
 
 
 # Networks ----------------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_a_network_keeps_less_and_has_the_bits_of_the_gradients(topology, monkey
     for small in (True, False):
         if not small:
             monkeypatch.setattr(gpu_packed_conv, "applies", lambda conv, x: False)
-            monkeypatch.setattr(norm, "room_for_gates", lambda x, rule: None)
+            monkeypatch.setattr(norm, "room_for_masks", lambda x, rule: None)
         model.zero_grad()
         loss, kept = kept_by(lambda: nn.functional.cross_entropy(model(x), y))
         loss.backward()

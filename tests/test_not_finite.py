@@ -10,7 +10,7 @@ from helpers import SPIKING, device_of, make_neuron
 from isospike.layers import BatchNorm, fold_time
 from isospike.ops import BACKENDS, Firing, leaky_fire, reference, use_backend
 from isospike.ops.cpu.pointwise import CompiledPass
-from isospike.ops.pointwise import Activation, Affine, Pointwise, Span, run_eager
+from isospike.ops.pointwise import Affine, Pointwise, Span, run_eager
 from isospike.surrogates import SURROGATES
 
 ODD = [nan, inf, -inf, 3e38, -3e38]
@@ -89,9 +89,9 @@ def test_a_channel_that_is_not_finite_leaves_its_running_statistics_and_no_other
 @pytest.mark.parametrize("rule", ["none", "relu", "lif", "mlf"])
 def test_what_stands_between_compiled_convolutions_is_what_it_is_in_eager_pytorch(rule, value):
     neuron = None if rule in ("none", "relu") else make_neuron(rule)
-    firing = {"none": None, "relu": Activation(None)}.get(rule)
+    firing = {"none": None, "relu": "rectifier"}.get(rule)
     if neuron is not None:
-        firing = Activation(neuron.rule, *neuron.coefficients())
+        firing = Firing(*neuron.coefficients(), neuron.rule)
     x, z = (current(value).flatten(0, 1).contiguous(memory_format=torch.channels_last) for _ in range(2))
     for join in (None, "add", "and", "iand"):
         spec = Pointwise(x=Affine(torch.rand(1, 8) + 0.5, torch.randn(1, 8)), firing=firing, join=join)

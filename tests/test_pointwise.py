@@ -5,9 +5,9 @@ from itertools import product
 import pytest
 import torch
 
-from isospike.ops import FireRule, IntegerRule
+from isospike.ops import FireRule, Firing, IntegerRule
 from isospike.ops.cpu.pointwise import CompiledPass, can_run
-from isospike.ops.pointwise import Activation, Affine, Pointwise, Span, run_eager
+from isospike.ops.pointwise import Affine, Pointwise, Span, run_eager
 
 pytestmark = pytest.mark.compiled
 RULES = {
@@ -16,7 +16,6 @@ RULES = {
     "reset": FireRule(v_reset=-0.25),
     "levels": FireRule(v_threshold=0.5, higher=(1.5, 2.5)),
     "integer": IntegerRule(levels=4),
-    "relu": None,
 }
 
 
@@ -45,11 +44,11 @@ def assert_same(spec, span, *maps, v=None):
     return results[0]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [*RULES, "relu"])
 @pytest.mark.parametrize("channels", [1, 3, 16, 600, 5000])
 @pytest.mark.parametrize(("T", "B"), [(1, 2), (4, 3)])
 def test_neurons_on_sums(rule, channels, T, B):
-    firing = Activation(RULES[rule], 0.25, 0.5)
+    firing = "rectifier" if rule == "relu" else Firing(0.25, 0.5, RULES[rule])
     for x_rows, y_rows, keeps in product((B, T * B), (None, B, T * B), (False, True)):
         y = None if y_rows is None else dyadic_map(y_rows, channels)
         spec = Pointwise(firing=firing, keeps_sum=keeps, integer=rule != "relu")
@@ -58,7 +57,7 @@ def test_neurons_on_sums(rule, channels, T, B):
 
 @pytest.mark.parametrize("where", ["x", "y", "affine"])
 @pytest.mark.parametrize("steps", [1, 6])
-@pytest.mark.parametrize("firing", [None, Activation(RULES["if"], 0.25), Activation(None)])
+@pytest.mark.parametrize("firing", [None, Firing(0.25, 1.0, RULES["if"]), "rectifier"])
 def test_affines_of_all_steps_or_of_each(where, steps, firing):
     spec = Pointwise(firing=firing, keeps_sum=True, **{where: affine(steps, 5)})
     for x_rows, y_rows in product((2, 8), repeat=2):
@@ -69,7 +68,7 @@ def test_affines_of_all_steps_or_of_each(where, steps, firing):
 @pytest.mark.parametrize("rule", ["if", "reset", None])
 @pytest.mark.parametrize("integer", [False, True])
 def test_joins_with_spikes_in_either_type(join, rule, integer):
-    firing = None if rule is None else Activation(RULES[rule], 0.5)
+    firing = None if rule is None else Firing(0.5, 1.0, RULES[rule])
     spec = Pointwise(firing=firing, join=join, integer=integer)
     for z_rows in (3, 6):
         for z in (counts(z_rows, 7), counts(z_rows, 7).float()):
@@ -78,15 +77,15 @@ def test_joins_with_spikes_in_either_type(join, rule, integer):
 
 
 def test_a_map_in_another_memory_order_is_put_in_order():
-    spec = Pointwise(firing=Activation(RULES["if"], 0.25), join="add")
+    spec = Pointwise(firing=Firing(0.25, 1.0, RULES["if"]), join="add")
     x, z = torch.randint(-64, 129, (4, 6, 3, 5)) / 64, counts(4, 6).contiguous()
     assert not x.is_contiguous(memory_format=torch.channels_last)
     assert_same(spec, Span(2, 2), x, None, z)
 
 
-@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule is not None])
+@pytest.mark.parametrize("rule", RULES)
 def test_steps_in_two_halves_are_the_steps_at_once(rule):
-    spec = Pointwise(firing=Activation(RULES[rule], 0.5))
+    spec = Pointwise(firing=Firing(0.5, 1.0, RULES[rule]))
     x = dyadic_map(8, 5)
     whole = CompiledPass(spec, 5)(Span(4, 2), x).out
     first = assert_same(spec, Span(2, 2, stateful=True), x[:4])
@@ -95,7 +94,7 @@ def test_steps_in_two_halves_are_the_steps_at_once(rule):
 
 
 def test_what_there_is_no_room_for_is_said(monkeypatch):
-    assert not can_run(Pointwise(firing=Activation(FireRule(higher=tuple(range(2, 19))))), 3)
+    assert not can_run(Pointwise(firing=Firing(0.5, 1.0, FireRule(higher=tuple(range(2, 19))))), 3)
     monkeypatch.setattr("isospike.ops.cpu.pointwise.library", lambda: None)
     assert not can_run(Pointwise(), 3)
 

@@ -12,7 +12,7 @@ from helpers import dyadic, enliven
 from isospike.ops import packed_conv
 from isospike.ops.cpu import spike_conv
 from isospike.ops.cpu.packed_conv import applies
-from isospike.ops.cpu.packing import packed
+from isospike.ops.cpu.packing import Spikes, packed
 from isospike.ops.cpu.spike_conv import Convolution, has_spike_conv, is_worth_it, spike_weight, weight_gradient
 
 pytestmark = pytest.mark.compiled
@@ -191,3 +191,9 @@ def test_a_weight_that_is_not_finite_matters_only_where_its_channel_fires():
     assert out[0, :, 1:4, 1:4].isinf().all()
     assert out[0, :, 4:].isfinite().all()
     assert out[1].isfinite().all()
+
+
+@pytest.mark.parametrize(("width", "worth_it"), [(2**16, True), (2**16 + 1, False)])
+def test_rows_whose_tiles_32_bits_may_not_number_are_left_to_the_dense_convolution(width, worth_it):
+    shape, stride = torch.Size([1, 8, 1, width]), (8 * width, 1, 8 * width, 8)
+    assert is_worth_it(Spikes(torch.empty(0, dtype=torch.int64), None, 0, shape, stride)) == worth_it

@@ -1,13 +1,21 @@
 import math
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
 
+import isospike
 from isospike.errors import ConfigError, UnknownName
+from isospike.ops import FireRule
+from isospike.ops.cpu.refusals import refused_rule as cpu_refused_rule
+from isospike.ops.gpu.leaky_fire import refused_rule as gpu_refused_rule
 from isospike.registry import build
 from isospike.surrogates import SURROGATES, Arctan, Rectangle, Sigmoid, Triangle, fire
 
 WIDTHS = (0.5, 1.0, 2.0, 4.0)
+OPS = Path(isospike.__file__).parent / "ops"
 
 
 ALL = [pytest.param(SURROGATES[kind](width), id=f"{kind}-{width}") for kind in SURROGATES for width in WIDTHS]
@@ -78,3 +86,23 @@ def test_a_wrong_name_or_option_is_answered_with_the_nearest():
         build(SURROGATES, {"kind": "sigmoid", "alfa": 1})
     with pytest.raises(ConfigError, match="a surrogate is given as a name or as"):
         build(SURROGATES, {"alpha": 1})
+
+
+@pytest.mark.parametrize("kind", SURROGATES)
+def test_a_kernel_names_what_the_sources_of_the_backends_have(kind):
+    kernel = SURROGATES[kind].kernel
+    (numbers,) = re.findall(r"enum surrogate \{(.*)\};", (OPS / "cpu/csrc/rule.h").read_text())
+    assert numbers.split(",")[kernel.c].strip().lower() == kind
+    assert f"\ndef {kernel.triton}(u," in (OPS / "gpu/kernels/rule.py").read_text()
+    assert [kernel.parameter] == [field.name for field in fields(SURROGATES[kind])]
+
+
+@pytest.mark.parametrize("refused_rule", [cpu_refused_rule, gpu_refused_rule], ids=["cpu", "triton"])
+@pytest.mark.parametrize("kind", SURROGATES)
+def test_a_backend_runs_what_has_a_kernel_and_refuses_what_inherits_from_it(refused_rule, kind):
+    class Own(SURROGATES[kind]):
+        """May have another derivative."""
+
+    assert refused_rule(FireRule(surrogate=SURROGATES[kind]())) is None
+    assert refused_rule(FireRule(surrogate=Own())) == "it does not know the surrogate Own"
+    assert not FireRule(surrogate=Own(), detach_reset=True).masks_suffice

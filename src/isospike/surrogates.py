@@ -7,7 +7,7 @@ Each surrogate is a smooth ``primitive`` of the step and its exact ``derivative`
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,32 @@ from isospike.errors import ConfigError
 from isospike.registry import Registry
 
 
+class Kernel(NamedTuple):
+    """How the backends other than the reference compute the derivative of a surrogate.
+
+    Attributes:
+        parameter: The option that they are given, a number.
+        c: The number of the surrogate in ``ops/cpu/csrc/rule.h``.
+        triton: The name of its function in ``ops/gpu/kernels/rule.py``.
+    """
+
+    parameter: str
+    c: int
+    triton: str
+
+
 class Surrogate(ABC):
-    """A sigmoid-shaped primitive of the step, rising from 0 to 1 around ``u = 0``, and its derivative."""
+    """A sigmoid-shaped primitive of the step, rising from 0 to 1 around ``u = 0``, and its derivative.
+
+    ``kernel`` says how backends other than the reference compute the derivative. It is not inherited, since a subclass
+    may have another derivative; without it only the reference runs the surrogate.
+    """
+
+    kernel: ClassVar[Kernel | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.kernel = vars(cls).get("kernel")
 
     @abstractmethod
     def primitive(self, u: Tensor) -> Tensor:
@@ -41,6 +65,7 @@ class Rectangle(Surrogate):
     """
 
     width: float = 1.0
+    kernel = Kernel("width", c=0, triton="rectangle")
 
     def __post_init__(self) -> None:
         _positive("width of the rectangle", self.width)
@@ -62,6 +87,7 @@ class Arctan(Surrogate):
     """
 
     alpha: float = 2.0
+    kernel = Kernel("alpha", c=1, triton="arctan")
 
     def __post_init__(self) -> None:
         _positive("alpha of the arctan", self.alpha)
@@ -83,6 +109,7 @@ class Sigmoid(Surrogate):
     """
 
     alpha: float = 4.0
+    kernel = Kernel("alpha", c=2, triton="sigmoid")
 
     def __post_init__(self) -> None:
         _positive("alpha of the sigmoid", self.alpha)
@@ -105,6 +132,7 @@ class Triangle(Surrogate):
     """
 
     gamma: float = 1.0
+    kernel = Kernel("gamma", c=3, triton="triangle")
 
     def __post_init__(self) -> None:
         _positive("gamma of the triangle", self.gamma)

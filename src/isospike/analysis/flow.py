@@ -16,10 +16,9 @@ from torch.utils.hooks import RemovableHandle
 
 from isospike.analysis.instrument import Instrument, starts_from_rest, sum_over_batch
 from isospike.errors import ConfigError
+from isospike.layers.statistics import Statistics
 from isospike.neurons import Neuron, SpikingNeuron, is_recurrence
 from isospike.residual import ResidualUnit, Stage
-
-_Moments = tuple[int, Tensor, Tensor, Tensor]  # count, mean, biased variance, maximum
 
 
 @dataclass(frozen=True)
@@ -276,31 +275,28 @@ class _Stream:
     """Sums of one stream; lists are by time step."""
 
     def __init__(self) -> None:
-        self.seen: list[_Moments] = []
+        self.seen: list[Statistics] = []
+        self.largest: list[Tensor] = []
 
     def add(self, x: Tensor, first: int) -> None:
         """``[T, B, ...]``, the first of them time step ``first``."""
         for step, x_t in enumerate(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, first):
-            mean = x_t.mean()
+            mean, largest = x_t.mean(), x_t.amax()
             variance = (x_t - mean).square_().mean()  # several times faster than torch.var
-            now = (x_t.numel(), mean.double(), variance.double(), x_t.amax())
+            now = Statistics.from_biased(x_t.numel(), mean.double(), variance.double())
             if step == len(self.seen):
                 self.seen.append(now)
+                self.largest.append(largest)
             else:
-                self.seen[step] = _joined(self.seen[step], now)
+                self.seen[step] = self.seen[step].join(now)
+                self.largest[step] = torch.maximum(self.largest[step], largest)
 
     def result(self, name: str) -> UnitFlow:
         """All sums as means."""
-        mean, variance, largest = (tuple(float(now[part]) for now in self.seen) for part in (1, 2, 3))
+        mean = tuple(float(now.mean) for now in self.seen)
+        variance = tuple(float(now.biased_var) for now in self.seen)
         if not all(map(math.isfinite, variance)):
             raise ConfigError(
                 f"what '{name}' puts out is not finite: the weights are not, or this network has diverged"
             )
-        return UnitFlow(name, mean, variance, largest)
-
-
-def _joined(a: _Moments, b: _Moments) -> _Moments:
-    """Those of two sets of numbers as one (Chan et al. 1979)."""
-    count, delta = a[0] + b[0], b[1] - a[1]
-    squares = a[2] * a[0] + b[2] * b[0] + delta.square() * (a[0] * b[0] / count)
-    return count, a[1] + delta * (b[0] / count), squares / count, torch.maximum(a[3], b[3])
+        return UnitFlow(name, mean, variance, tuple(map(float, self.largest)))

@@ -8,7 +8,8 @@ from torch import Tensor
 from isospike.graph import Complement
 from isospike.layers import BatchNorm, PerStepNorm
 from isospike.neurons import Neuron, SpikingNeuron
-from isospike.ops.pointwise import Activation, Affine
+from isospike.ops import Firing
+from isospike.ops.pointwise import Affine, Rectifier
 from isospike.residual import Scale, Weigh
 
 
@@ -38,9 +39,7 @@ def _factor(affine: Scale | Weigh) -> Affine:
 @torch.no_grad()
 def _norm(norm: BatchNorm) -> Affine:
     """The square root is taken in float64."""
-    scale = norm.weight.double() * norm.scale / norm.running_deviation()
-    shift = norm.bias.double() - norm.running_mean.double() * scale
-    return Affine(scale.to(norm.weight.dtype)[None], shift.to(norm.weight.dtype)[None])
+    return Affine(*(row.to(norm.weight.dtype)[None] for row in norm.running_affine()))
 
 
 @numbers_of.register
@@ -48,12 +47,12 @@ def _norms(norms: PerStepNorm) -> Affine:
     return Affine(*(torch.cat(rows) for rows in zip(*map(numbers_of, norms), strict=True)))
 
 
-def firing_of(neuron: Neuron) -> Activation:
+def firing_of(neuron: Neuron) -> Firing | Rectifier:
     """The numbers of a neuron that is a row of the recurrence, or of the rectifier."""
     if not isinstance(neuron, SpikingNeuron):
-        return Activation(None)
+        return "rectifier"
     decay, gain = map(_float, neuron.coefficients())
-    return Activation(neuron.rule, decay, gain)
+    return Firing(decay, gain, neuron.rule)
 
 
 def _float(value: float | Tensor) -> float:

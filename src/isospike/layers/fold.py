@@ -36,13 +36,14 @@ class FoldedNeuron(Neuron):
         if not is_recurrence(neuron) or not isinstance(neuron.rule, FireRule) or neuron.rule.higher:
             raise ConfigError(f"a norm folds into a neuron with one threshold, not into {type(neuron).__name__}")
         with torch.no_grad():
-            slope = (norm.weight * norm.scale / norm.running_deviation()).to(norm.weight.dtype)
+            a, b = norm.running_affine()
+            slope = a.to(norm.weight.dtype)
             if (slope == 0).any():
                 channel = int((slope == 0).nonzero()[0])
                 raise ConfigError(
                     f"the norm's weight is 0 in channel {channel}: its neurons read no input to fold it into"
                 )
-            current = norm.bias / slope - norm.running_mean
+            current = (b / a).to(norm.weight.dtype)
         self.neuron, self.rule, self.v_threshold = neuron, neuron.rule, neuron.v_threshold
         for name, values in (("slope", slope), ("current", current)):
             self.register_buffer(name, values.view(-1, 1, 1))

@@ -111,9 +111,10 @@ class BatchNorm(nn.BatchNorm2d):
         """Weight times the constant factor, ``[C]``."""
         return self.weight if self.scale == 1 else self.weight * self.scale
 
-    def running_deviation(self) -> Tensor:
-        """What eval divides by ``[C]``, in float64."""
-        return deviation(self.running_var.double(), self.eps, self.root_eps)
+    def running_affine(self) -> tuple[Tensor, Tensor]:
+        """The ``a`` and ``b`` of ``a x + b``, which the norm is in eval: ``[C]`` in float64."""
+        a = self.weight.double() * self.scale / deviation(self.running_var.double(), self.eps, self.root_eps)
+        return a, self.bias.double() - self.running_mean.double() * a
 
     def takes_statistics_of(self, x: Tensor) -> bool:
         """Whether mean and variance are those of ``x [T, B, C, H, W]`` alone, and ``x`` has enough values for them."""

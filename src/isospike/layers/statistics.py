@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from typing import Protocol
+from typing import Protocol, Self
 
 from torch import Tensor
 
@@ -17,6 +17,16 @@ class Statistics:
     count: int | Tensor
     mean: Tensor
     var: Tensor
+
+    @classmethod
+    def from_biased(cls, count: int, mean: Tensor, var: Tensor) -> Self:
+        """From the biased variance; that of a single value is 0, and so is the unbiased one then."""
+        return cls(count, mean, var * (count / max(count - 1, 1)))
+
+    @property
+    def biased_var(self) -> Tensor:
+        """The mean squared distance from the mean, ``[C]``."""
+        return self.var * (1 - 1 / self.count)
 
     def join(self, other: "Statistics") -> "Statistics":
         """The statistics of both sets of values as one (Chan et al. 1979)."""

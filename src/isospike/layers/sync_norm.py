@@ -26,7 +26,7 @@ def sync_batch_norm(
     Gradient: of ``x`` through the joint statistics; those of ``weight`` and ``bias`` are this process's share.
     """
     joint = reduce(Statistics.join, _gather(_statistics(x.detach()), group))
-    biased_var = (joint.var * (1 - 1 / joint.count)).to(weight.dtype)
+    biased_var = joint.biased_var.to(weight.dtype)
     mean = joint.mean.to(weight.dtype)
     y = _SyncBatchNorm.apply(x, weight, bias, mean, biased_var, joint.count, eps, root_eps, group)
     return y, Statistics(joint.count, mean, joint.var.to(weight.dtype))
@@ -36,7 +36,7 @@ def _statistics(x: Tensor) -> Statistics:
     """Of one process, in float32 at least; a variance, not a sum of squares, so that nothing cancels."""
     count = x.numel() // x.shape[1]
     var, mean = torch.var_mean(x.to(torch.promote_types(x.dtype, torch.float32)), dim=(0, 2, 3), correction=0)
-    return Statistics(count, mean, var * (count / max(count - 1, 1)))
+    return Statistics.from_biased(count, mean, var)
 
 
 def _gather(own: Statistics, group: dist.ProcessGroup) -> list[Statistics]:

@@ -5,8 +5,9 @@ The note hangs on the tensor and is read from every view of it. It counts only w
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
+
+from isospike.ops.memory import is_dense
 
 NAME = "_isospike_fired"
 
@@ -38,7 +39,6 @@ def fired(x: Tensor) -> Fired | None:
     note: Fired | None = getattr(whole, NAME, None)
     if note is None or note.version != x._version:
         return None
-    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
-    if dense and x.numel() == whole.numel():
+    if is_dense(x) and x.numel() == whole.numel():
         return note
     return note._replace(bits=None)

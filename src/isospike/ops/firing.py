@@ -1,4 +1,4 @@
-"""What a fused pass over currents takes and gives."""
+"""The neurons of a fused pass over currents, and what it gives."""
 
 from typing import NamedTuple
 

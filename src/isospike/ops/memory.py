@@ -46,10 +46,30 @@ def empty_like(x: Tensor) -> Tensor:
     return empty_strided(x.shape, x.stride(), x.dtype, x.device)
 
 
+def empty_channels_last(N: int, C: int, H: int, W: int) -> Tensor:
+    """An uninitialised float32 map ``[N, C, H, W]`` in the memory of the CPU, the channels of a pixel side by side."""
+    return empty_strided((N, C, H, W), (C * H * W, 1, C * W, C))
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels of every pixel of ``x [N, C, H, W]`` lie side by side, and nothing between the pixels."""
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether there are no gaps between the elements of ``x``, in the order of its shape or channels last."""
+    return x.is_contiguous() or (x.dim() == 4 and is_channels_last(x))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """``x [T, B, C, H, W]`` with its channels innermost and nothing between them."""
+    rows = x.permute(0, 1, 3, 4, 2)
+    return x if rows.is_contiguous() else rows.contiguous().permute(0, 1, 4, 2, 3)
+
+
 def in_steps(x: Tensor) -> Tensor:
     """``x [T, B, ...]`` with every step in one piece, one behind the other, or all of them the same piece."""
-    step = x[0]
-    dense = step.is_contiguous() or (step.dim() == 4 and step.is_contiguous(memory_format=torch.channels_last))
+    step, dense = x[0], is_dense(x[0])
     if dense and (x.shape[0] == 1 or x.stride(0) in (0, step.numel())):
         return x
     return laid_out(x, like_steps(x)) if dense else x.contiguous()

@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from isospike.ops.firing import Firing
 from isospike.ops.leaky_fire import leaky_fire
-from isospike.ops.rule import Rule
 
 JoinName = Literal["add", "and", "iand"]
+Rectifier = Literal["rectifier"]
 
 
 class Span(NamedTuple):
@@ -45,14 +46,6 @@ class Affine(NamedTuple):
         return scale * x + shift
 
 
-class Activation(NamedTuple):
-    """Neurons with the numbers that inference needs; ``rule`` None is the rectifier."""
-
-    rule: Rule | None
-    decay: float = 0.0
-    gain: float = 1.0
-
-
 @dataclass(frozen=True, eq=False)
 class Pointwise:
     """``sum = x + y;  s = fire(sum);  out = join(s, z)``, with an affine behind x, y and the sum.
@@ -61,7 +54,7 @@ class Pointwise:
         x: Affine of the first term.
         y: Affine of the second.
         affine: Affine of the sum, before the neurons.
-        firing: The neurons.
+        firing: The neurons; "rectifier" for those of an ANN.
         join: How ``out`` comes from s and z: their sum, ``s * z``, or ``(1 - s) * z``.
         keeps_sum: Whether the sum, before its affine, is handed out as well.
         integer: Whether ``out`` is uint8: spikes, or counts of them.
@@ -70,7 +63,7 @@ class Pointwise:
     x: Affine | None = None
     y: Affine | None = None
     affine: Affine | None = None
-    firing: Activation | None = None
+    firing: Firing | Rectifier | None = None
     join: JoinName | None = None
     keeps_sum: bool = False
     integer: bool = False
@@ -125,10 +118,10 @@ def run_eager(
     )
 
 
-def _fire(firing: Activation, x: Tensor, span: Span, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    if firing.rule is None:
+def _fire(firing: Firing | Rectifier, x: Tensor, span: Span, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    if not isinstance(firing, Firing):
         return x.relu(), None
-    return leaky_fire(x.expand(span.T, *x.shape[1:]), v, decay=firing.decay, gain=firing.gain, rule=firing.rule)
+    return leaky_fire(x.expand(span.T, *x.shape[1:]), v, **firing._asdict())
 
 
 def _join(name: JoinName | None, s: Tensor, z: Tensor) -> Tensor:

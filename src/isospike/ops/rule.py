@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from isospike.errors import ConfigError
-from isospike.surrogates import Arctan, Surrogate, fire, fire_integer, slope_integer
+from isospike.surrogates import Arctan, Rectangle, Surrogate, fire, fire_integer, slope_integer
 
 Reset = Literal["to_value", "subtract"]
 
@@ -57,6 +57,14 @@ class FireRule:
     def levels(self) -> int:
         """The largest number that the neuron puts out at one step."""
         return 1 + len(self.higher)
+
+    @property
+    def masks_suffice(self) -> bool:
+        """Whether the backward pass needs two bits of every potential: is its surrogate not 0, and did it fire?
+
+        So it is where the surrogate has one height and no gradient goes through the spike into the reset.
+        """
+        return type(self.surrogate) is Rectangle and self.detach_reset
 
     def state_shape(self, step: Sequence[int]) -> tuple[int, ...]:
         """Shape of the potentials of neurons whose current at one step has the shape ``step``."""
@@ -114,6 +122,7 @@ class IntegerRule:
     levels: int = 4
     v_threshold: float = 1.0
     detach_reset: bool = True
+    masks_suffice: ClassVar[bool] = False  # what an integer spike takes from the potential is more than a bit
 
     def __post_init__(self) -> None:
         _check_threshold(self.v_threshold)

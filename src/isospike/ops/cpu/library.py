@@ -6,18 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from isospike.errors import ConfigError
+from isospike.ops.cpu.abi import STRUCTS, declare
 from isospike.ops.cpu.build import ISAS, library_path, stamp
-from isospike.ops.cpu.structs import (
-    STRUCTS,
-    CBackward,
-    CDense,
-    CForward,
-    CGeometry,
-    CPass,
-    CRule,
-    CSpikes,
-    CStrided,
-)
 
 VARIABLE = "ISOSPIKE_ISA"
 FOLDER = Path(__file__).parent  # hatch_build.py puts the libraries here when the package is installed
@@ -96,7 +86,7 @@ def load(isa: str) -> ctypes.CDLL | str:
         return f"the compiled library is missing, as {path.name} does not load here: {AGAIN}"
     if not _is_of_these_sources(lib):
         return f"the compiled library is missing, as {path.name} was compiled from other sources: {AGAIN}"
-    _declare(lib)
+    declare(lib)
     return lib
 
 
@@ -107,41 +97,3 @@ def _is_of_these_sources(lib: ctypes.CDLL) -> bool:
     except ValueError:  # a name that it does not have
         return False
     return found == stamp().encode() and sizes == {name: ctypes.sizeof(struct) for name, struct in STRUCTS.items()}
-
-
-def _declare(lib: ctypes.CDLL) -> None:
-    """What its functions take and return."""
-    data, integer = ctypes.c_void_p, ctypes.c_int64
-    rule, geometry, spikes, dense, strided, forward, backward, whole_pass = map(
-        ctypes.POINTER, (CRule, CGeometry, CSpikes, CDense, CStrided, CForward, CBackward, CPass)
-    )
-    takes = {
-        "gates": [rule, integer, integer],
-        "forward": [rule, integer, integer, data, integer, *[data] * 4, integer],
-        "backward": [rule, integer, integer, data, integer, *[data] * 6, integer],
-        "backward_gated": [rule, integer, integer, *[data] * 5, integer],
-        "block": [],
-        "norm_fire_gates": [rule, integer, integer, integer],
-        "norm_fire_forward": [forward, integer],
-        "norm_fire_backward": [backward, integer],
-        "pack_bits": [integer, data, data, integer],
-        "unpack_bits": [integer, data, data, integer],
-        "pack_bytes": [integer, data, data, integer],
-        "bits_of_bytes": [integer, data, data, integer],
-        "spike_conv_room": [geometry],
-        "spike_conv_pack": [geometry, *[data] * 4, integer],
-        "spike_conv": [geometry, spikes, data, data, integer, integer],
-        "spike_conv_weight": [geometry, spikes, *[data] * 3, integer],
-        "winograd_room": [dense],
-        "winograd_pack": [dense, data, data, integer, data, data, integer],
-        "winograd": [dense, *[data] * 3, integer],
-        "strided_gradient_pack": [strided, *[data] * 3, integer],
-        "strided_gradient": [strided, *[data] * 3, integer],
-        "pass": [whole_pass],
-        "lanes": [],
-        "machine": [],
-    }
-    nothing = ("forward", "backward_gated", "unpack_bits", "spike_conv_pack", "winograd_pack", "strided_gradient_pack")
-    for name, arguments in takes.items():
-        function = getattr(lib, f"isospike_{name}")
-        function.argtypes, function.restype = arguments, None if name in nothing else integer

@@ -7,21 +7,19 @@ import torch
 from torch import Tensor
 
 from isospike.errors import RunFailed
-from isospike.ops.cpu import leaky_fire as cpu
-from isospike.ops.cpu.library import compiled, no_library
-from isospike.ops.cpu.structs import CBackward, CForward, CNorm, CRule
+from isospike.ops.cpu.abi import CBackward, CForward, CNorm, CRule, address, c_rule
+from isospike.ops.cpu.leaky_fire import room_for_masks
+from isospike.ops.cpu.library import compiled
+from isospike.ops.cpu.refusals import no_second_derivative, refused_dtype, refused_place, refused_rule
 from isospike.ops.firing import Firing, NormFired
-from isospike.ops.memory import empty_like
+from isospike.ops.memory import channels_last, empty_like
 
 
 def refusal(x: Tensor, skip: Tensor | None, added: Tensor | None, firing: Firing | None) -> str | None:
     """Why this cannot be run here, as the end of a sentence; None where it can."""
-    for tensor in (skip, added):
-        if tensor is not None and tensor.dtype != torch.float32:
-            return cpu.wrong_dtype(tensor.dtype)
-    if firing is None:
-        return cpu.wrong_place(x) or no_library() or cpu.wrong_dtype(x.dtype)
-    return cpu.refusal(x, None, firing.rule)
+    dtypes = [tensor.dtype for tensor in (x, skip, added) if tensor is not None]
+    reason = refused_place(x) or next(filter(None, map(refused_dtype, dtypes)), None)
+    return reason if firing is None else reason or refused_rule(firing.rule)
 
 
 def norm_fire(
@@ -64,15 +62,15 @@ class _NormFire(torch.autograd.Function):
         x, C = channels_last(x), x.shape[2]
         weight, bias = weight.contiguous(), bias.contiguous()
         ctx.set_materialize_grads(False)
-        ctx.rule = None if rule is None else cpu.c_rule(rule, float(decay), float(gain))
+        ctx.rule = None if rule is None else c_rule(rule, float(decay), float(gain))
         ctx.eps = eps
         ctx.learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
         statistics, affine = x.new_empty(2, C), x.new_empty(3, C)
-        gates = None
+        masks = None
         if ctx.rule is not None and records and any(ctx.needs_input_grad) and not any(ctx.learned):
             size = x.shape[0], x[0].numel(), C
-            gates = cpu.room_for_gates(compiled().isospike_norm_fire_gates, ctx.rule, *size)
-        wants_u = records and rule is not None and skip is not None and gates is None
+            masks = room_for_masks(rule, compiled().isospike_norm_fire_masks, ctx.rule, *size)
+        wants_u = records and rule is not None and skip is not None and masks is None
         u = empty_like(x) if keep or wants_u else None
         s = None if rule is None else empty_like(x)
         skip = None if skip is None else channels_last(skip)
@@ -82,11 +80,11 @@ class _NormFire(torch.autograd.Function):
             rule=_address(ctx.rule), T=x.shape[0], N=x[0].numel(), C=C,
             skip_step=0 if skip is None or skip.shape[0] == 1 else skip[0].numel(),
             norm=_norm(statistics, affine, eps, weight, bias),
-            x=cpu.data(x), skip=cpu.data(skip), added=cpu.data(added), u=cpu.data(u), s=cpu.data(s),
-            gates=cpu.data(gates),
+            x=address(x), skip=address(skip), added=address(added), u=address(u), s=address(s),
+            masks=address(masks),
         )  # fmt: skip
         _run(compiled().isospike_norm_fire_forward, call)
-        ctx.save_for_backward(x, statistics, affine, u if wants_u else None, gates)
+        ctx.save_for_backward(x, statistics, affine, u if wants_u else None, masks)
         mean, var = statistics.clone()
         ctx.mark_non_differentiable(mean, var)
         return (u if keep else None), s, mean, var
@@ -94,8 +92,8 @@ class _NormFire(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_u: Tensor | None, d_s: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise cpu.no_second_derivative("norm")
-        x, statistics, affine, u, gates = ctx.saved_tensors
+            raise no_second_derivative("norm")
+        x, statistics, affine, u, masks = ctx.saved_tensors
         d_u = None if d_u is None else channels_last(d_u)
         d_added = d_s if ctx.needs_input_grad[4] else None
         d_s = None if d_s is None else channels_last(d_s)
@@ -106,9 +104,9 @@ class _NormFire(torch.autograd.Function):
         shares = x.new_empty(2) if any(ctx.learned) else None
         call = CBackward(
             rule=_address(ctx.rule), T=x.shape[0], N=x[0].numel(), C=C, norm=_norm(statistics, affine, ctx.eps),
-            x=cpu.data(x), u=cpu.data(u), d_s=cpu.data(d_s), d_u=cpu.data(d_u), g=None if d_s is None else cpu.data(g),
-            d_x=cpu.data(d_x), d_bias=cpu.data(d_bias), d_weight=cpu.data(d_weight), coefficients=cpu.data(shares),
-            gates=cpu.data(gates),
+            x=address(x), u=address(u), d_s=address(d_s), d_u=address(d_u), g=None if d_s is None else address(g),
+            d_x=address(d_x), d_bias=address(d_bias), d_weight=address(d_weight), coefficients=address(shares),
+            masks=address(masks),
         )  # fmt: skip
         _run(compiled().isospike_norm_fire_backward, call)
         d_decay, d_gain = (None, None) if shares is None else shares
@@ -127,15 +125,7 @@ def _norm(
     """From ``statistics [2, C]`` and ``affine [3, C]``; the backward needs no more."""
     row = statistics.shape[1] * statistics.element_size()
     mean, rstd = statistics.data_ptr(), affine.data_ptr()
-    return CNorm(cpu.data(weight), cpu.data(bias), *eps, mean, mean + row, rstd, rstd + row, rstd + 2 * row)
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """``x [T, B, C, H, W]`` with its channels innermost and nothing between them."""
-    folded = x.flatten(0, 1)
-    if folded.is_contiguous(memory_format=torch.channels_last) and folded.data_ptr() == x.data_ptr():
-        return x
-    return folded.contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
+    return CNorm(address(weight), address(bias), *eps, mean, mean + row, rstd, rstd + row, rstd + 2 * row)
 
 
 def _address(rule: CRule | None) -> int | None:

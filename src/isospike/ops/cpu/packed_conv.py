@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isospike.ops.conv2d import Convolution, geometry_of, gradients
-from isospike.ops.cpu import leaky_fire as cpu
 from isospike.ops.cpu import winograd
-from isospike.ops.cpu.library import no_library
 from isospike.ops.cpu.packing import packed, spikes_of, unpacked
+from isospike.ops.cpu.refusals import no_second_derivative, refused_dtype, refused_place
 from isospike.ops.cpu.spike_conv import (
     BESIDE_WINOGRAD,
     has_spike_conv,
@@ -19,7 +18,6 @@ from isospike.ops.cpu.spike_conv import (
     spike_weight,
     weight_gradient,
 )
-from isospike.ops.cpu.strided_gradient import has_strided_gradient, strided_gradient
 from isospike.ops.cpu.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
 from isospike.ops.memory import empty_strided
 
@@ -35,15 +33,14 @@ def applies(conv: nn.Conv2d, x: Tensor) -> bool:
 def refusal(x: Tensor) -> str | None:
     """Why a convolution of ``x`` cannot be run here, as the end of a sentence; None where it can."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    return cpu.wrong_place(x) or no_library() or cpu.wrong_dtype(dtype)
+    return refused_place(x) or refused_dtype(dtype)
 
 
 def packed_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """See ``isospike.ops.packed_conv``; here ``applies`` and ``refusal`` have been asked.
 
     Where few elements are not 0, the output and the gradient of the weights are sums over those alone. Dense outputs
-    and gradients of the input go by Winograd's algorithm where they can, and gradients at stride 2 by
-    ``strided_gradient``.
+    and gradients of the input go by Winograd's algorithm where they can.
     """
     return _PackedConv.apply(x, conv.weight, conv.bias, geometry_of(conv))
 
@@ -67,7 +64,7 @@ class _PackedConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise cpu.no_second_derivative("convolution")
+            raise no_second_derivative("convolution")
         kept, weight = ctx.saved_tensors
         d_x = d_weight = x = None
         if kept is not None and ctx.sparse:
@@ -75,8 +72,8 @@ class _PackedConv(torch.autograd.Function):
             d_weight = weight_gradient(spikes, weight, grads[0], ctx.geometry.stride[0])
         elif kept is not None:
             x = kept if kept.dtype == torch.float32 else unpacked(kept, *ctx.layout)
-        if ctx.needs_input_grad[0]:
-            d_x = _input_gradient(ctx, grads[0], weight)
+        if ctx.needs_input_grad[0] and ctx.winograd:
+            d_x = winograd_input_gradient(grads[0], weight)
         needed = [ctx.needs_input_grad[0] and d_x is None, x is not None, ctx.biased and ctx.needs_input_grad[2]]
         if not any(needed):
             return d_x, d_weight, None, None
@@ -84,12 +81,3 @@ class _PackedConv(torch.autograd.Function):
         x = empty_strided(*ctx.layout) if x is None else x
         dense = gradients(grads[0], x, weight, ctx.geometry, needed)
         return dense[0] if d_x is None else d_x, dense[1] if d_weight is None else d_weight, dense[2], None
-
-
-def _input_gradient(ctx: Any, g: Tensor, weight: Tensor) -> Tensor | None:
-    """None where the library has no faster way than PyTorch's."""
-    if ctx.winograd:
-        return winograd_input_gradient(g, weight)
-    if has_strided_gradient(weight, ctx.geometry, g):
-        return strided_gradient(g, weight, ctx.layout[0][2:])
-    return None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from isospike.ops.cpu.library import compiled
-from isospike.ops.memory import empty_strided
+from isospike.ops.memory import empty_strided, is_dense
 
 WORD = 64
 
@@ -43,7 +43,7 @@ class Spikes(NamedTuple):
 
 def packed(x: Tensor) -> Spikes | None:
     """``x`` as spikes; None where it is not dense in memory or holds other values."""
-    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+    if not is_dense(x):
         return None
     fired = _room_for_bits(x.numel())
     number = _call("isospike_pack_bits", x, fired)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from isospike.errors import RunFailed
-from isospike.ops.cpu.leaky_fire import c_rule, data
+from isospike.ops.cpu.abi import MAX_LEVELS, CAffine, CPass, CTerm, address, c_rule
 from isospike.ops.cpu.library import compiled, library
-from isospike.ops.cpu.structs import MAX_LEVELS, CAffine, CPass, CTerm
+from isospike.ops.firing import Firing
 from isospike.ops.memory import laid_out, like_state
 from isospike.ops.pointwise import Affine, Pointwise, Result, Span
 from isospike.ops.rule import FireRule, IntegerRule
@@ -27,7 +27,7 @@ def can_run(spec: Pointwise, channels: int) -> bool:
     """Whether the library is there, there is anything to do, and it knows the rule and has room for its levels."""
     if library() is None or channels == 0:
         return False
-    rule = None if spec.firing is None else spec.firing.rule
+    rule = spec.firing.rule if isinstance(spec.firing, Firing) else None
     return rule is None or type(rule) is IntegerRule or (type(rule) is FireRule and rule.levels <= MAX_LEVELS)
 
 
@@ -49,16 +49,16 @@ class CompiledPass:
         self._fill(self.template.affine, spec.affine)
         firing = spec.firing
         self.sum_knows_steps = any(affine is not None and affine.knows_steps for affine in (spec.x, spec.y))
-        self.always_steps = spec.knows_steps or (firing is not None and firing.rule is not None)
+        self.always_steps = spec.knows_steps or isinstance(firing, Firing)
         self.dtype = torch.uint8 if spec.integer else torch.float32
         self.run = compiled().isospike_pass
-        if firing is not None:
-            rule, decay, gain = firing
-            self.template.fires = RECTIFIER if rule is None else RULE
+        if isinstance(firing, Firing):
+            rule = firing.rule
             if isinstance(rule, FireRule):
                 rule = replace(rule, surrogate=Rectangle())  # nothing is differentiated, and the library knows this one
-            if rule is not None:
-                self.template.rule = c_rule(rule, decay, gain)
+            self.template.fires, self.template.rule = RULE, c_rule(rule, float(firing.decay), float(firing.gain))
+        elif firing is not None:
+            self.template.fires = RECTIFIER
 
     def _fill(self, c_affine: CAffine, affine: Affine | None) -> None:
         if affine is not None:
@@ -90,10 +90,10 @@ class CompiledPass:
         if spec.keeps_sum:
             total = torch.empty((sum_steps * B, C, H, W), memory_format=CHANNELS_LAST)
             call.sum, call.sum_step = total.data_ptr(), N if sum_steps > 1 else 0
-        if stateful and spec.firing is not None and spec.firing.rule is not None:
+        if stateful and isinstance(spec.firing, Firing):
             after = like_state(x[:B].float().unsqueeze(0), spec.firing.rule)
             v = None if v is None else laid_out(v, torch.empty_like(after))
-            call.before, call.after = data(v), after.data_ptr()
+            call.before, call.after = address(v), after.data_ptr()
         if self.run(ctypes.byref(call)):
             raise RunFailed("there is no memory left for the potentials of a layer: take a smaller batch")
         return Result(out, total, after)
@@ -101,8 +101,7 @@ class CompiledPass:
 
 def _point(term: CTerm, x: Tensor, N: int, B: int) -> Tensor:
     """Let a term of the call point at a map; returned is what must stay alive."""
-    if not x.is_contiguous(memory_format=CHANNELS_LAST):
-        x = x.contiguous(memory_format=CHANNELS_LAST)
+    x = x.contiguous(memory_format=CHANNELS_LAST)
     term.data, term.bytes, term.step = x.data_ptr(), x.element_size(), N if len(x) > B else 0
     return x
 

@@ -9,14 +9,13 @@ from torch import Tensor
 
 from isospike.errors import RunFailed
 from isospike.ops.conv2d import Convolution
-from isospike.ops.cpu import leaky_fire as cpu
+from isospike.ops.cpu.abi import CGeometry, CSpikes, address
 from isospike.ops.cpu.library import compiled, no_library
 from isospike.ops.cpu.packing import Spikes
-from isospike.ops.cpu.structs import CGeometry, CSpikes
-from isospike.ops.memory import empty_strided
+from isospike.ops.memory import empty_channels_last, is_channels_last
 
-CHANNELS_LAST = torch.channels_last
 FEWEST_CHANNELS = {1: 64, 3: 8}  # by size of the kernel: with fewer, looking for spikes takes longer than adding them
+WIDEST = 2**16  # pixels of a row: the C code numbers the elements of a tile, of 8 rows at least, in 32 bits
 FEWEST_PIXELS = 64  # for fewer, putting many weights in order takes longer than a dense convolution
 
 
@@ -61,10 +60,10 @@ def has_spike_conv(weight: Tensor, conv: Convolution) -> bool:
 
 
 def is_worth_it(spikes: Spikes, most: Most = BESIDE_DENSE) -> bool:
-    """Whether few enough fire, at pixels enough, and their memory is channels-last."""
-    size, (_, C, *_) = spikes.shape.numel(), spikes.shape
+    """Whether few enough fire, at pixels enough, in rows that are not too wide, and their memory is channels-last."""
+    size, (_, C, _, W) = spikes.shape.numel(), spikes.shape
     share = most.spikes if spikes.counts is None else most.counts
-    return spikes.channels_last and size >= FEWEST_PIXELS * C and spikes.number <= share * size
+    return spikes.channels_last and W <= WIDEST and size >= FEWEST_PIXELS * C and spikes.number <= share * size
 
 
 def spike_weight(weight: Tensor, bias: Tensor | None, stride: int) -> SpikeWeight:
@@ -73,7 +72,7 @@ def spike_weight(weight: Tensor, bias: Tensor | None, stride: int) -> SpikeWeigh
     data = torch.empty(lib.isospike_spike_conv_room(geometry))
     bias = None if bias is None else bias.contiguous()
     lib.isospike_spike_conv_pack(
-        geometry, weight.data_ptr(), _steps(weight), cpu.data(bias), data.data_ptr(), torch.get_num_threads()
+        geometry, weight.data_ptr(), _steps(weight), address(bias), data.data_ptr(), torch.get_num_threads()
     )
     return SpikeWeight(data, weight.shape, stride)
 
@@ -85,8 +84,8 @@ def spike_conv(spikes: Spikes, weight: SpikeWeight, onto: Tensor | None = None) 
     """
     (N, _, *size), (C, *_) = spikes.shape, weight.shape
     H, W = ((length - 1) // weight.stride + 1 for length in size)
-    fits = onto is not None and onto.is_contiguous(memory_format=CHANNELS_LAST)
-    out = onto if onto is not None and fits else empty_strided((N, C, H, W), (C * H * W, 1, C * W, C))
+    fits = onto is not None and is_channels_last(onto)
+    out = onto if onto is not None and fits else empty_channels_last(N, C, H, W)
     geometry = _geometry(spikes.shape, weight.shape, weight.stride)
     pointers = _pointers(spikes), weight.data.data_ptr(), out.data_ptr()
     _run(compiled().isospike_spike_conv, geometry, *pointers, fits)
@@ -95,7 +94,7 @@ def spike_conv(spikes: Spikes, weight: SpikeWeight, onto: Tensor | None = None) 
 
 def weight_gradient(spikes: Spikes, weight: Tensor, g: Tensor, stride: int) -> Tensor:
     """The gradient of ``weight [O, C, k, k]`` from that of the output, ``g [N, O, H', W']``."""
-    g, d_weight = g.contiguous(memory_format=CHANNELS_LAST), torch.empty_like(weight)
+    g, d_weight = g.contiguous(memory_format=torch.channels_last), torch.empty_like(weight)
     geometry = _geometry(spikes.shape, weight.shape, stride)
     pointers = _pointers(spikes), g.data_ptr(), d_weight.data_ptr(), _steps(d_weight)
     _run(compiled().isospike_spike_conv_weight, geometry, *pointers)
@@ -107,7 +106,7 @@ def _geometry(x: tuple[int, ...], weight: tuple[int, ...], stride: int) -> CGeom
 
 
 def _pointers(spikes: Spikes) -> CSpikes:
-    return CSpikes(spikes.fired.data_ptr(), cpu.data(spikes.counts))
+    return CSpikes(spikes.fired.data_ptr(), address(spikes.counts))
 
 
 def _steps(weight: Tensor) -> ctypes.Array[ctypes.c_int64]:

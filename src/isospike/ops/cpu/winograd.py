@@ -8,12 +8,10 @@ from torch import Tensor
 
 from isospike.errors import RunFailed
 from isospike.ops.conv2d import Convolution
-from isospike.ops.cpu import leaky_fire as cpu
+from isospike.ops.cpu.abi import CMaps, address
 from isospike.ops.cpu.library import compiled, lanes
-from isospike.ops.cpu.structs import CDense
-from isospike.ops.memory import empty_strided
+from isospike.ops.memory import empty_channels_last, is_channels_last
 
-CHANNELS_LAST = torch.channels_last
 FEWEST_PIXELS = 256  # for fewer, transforming many weights takes longer than what is spared
 
 
@@ -47,7 +45,7 @@ def has_winograd(weight: Tensor, conv: Convolution) -> bool:
 
 def is_worth_it(x: Tensor) -> bool:
     """Whether ``x [N, C, H, W]`` is channels-last and has pixels enough."""
-    return x.is_contiguous(memory_format=CHANNELS_LAST) and x.numel() >= FEWEST_PIXELS * x.shape[1]
+    return is_channels_last(x) and x.numel() >= FEWEST_PIXELS * x.shape[1]
 
 
 def winograd_weight(weight: Tensor, bias: Tensor | None) -> WinogradWeight:
@@ -60,9 +58,9 @@ def winograd_conv(x: Tensor, weight: WinogradWeight) -> Tensor:
 
     The order of every sum is fixed: its bits depend neither on the number of threads nor on the other samples.
     """
-    x, lib = x.contiguous(memory_format=CHANNELS_LAST), compiled()
+    x, lib = x.contiguous(memory_format=torch.channels_last), compiled()
     (N, _, H, W), (C, *_) = x.shape, weight.shape
-    out = empty_strided((N, C, H, W), (C * H * W, 1, C * W, C))
+    out = empty_channels_last(N, C, H, W)
     pointers = x.data_ptr(), weight.data.data_ptr(), out.data_ptr()
     if lib.isospike_winograd(_geometry(x.shape, weight.shape), *pointers, torch.get_num_threads()):
         raise RunFailed("there is no memory left for a convolution: take a smaller batch")
@@ -80,10 +78,10 @@ def _transformed(weight: Tensor, bias: Tensor | None, *, turned: bool) -> Winogr
     data, steps = torch.empty(lib.isospike_winograd_room(geometry)), (ctypes.c_int64 * 4)(*weight.stride())
     bias = None if bias is None else bias.contiguous()
     lib.isospike_winograd_pack(
-        geometry, weight.data_ptr(), steps, turned, cpu.data(bias), data.data_ptr(), torch.get_num_threads()
+        geometry, weight.data_ptr(), steps, turned, address(bias), data.data_ptr(), torch.get_num_threads()
     )
     return WinogradWeight(data, weight.shape)
 
 
-def _geometry(x: tuple[int, ...], weight: tuple[int, ...]) -> CDense:
-    return CDense(*x, weight[0])
+def _geometry(x: tuple[int, ...], weight: tuple[int, ...]) -> CMaps:
+    return CMaps(*x, weight[0])

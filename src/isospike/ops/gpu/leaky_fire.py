@@ -12,17 +12,10 @@ from isospike.errors import ConfigError
 from isospike.ops.fired import note_fired
 from isospike.ops.memory import empty_strided, has_memory, in_steps, laid_out, like_state, like_steps
 from isospike.ops.rule import FireRule, IntegerRule, Rule
-from isospike.surrogates import Arctan, Rectangle, Sigmoid, Surrogate, Triangle
 
-SURROGATES: dict[type[Surrogate], tuple[str, str]] = {  # a function of kernels/rule.py, and its parameter
-    Rectangle: ("rectangle", "width"),
-    Arctan: ("arctan", "alpha"),
-    Sigmoid: ("sigmoid", "alpha"),
-    Triangle: ("triangle", "gamma"),
-}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_STATES = 24  # steps times levels unrolled in one kernel; a longer current takes several, one behind the other
-GATES = (torch.uint8, torch.int16, torch.int32, torch.int64)  # two bits for each of up to MAX_STATES steps
+MASKS = (torch.uint8, torch.int16, torch.int32, torch.int64)  # two bits for each of up to MAX_STATES steps
 MAX_LEVELS, MAX_INTEGER = 8, 2**20
 FORWARD_BLOCK, BACKWARD_BLOCK = 1024, 512
 # Products and sums stay apart, so that potentials have the bits of the reference.
@@ -75,7 +68,7 @@ def refused_rule(rule: Rule) -> str | None:
         return f"it does not know the rule {type(rule).__name__}"
     if rule.levels > (MAX_LEVELS if isinstance(rule, FireRule) else MAX_INTEGER):
         return f"it has room for {MAX_LEVELS} levels, and for integers up to {MAX_INTEGER}"
-    if isinstance(rule, FireRule) and type(rule.surrogate) not in SURROGATES:
+    if isinstance(rule, FireRule) and rule.surrogate.kernel is None:
         return f"it does not know the surrogate {type(rule.surrogate).__name__}"
     return None
 
@@ -119,19 +112,17 @@ def room_for_bits(s: Tensor, rule: Rule) -> Tensor | None:
     return torch.empty(s.numel() // 8, dtype=torch.uint8, device=s.device)
 
 
-def room_for_gates(x: Tensor, rule: Rule) -> Tensor | None:
-    """An integer per neuron for the gates of all its steps; None where the backward needs more than gates."""
-    if not isinstance(rule, FireRule) or rule.levels > 1:
+def room_for_masks(x: Tensor, rule: Rule) -> Tensor | None:
+    """An integer per neuron for the masks of all its steps; None where the backward needs more than masks."""
+    if not rule.masks_suffice or rule.levels > 1:
         return None
-    if not isinstance(rule.surrogate, Rectangle) or not rule.detach_reset:
-        return None
-    dtype = next(dtype for dtype in GATES if 2 * len(x) <= dtype.itemsize * 8)
+    dtype = next(dtype for dtype in MASKS if 2 * len(x) <= dtype.itemsize * 8)
     return torch.empty(x[0].numel(), dtype=dtype, device=x.device)
 
 
-def gate_width(rule: Rule, gates: Tensor | None) -> float | None:
-    """Of the rectangle, where there are gates."""
-    return None if gates is None else rule_constants(rule)[1]["PARAMETER"]
+def mask_width(rule: Rule, masks: Tensor | None) -> float | None:
+    """Of the rectangle, where there are masks."""
+    return None if masks is None else rule_constants(rule)[1]["PARAMETER"]
 
 
 class _LeakyFire(torch.autograd.Function):
@@ -145,17 +136,17 @@ class _LeakyFire(torch.autograd.Function):
         N, (constants, _) = x[0].numel(), rule_constants(rule)
         learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
         bits = room_for_bits(s, rule) if records and N % 8 == 0 else None
-        gates = room_for_gates(x, rule) if records and not any(learned) else None
+        masks = room_for_masks(x, rule) if records and not any(learned) else None
         with torch.cuda.device_of(x):
             kernels("leaky_fire").forward_kernel[(-(-N // FORWARD_BLOCK),)](
-                x, v, s, end, bits, gates, decay, gain, N, _step(x), *learned,
-                T=len(x), **constants, PARAMETER=gate_width(rule, gates), BLOCK=FORWARD_BLOCK, **OPTIONS,
+                x, v, s, end, bits, masks, decay, gain, N, _step(x), *learned,
+                T=len(x), **constants, PARAMETER=mask_width(rule, masks), BLOCK=FORWARD_BLOCK, **OPTIONS,
             )  # fmt: skip
         ctx.set_materialize_grads(False)
         ctx.rule, ctx.numbers = rule, tuple(None if isinstance(c, Tensor) else c for c in (decay, gain))
         ctx.steps, ctx.state = ((o.shape, o.stride(), o.dtype, o.device) for o in (s, end))
         ctx.continues = v is not None
-        kept = (x, v, None) if gates is None else (None, None, gates)
+        kept = (x, v, None) if masks is None else (None, None, masks)
         ctx.save_for_backward(*kept, *(c if isinstance(c, Tensor) else None for c in (decay, gain)))
         if bits is not None:
             ctx.mark_non_differentiable(bits)
@@ -165,7 +156,7 @@ class _LeakyFire(torch.autograd.Function):
     def backward(ctx: Any, ds: Tensor | None, d_end: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise no_second_derivative()
-        x, v, gates, *learned = ctx.saved_tensors
+        x, v, masks, *learned = ctx.saved_tensors
         decay, gain = (n if c is None else c for n, c in zip(ctx.numbers, learned, strict=True))
         dx, dv = empty_strided(*ctx.steps), empty_strided(*ctx.state) if ctx.continues else None
         ds = None if ds is None else laid_out(ds, empty_strided(*ctx.steps))
@@ -175,7 +166,7 @@ class _LeakyFire(torch.autograd.Function):
         shares = dx.new_empty(programs, 2, dtype=torch.float32) if any(ctx.needs_input_grad[2:4]) else None
         with torch.cuda.device_of(dx):
             kernels("leaky_fire").backward_kernel[(programs,)](
-                x, v, gates, ds, d_end, dx, dv, shares, decay, gain, N, 0 if x is None else _step(x),
+                x, v, masks, ds, d_end, dx, dv, shares, decay, gain, N, 0 if x is None else _step(x),
                 *(c is not None for c in learned),
                 T=len(dx), **constants, **slope_constants, BLOCK=BACKWARD_BLOCK, **OPTIONS,
             )  # fmt: skip
@@ -191,9 +182,10 @@ def rule_constants(rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
     if isinstance(rule, FireRule):
         both = {"V_RESET": rule.v_reset, "SUBTRACT": rule.reset == "subtract", "STRICT": rule.strict, "INTEGER": 0}
         thresholds = [rule.v_threshold, *rule.higher]
-        function, parameter = SURROGATES[type(rule.surrogate)]
-        slope["SURROGATE"] = getattr(kernels("rule"), function)
-        slope["PARAMETER"] = float(getattr(rule.surrogate, parameter))
+        kernel = rule.surrogate.kernel
+        assert kernel is not None, "refused_rule() was not asked"
+        slope["SURROGATE"] = getattr(kernels("rule"), kernel.triton)
+        slope["PARAMETER"] = float(getattr(rule.surrogate, kernel.parameter))
     else:
         both = {"V_RESET": 0.0, "SUBTRACT": True, "STRICT": False, "INTEGER": rule.levels}
         thresholds = [rule.v_threshold]

@@ -8,7 +8,8 @@ from torch import Tensor
 from isospike.ops.fired import fired, note_fired
 from isospike.ops.firing import Firing, NormFired
 from isospike.ops.gpu import leaky_fire as fire
-from isospike.ops.gpu.leaky_fire import OPTIONS, gate_width, kernels, room_for_bits, room_for_gates, rule_constants
+from isospike.ops.gpu.leaky_fire import OPTIONS, kernels, mask_width, room_for_bits, room_for_masks, rule_constants
+from isospike.ops.memory import channels_last
 from isospike.ops.rule import Rule
 
 TILE = 1024  # pixels times channels that a program works on at a time
@@ -81,26 +82,26 @@ class _NormFire(torch.autograd.Function):
         ctx.dtype = x.dtype if skip is None else torch.promote_types(x.dtype, skip.dtype)
         mean, var, rstd, stretch, a, b = _affine(x, weight, bias, eps)
         learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
-        gates = None
+        masks = None
         if rule is not None and skip is not None and records and not any(learned):
-            gates = room_for_gates(x, rule)
-        wants_u = rule is not None and skip is not None and gates is None
+            masks = room_for_masks(x, rule)
+        wants_u = rule is not None and skip is not None and masks is None
         u = torch.empty_like(x, dtype=ctx.dtype) if keep or wants_u else None
         s = bits = None
         if rule is not None:
             s_dtype = ctx.dtype if added is None else torch.promote_types(ctx.dtype, added.dtype)
             s = torch.empty_like(x, dtype=s_dtype)
             bits = room_for_bits(s, rule) if records and added is None and x.shape[2] % 8 == 0 else None
-        width = None if rule is None else gate_width(rule, gates)
+        width = None if rule is None else mask_width(rule, masks)
         constants = NOTHING_FIRES if rule is None else rule_constants(rule)[0]
         T, N, C, tiles = _sizes(x)
         with torch.cuda.device_of(x):
             kernels("norm_fire").forward_kernel[_grid(N // C, C)](
-                x, a, b, skip, added, u, s, bits, gates, decay, gain, N // C, C, N, _step(skip), _step(added),
+                x, a, b, skip, added, u, s, bits, masks, decay, gain, N // C, C, N, _step(skip), _step(added),
                 _dtype(ctx.dtype), *learned, T=T, **constants, PARAMETER=width, **tiles, **OPTIONS,
             )  # fmt: skip
         ctx.rule, ctx.numbers = rule, tuple(None if isinstance(c, Tensor) else c for c in (decay, gain))
-        kept = u if wants_u else None, gates
+        kept = u if wants_u else None, masks
         ctx.save_for_backward(
             x, a, b, mean, rstd, stretch, *kept, *(c if isinstance(c, Tensor) else None for c in (decay, gain))
         )
@@ -111,7 +112,7 @@ class _NormFire(torch.autograd.Function):
     def backward(ctx: Any, du: Tensor | None, ds: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise fire.no_second_derivative()
-        x, a, b, mean, rstd, stretch, u, gates, *learned = ctx.saved_tensors
+        x, a, b, mean, rstd, stretch, u, masks, *learned = ctx.saved_tensors
         du, ds = (None if d is None else channels_last(d) for d in (du, ds))
         with torch.cuda.device_of(x):
             if ctx.rule is None:
@@ -122,7 +123,7 @@ class _NormFire(torch.autograd.Function):
                 decay, gain = (n if c is None else c for n, c in zip(ctx.numbers, learned, strict=True))
                 wanted = any(ctx.needs_input_grad[5:7])
                 g, partial, shares = _unfire(
-                    x, a, b, mean, rstd, u, gates, du, ds, decay, gain, ctx.rule, ctx.dtype, wanted
+                    x, a, b, mean, rstd, u, masks, du, ds, decay, gain, ctx.rule, ctx.dtype, wanted
                 )
             dx, d_weight, d_bias = _input_gradient(x, g, a, mean, rstd, stretch, partial)
         total = None if shares is None else shares.sum(0, dtype=torch.float64)
@@ -164,7 +165,7 @@ def _unfire(
     mean: Tensor,
     rstd: Tensor,
     u: Tensor | None,
-    gates: Tensor | None,
+    masks: Tensor | None,
     du: Tensor | None,
     ds: Tensor | None,
     decay: float | Tensor,
@@ -180,7 +181,7 @@ def _unfire(
     shares = x.new_empty(grid[0] * grid[1], 2, dtype=torch.float32) if wanted else None
     both, slope = rule_constants(rule)
     kernels("norm_fire").backward_kernel[grid](
-        x, a, b, mean, rstd, u, gates, du, ds, g, partial, shares, decay, gain, N // C, C, N, run, _dtype(dtype),
+        x, a, b, mean, rstd, u, masks, du, ds, g, partial, shares, decay, gain, N // C, C, N, run, _dtype(dtype),
         isinstance(decay, Tensor), isinstance(gain, Tensor), T=T, **both, **slope, **tiles, **OPTIONS,
     )  # fmt: skip
     return g, partial, shares
@@ -200,14 +201,6 @@ def _input_gradient(
         x, g, a, mean, rstd, stretch, d_weight, d_bias, dx, rows, C, **tiles, **OPTIONS
     )  # fmt: skip
     return dx, d_weight, d_bias
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """``x [T, B, C, H, W]`` with its channels innermost and nothing between them."""
-    T, B, C, H, W = x.shape
-    if x.permute(0, 1, 3, 4, 2).is_contiguous():
-        return x
-    return x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int, dict[str, int]]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from isospike.ops.conv2d import Convolution, geometry_of, gradients
 from isospike.ops.fired import fired
 from isospike.ops.gpu import leaky_fire as fire
-from isospike.ops.memory import empty_strided
+from isospike.ops.memory import empty_strided, is_dense
 
 LARGEST = 255  # of a byte; every dtype that a GPU convolves holds all integers up to it
 UNPACK_BLOCK = 1024
@@ -50,7 +50,7 @@ class _PackedConv(torch.autograd.Function):
         ctx: Any, x: Tensor, bits: Tensor | None, weight: Tensor, bias: Tensor | None, geometry: Convolution
     ) -> Tensor:
         ctx.geometry, ctx.biased, ctx.layout = geometry, bias is not None, (x.shape, x.stride(), x.dtype)
-        dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+        dense = is_dense(x)
         bytes_of_x = x.to(torch.uint8) if bits is None and dense else None
         ctx.save_for_backward(bits, bytes_of_x, x if bits is None and not dense else None, weight)
         return torch.nn.functional.conv2d(x, weight, bias, *geometry)

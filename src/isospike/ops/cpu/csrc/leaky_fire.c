@@ -2,10 +2,10 @@
  *
  * Memory is [T][N]: N neurons in any one order, `x_step` elements from one step of the current to the next (0 where it is
  * the same at every step). Work is cut into blocks of neurons that stay in the cache; the backward keeps of the forward
- * gates where they make do, else its input, and computes the potentials of a block anew. Multiplication and addition are
+ * masks where they make do, else its input, and computes the potentials of a block anew. Multiplication and addition are
  * never fused (-ffp-contract=off), so that potentials have the bits of the eager reference.
  */
-#include "gates.h"
+#include "masks.h"
 
 SIZE_OF(rule);
 
@@ -17,19 +17,19 @@ INLINE int is_large(const struct rule *r, int64_t T, int n, int64_t N) {
 }
 
 static void forward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
-                   float *s, uint8_t *gates) {
-    int64_t bits = bits_of(BLOCK), level = 2 * bits * T;
+                   float *s, uint8_t *masks) {
+    int64_t bits = bits_of(NEURONS), level = 2 * bits * T;
     if (is_large(r, T, n, N)) {
-        if (gates)
-            WITH_GATES(forward_gated_past(q, r->thresholds[0], T, n, x, x_step, v, end, s, N, bits, gates));
+        if (masks)
+            WITH_MASKS(forward_masked_past(q, r->thresholds[0], T, n, x, x_step, v, end, s, N, bits, masks));
         else
             WITH_FLAGS(forward_past(q, r->thresholds[0], T, n, x, x_step, v, end, s, N));
         return;
     }
     for (int k = 0; k < r->levels; k++) {
         copy_or_zero(n, v ? v + k * N : NULL, end + k * N);
-        if (gates)
-            WITH_GATES(forward_gated(q, r->thresholds[k], T, n, x, x_step, end + k * N, s, N, k > 0, bits, gates + k * level));
+        if (masks)
+            WITH_MASKS(forward_masked(q, r->thresholds[k], T, n, x, x_step, end + k * N, s, N, k > 0, bits, masks + k * level));
         else
             WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, x, x_step, end + k * N, s, N, k > 0));
     }
@@ -37,47 +37,47 @@ static void forward_block(const struct rule *r, int T, int n, int64_t N, const f
 
 static void backward_block(const struct rule *r, int T, int n, int64_t N, const float *x, int64_t x_step, const float *v,
                     const float *ds, const float *d_end, float *dv, float *dx, float *room, double *coefficients) {
-    float *d = room, *h = d + BLOCK, *u = h + (int64_t)T * BLOCK;
+    float *d = room, *h = d + NEURONS, *u = h + (int64_t)T * NEURONS;
     for (int k = 0; k < r->levels; k++) {
         copy_or_zero(n, v ? v + k * N : NULL, u);
         copy_or_zero(n, d_end ? d_end + k * N : NULL, d);
         if (is_large(r, T, n, N))
             WITH_FLAGS(backward_past(q, r->thresholds[0], T, n, x, x_step, h + T * CHUNK, u, ds, N, d, dx, h, coefficients));
         else
-            WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, x, x_step, h, u, ds, N, d, dx, N, k > 0, BLOCK, coefficients));
+            WITH_FLAGS(backward_level(q, r->thresholds[k], T, n, x, x_step, h, u, ds, N, d, dx, N, k > 0, NEURONS, coefficients));
         if (dv) copy_or_zero(n, d, dv + k * N);
     }
 }
 
-static void pass_gates(const struct rule *r, int T, int n, int64_t N, const float *ds, const float *d_end, float *dv, float *dx,
-                const uint8_t *gates) {
-    ALIGNED float d[BLOCK];
-    int64_t bits = bits_of(BLOCK), level = 2 * bits * T;
+static void pass_masks(const struct rule *r, int T, int n, int64_t N, const float *ds, const float *d_end, float *dv, float *dx,
+                const uint8_t *masks) {
+    ALIGNED float d[NEURONS];
+    int64_t bits = bits_of(NEURONS), level = 2 * bits * T;
     for (int k = 0; k < r->levels; k++) {
         copy_or_zero(n, d_end ? d_end + k * N : NULL, d);
         if (is_large(r, T, n, N))
-            WITH_GATES(backward_gated_past(q, T, n, ds, N, d, dx, bits, gates));
+            WITH_MASKS(backward_masked_past(q, T, n, ds, N, d, dx, bits, masks));
         else
-            WITH_GATES(backward_gated(q, T, n, ds, N, d, dx, k > 0, bits, gates + k * level));
+            WITH_MASKS(backward_masked(q, T, n, ds, N, d, dx, k > 0, bits, masks + k * level));
         if (dv) copy_or_zero(n, d, dv + k * N);
     }
 }
 
-/* Bytes of gates; 0 where the rule needs more. */
-EXPORT int64_t isospike_gates(const struct rule *r, int64_t T, int64_t N) { return gates_of(r, T, N, BLOCK); }
+/* Bytes of the masks of all neurons. */
+EXPORT int64_t isospike_masks(const struct rule *r, int64_t T, int64_t N) { return masks_of(r, T, N, NEURONS); }
 
-/* v [levels][N]: potentials before the first step, NULL for rest; end [levels][N]: room for those behind the last; gates:
+/* v [levels][N]: potentials before the first step, NULL for rest; end [levels][N]: room for those behind the last; masks:
  * room for them, or NULL. */
 EXPORT void isospike_forward(const struct rule *r, int64_t T, int64_t N, const float *x, int64_t x_step, const float *v, float *end,
-                      float *s, uint8_t *gates, int64_t threads) {
-    int64_t room = 2 * bits_of(BLOCK) * T * r->levels;
+                      float *s, uint8_t *masks, int64_t threads) {
+    int64_t room = 2 * bits_of(NEURONS) * T * r->levels;
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
-        for (int64_t start = 0; start < N; start += BLOCK) {
-            int n = (int)(N - start < BLOCK ? N - start : BLOCK);
+        for (int64_t start = 0; start < N; start += NEURONS) {
+            int n = (int)(N - start < NEURONS ? N - start : NEURONS);
             forward_block(r, (int)T, n, N, x + start, x_step, v ? v + start : NULL, end + start, s + start,
-                          gates ? gates + start / BLOCK * room : NULL);
+                          masks ? masks + start / NEURONS * room : NULL);
         }
         settled();
     }
@@ -92,15 +92,15 @@ EXPORT int64_t isospike_backward(const struct rule *r, int64_t T, int64_t N, con
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : failed)
     {
-        float *room = room_of(BLOCK * (2 * T + 2));
+        float *room = room_of(NEURONS * (2 * T + 2));
         failed = room == NULL;
 #pragma omp for schedule(static)
-        for (int64_t start = 0; start < N; start += BLOCK) {
-            int n = (int)(N - start < BLOCK ? N - start : BLOCK);
+        for (int64_t start = 0; start < N; start += NEURONS) {
+            int n = (int)(N - start < NEURONS ? N - start : NEURONS);
             if (room)
                 backward_block(r, (int)T, n, N, x + start, x_step, v ? v + start : NULL, ds + start,
                                d_end ? d_end + start : NULL, dv ? dv + start : NULL, dx + start, room,
-                               coefficients ? coefficients + 2 * (start / BLOCK) : NULL);
+                               coefficients ? coefficients + 2 * (start / NEURONS) : NULL);
         }
         settled();
         free(room);
@@ -108,20 +108,20 @@ EXPORT int64_t isospike_backward(const struct rule *r, int64_t T, int64_t N, con
     return failed > 0;
 }
 
-/* The same from gates; there is no gradient of decay and gain then. */
-EXPORT void isospike_backward_gated(const struct rule *r, int64_t T, int64_t N, const uint8_t *gates, const float *ds,
+/* The same from masks; there is no gradient of decay and gain then. */
+EXPORT void isospike_backward_masked(const struct rule *r, int64_t T, int64_t N, const uint8_t *masks, const float *ds,
                              const float *d_end, float *dv, float *dx, int64_t threads) {
-    int64_t room = 2 * bits_of(BLOCK) * T * r->levels;
+    int64_t room = 2 * bits_of(NEURONS) * T * r->levels;
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
-        for (int64_t start = 0; start < N; start += BLOCK) {
-            int n = (int)(N - start < BLOCK ? N - start : BLOCK);
-            pass_gates(r, (int)T, n, N, ds + start, d_end ? d_end + start : NULL, dv ? dv + start : NULL, dx + start,
-                       gates + start / BLOCK * room);
+        for (int64_t start = 0; start < N; start += NEURONS) {
+            int n = (int)(N - start < NEURONS ? N - start : NEURONS);
+            pass_masks(r, (int)T, n, N, ds + start, d_end ? d_end + start : NULL, dv ? dv + start : NULL, dx + start,
+                       masks + start / NEURONS * room);
         }
         settled();
     }
 }
 
-EXPORT int64_t isospike_block(void) { return BLOCK; }
+EXPORT int64_t isospike_block(void) { return NEURONS; }

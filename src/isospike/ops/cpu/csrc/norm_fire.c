@@ -6,7 +6,7 @@
  * so their bits do not depend on the number of threads. Arrays of one value per channel are laid out over a block once per
  * chunk, so that every loop runs over contiguous memory whatever C is.
  */
-#include "gates.h"
+#include "masks.h"
 
 #define FUSED_BLOCK 512 /* elements; small, because the backward holds some 4 T arrays of them in the inner caches */
 #define CHUNKS 64 /* at most; more than the threads of most machines, and few enough to sum quickly */
@@ -120,7 +120,7 @@ struct forward {
     struct norm norm;
     const float *x, *skip, *added;   /* added [T][N]: joins the spikes */
     float *u, *s;
-    uint8_t *gates;                  /* [isospike_norm_fire_gates()] */
+    uint8_t *masks;                  /* [isospike_norm_fire_masks()] */
 };
 SIZE_OF(forward);
 
@@ -146,15 +146,15 @@ static void fire_block(const struct forward *f, int n, int64_t start, int64_t bl
     int T = (int)f->T;
     float *s = f->s + start;
     int64_t bits = bits_of(block), level = 2 * bits * T;
-    uint8_t *gates = f->gates ? f->gates + start / block * r->levels * level : NULL;
+    uint8_t *masks = f->masks ? f->masks + start / block * r->levels * level : NULL;
     for (int64_t t = 0; f->added && t < f->T; t++) memcpy(s + t * f->N, f->added + t * f->N + start, sizeof(float) * n);
     for (int k = 0; k < r->levels; k++) {
         memset(v, 0, sizeof(float) * n);
         int add = k > 0 || f->added;
-        if (gates && add)
-            WITH_GATES(forward_gated(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 1, bits, gates + k * level));
-        else if (gates)
-            WITH_GATES(forward_gated(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 0, bits, gates));
+        if (masks && add)
+            WITH_MASKS(forward_masked(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 1, bits, masks + k * level));
+        else if (masks)
+            WITH_MASKS(forward_masked(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 0, bits, masks));
         else if (add)
             WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 1));
         else
@@ -162,12 +162,12 @@ static void fire_block(const struct forward *f, int n, int64_t start, int64_t bl
     }
 }
 
-/* How many bytes of gates make do for the backward, 0 where it needs the potentials. */
-EXPORT int64_t isospike_norm_fire_gates(const struct rule *r, int64_t T, int64_t N, int64_t C) {
-    return gates_of(r, T, N, cut_of(N, C).block);
+/* Bytes of the masks of all neurons. */
+EXPORT int64_t isospike_norm_fire_masks(const struct rule *r, int64_t T, int64_t N, int64_t C) {
+    return masks_of(r, T, N, cut_of(N, C).block);
 }
 
-/* Fills `norm`, then u and s, from rest, and the gates. Returns 0, or 1 where there is no memory. */
+/* Fills `norm`, then u and s, from rest, and the masks. Returns 0, or 1 where there is no memory. */
 EXPORT int64_t isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
     if (f->C == 0) return 0;
     struct cut cut = cut_of(f->N, f->C);
@@ -195,7 +195,7 @@ EXPORT int64_t isospike_norm_fire_forward(const struct forward *f, int64_t threa
 
 /* Backward -------------------------------------------------------------------------------------------------------------- */
 
-/* d_s, d_u [T][N]: gradients of spikes and of u, NULL for 0. Without gates and with a skip the forward's u is handed in;
+/* d_s, d_u [T][N]: gradients of spikes and of u, NULL for 0. Without masks and with a skip the forward's u is handed in;
  * without both it is computed anew from x. g [T][N]: room for the gradient of a * x + b and of the skip, NULL where d_s is: it
  * is d_u then. d_bias, d_weight [C]: room for the sums of g and of g * xhat, where xhat = (x - mean) * rstd; coefficients [2]: room
  * for the gradients of decay and gain, or NULL. d_x [T][N]: room for the gradient of x; it may be g. */
@@ -205,7 +205,7 @@ struct backward {
     struct norm norm;
     const float *x, *u, *d_s, *d_u;
     float *g, *d_x, *d_bias, *d_weight, *coefficients;
-    const uint8_t *gates;
+    const uint8_t *masks;
 };
 SIZE_OF(backward);
 
@@ -247,20 +247,20 @@ static void fire_backward_block(const struct backward *w, int n, int64_t start, 
     }
 }
 
-static void pass_gates_block(const struct backward *w, int n, int64_t start, int64_t block, const struct room *m) {
+static void pass_masks_block(const struct backward *w, int n, int64_t start, int64_t block, const struct room *m) {
     const struct rule *r = w->rule;
     int T = (int)w->T;
     const float *d_s = w->d_s + start;
     float *g = w->g + start;
     for (int64_t t = 0; t < T; t++) fetch(d_s + t * w->N, n, n), fetch_to_write(g + t * w->N, n, n);
     int64_t bits = bits_of(block), level = 2 * bits * T;
-    const uint8_t *gates = w->gates + start / block * r->levels * level;
+    const uint8_t *masks = w->masks + start / block * r->levels * level;
     for (int k = 0; k < r->levels; k++) {
         memset(m->dv, 0, sizeof(float) * n);
         if (k)
-            WITH_GATES(backward_gated(q, T, n, d_s, w->N, m->dv, g, 1, bits, gates + k * level));
+            WITH_MASKS(backward_masked(q, T, n, d_s, w->N, m->dv, g, 1, bits, masks + k * level));
         else
-            WITH_GATES(backward_gated(q, T, n, d_s, w->N, m->dv, g, 0, bits, gates));
+            WITH_MASKS(backward_masked(q, T, n, d_s, w->N, m->dv, g, 0, bits, masks));
     }
 }
 
@@ -305,8 +305,8 @@ static int neuron_gradient(const struct backward *w, struct cut cut, double *sum
             int64_t stop = (k + 1) * cut.chunk < w->N ? (k + 1) * cut.chunk : w->N;
             for (int64_t start = k * cut.chunk; start < stop; start += cut.block) {
                 int n = (int)(stop - start < cut.block ? stop - start : cut.block);
-                if (w->d_s && w->gates) {
-                    pass_gates_block(w, n, start, cut.block, &m);
+                if (w->d_s && w->masks) {
+                    pass_masks_block(w, n, start, cut.block, &m);
                 } else if (w->d_s) {
                     if (!w->u) recompute_block(w, n, start, cut.block, &m);
                     fire_backward_block(w, n, start, cut.block, &m, coefficients ? coefficients + 2 * k : NULL);

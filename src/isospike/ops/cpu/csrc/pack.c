@@ -7,7 +7,7 @@
 #include "rule.h"
 
 #define WORD 64
-#define BLOCK 2048 /* elements that one thread does at a time */
+#define ELEMENTS 2048 /* that one thread does at a time */
 
 /* Eight bytes at a time: the lowest bit of each says whether it is not 0, and a product brings these bits side by side. */
 static int64_t bits_any(const uint8_t *bytes, int64_t n, uint64_t *words) {
@@ -67,7 +67,7 @@ static uint64_t pack_word(const float *x, uint64_t *odd) {
     return bits;
 }
 
-/* Writes the bits of n <= BLOCK values that are 0 or 1, and returns how many are 1; -1 where a value is neither. */
+/* Writes the bits of n <= ELEMENTS values that are 0 or 1, and returns how many are 1; -1 where a value is neither. */
 static int64_t pack_block(const float *x, int64_t n, uint64_t *words) {
     int64_t ones = 0;
     uint64_t odd = 0;
@@ -130,14 +130,14 @@ static void unpack_block(const uint64_t *restrict words, int64_t n, float *restr
     if (n % WORD) unpack_word(words[n / WORD], (int)(n % WORD), x + n / WORD * WORD);
 }
 
-static int64_t size_from(int64_t from, int64_t N) { return N - from < BLOCK ? N - from : BLOCK; }
+static int64_t size_from(int64_t from, int64_t N) { return N - from < ELEMENTS ? N - from : ELEMENTS; }
 
 /* words [N / 64, rounded up]. Returns how many values are 1; -1 where one is neither 0 nor 1 and what it wrote is of no use. */
 EXPORT int64_t isospike_pack_bits(int64_t N, const float *x, uint64_t *words, int64_t threads) {
     int64_t ones = 0;
     int fits = 1;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(& : fits) reduction(+ : ones)
-    for (int64_t from = 0; from < N; from += BLOCK) {
+    for (int64_t from = 0; from < N; from += ELEMENTS) {
         if (!fits) continue;
         int64_t fired = pack_block(x + from, size_from(from, N), words + from / WORD);
         ones += fired, fits = fired >= 0;
@@ -147,7 +147,7 @@ EXPORT int64_t isospike_pack_bits(int64_t N, const float *x, uint64_t *words, in
 
 EXPORT void isospike_unpack_bits(int64_t N, const uint64_t *words, float *x, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t from = 0; from < N; from += BLOCK)
+    for (int64_t from = 0; from < N; from += ELEMENTS)
         unpack_block(words + from / WORD, size_from(from, N), x + from);
 }
 
@@ -155,7 +155,7 @@ EXPORT void isospike_unpack_bits(int64_t N, const uint64_t *words, float *x, int
 EXPORT int64_t isospike_bits_of_bytes(int64_t N, const uint8_t *bytes, uint64_t *words, int64_t threads) {
     int64_t count = 0;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : count)
-    for (int64_t from = 0; from < N; from += BLOCK)
+    for (int64_t from = 0; from < N; from += ELEMENTS)
         count += bits_block(bytes + from, size_from(from, N), words + from / WORD);
     return count;
 }
@@ -164,7 +164,7 @@ EXPORT int64_t isospike_bits_of_bytes(int64_t N, const uint8_t *bytes, uint64_t 
 EXPORT int64_t isospike_pack_bytes(int64_t N, const float *x, uint8_t *bytes, int64_t threads) {
     int fits = 1;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(& : fits)
-    for (int64_t from = 0; from < N; from += BLOCK)
+    for (int64_t from = 0; from < N; from += ELEMENTS)
         if (fits) fits = bytes_block(x + from, size_from(from, N), bytes + from);
     return fits;
 }

@@ -7,7 +7,7 @@
 #include <emmintrin.h>
 #endif
 
-#define BLOCK 1024 /* at most so many neurons */
+#define NEURONS 1024 /* of a block, at most */
 
 #define CHUNK 64   /* neurons whose steps are written past the caches at a time */
 #define LINE 16    /* floats of a line of the cache */

@@ -4,7 +4,7 @@
 SIZE_OF(geometry);
 SIZE_OF(spikes);
 
-#define ROOM (128 << 10) /* bytes of a tile of the output, of which three rows are in use at a time */
+#define OUTPUT_TILE (128 << 10) /* bytes, of which three rows are in use at a time */
 
 /* The weights of block b. Channels that fill up the last one go nowhere, and are 0 only because numbers left over may be slow. A
  * few input channels at a time keep both sides in cache. */
@@ -96,7 +96,7 @@ EXPORT int64_t isospike_spike_conv(const struct geometry *s, const struct spikes
                         int64_t threads) {
     if (s->N == 0 || s->H == 0 || s->W == 0 || s->O == 0) return 0;
     int64_t blocks = blocks_of(s), block = block_of(s), of_block = weights_of_block(s);
-    struct tiling tiling = tiling_of(s, ROOM, over(s->N * blocks, 4 * threads));
+    struct tiling tiling = tiling_of(s, OUTPUT_TILE, over(s->N * blocks, 4 * threads));
     int64_t halo = tiling.bands > 1 ? 2 : 1, room_size = tiling.images * (tiling.rows + 2 * halo) * width_of(s);
     const float *biases = packed + blocks * of_block;
     int failed = 0;

@@ -1,8 +1,8 @@
 /* The gradient of the weights of a convolution of spikes: see spike_conv.h. */
 #include "spike_conv.h"
 
-#define ROOM (36 << 10)      /* bytes of a tile of the output's gradient, over which every channel walks */
-#define PARTS_ROOM (4 << 20) /* of all partial sums */
+#define GRADIENT_TILE (36 << 10) /* bytes of a tile of the output's gradient, over which every channel walks */
+#define PARTIAL_SUMS (4 << 20)   /* bytes of all of them */
 #define MOST_PARTS 16
 
 /* The pixels of a tile by parity, each parity filled up to whole words: `pixel` counted from the tile's first, -1 where there
@@ -157,10 +157,10 @@ static void unpack_block(const struct geometry *s, const struct weights *w, int6
 EXPORT int64_t isospike_spike_conv_weight(const struct geometry *s, const struct spikes *spikes, const float *g, float *d_weight,
                                const int64_t *weight_step, int64_t threads) {
     int64_t blocks = blocks_of(s), of_block = weights_of_block(s);
-    struct tiling tiling = tiling_of(s, ROOM, s->N);
+    struct tiling tiling = tiling_of(s, GRADIENT_TILE, s->N);
     struct orders orders = orders_of(s, &tiling);
     if (blocks * of_block == 0) return 0;
-    int64_t parts = smaller(larger(PARTS_ROOM / (4 * blocks * of_block), 1), larger(smaller(MOST_PARTS, tiling.count), 1));
+    int64_t parts = smaller(larger(PARTIAL_SUMS / (4 * blocks * of_block), 1), larger(smaller(MOST_PARTS, tiling.count), 1));
     int64_t tile_words = s->C * order_room(s, &tiling) / WORD, room_size = tiling.images * (tiling.rows + 2) * width_of(s);
     struct weights w = {d_weight, weight_step};
     float *sums = calloc(parts * blocks * of_block, sizeof(float));

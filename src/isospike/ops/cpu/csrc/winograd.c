@@ -1,32 +1,24 @@
-/* Dense convolutions, 3x3 padded by 1, stride 1, channels last, by Winograd's F(2x2, 3x3): a square of 4x4 inputs makes 2x2
- * outputs with 16 products per pair of channels, where sums over the taps take 36 (Lavin and Gray 2016, arXiv:1509.09308, section
- * 4.1). The transforms have the coefficients 1, -1 and 1/2, so that they are exact on dyadic numbers, and sums run over C products
- * in place of 9 C.
- *
- * Squares are numbered along their rows, rows one behind the other through all images. Some rows of squares are done at a time:
- * their inputs are transformed into [16 places][C / lanes][squares][lanes], multiplied for each place with the weights
- * [block][16][C][block of filters], and the products [16][squares][block] transformed into outputs.
- */
-#include "dense.h"
+/* Winograd's convolution: see winograd.h. */
+#include "winograd.h"
 
 #include <string.h>
 
 #define PLACES 16  /* of a square of 4x4 */
 #define SQUARES 32 /* at a time, or one row of them: their transforms stay in cache */
 
-SIZE_OF(dense);
+SIZE_OF(maps);
 
 /* From one place to the next, of inputs and of products: one line of the cache more than there is, so that the places of a square
  * do not all fall into the same few sets of the cache. */
-static int64_t input_step(const struct dense *s, int64_t squares) { return s->C * squares + 16; }
-static int64_t product_step(const struct dense *s, int64_t squares) { return block_of(s) * squares + 16; }
+static int64_t input_step(const struct maps *s, int64_t squares) { return s->C * squares + 16; }
+static int64_t product_step(const struct maps *s, int64_t squares) { return block_of(s) * squares + 16; }
 
 /* Floats of transformed weights: those of every block, then a bias per filter. */
-EXPORT int64_t isospike_winograd_room(const struct dense *s) { return PLACES * s->C * s->O + s->O; }
+EXPORT int64_t isospike_winograd_room(const struct maps *s) { return PLACES * s->C * s->O + s->O; }
 
 /* packed [isospike_winograd_room()], of weights [O][C][3][3] by four strides, turned around where `turned` is set, and of `bias` [O]
  * or NULL. */
-EXPORT void isospike_winograd_pack(const struct dense *s, const float *weight, const int64_t *step, int64_t turned, const float *bias,
+EXPORT void isospike_winograd_pack(const struct maps *s, const float *weight, const int64_t *step, int64_t turned, const float *bias,
                             float *packed, int64_t threads) {
     int64_t block = block_of(s);
 #pragma omp parallel for schedule(static) collapse(2) num_threads(threads)
@@ -39,14 +31,14 @@ EXPORT void isospike_winograd_pack(const struct dense *s, const float *weight, c
                 const float *of = from + at / 3 * step[2] + at % 3 * step[3];
                 for (int64_t k = 0; k < block; k++) taps[tap * block + k] = of[k * step[0]];
             }
-            dense_weights(taps, s->C * block, wide_of(s), packed + PLACES * o * s->C + c * block);
+            winograd_weights(taps, s->C * block, wide_of(s), packed + PLACES * o * s->C + c * block);
         }
     float *biases = packed + PLACES * s->C * s->O;
     for (int64_t o = 0; o < s->O; o++) biases[o] = bias ? bias[o] : 0;
 }
 
 /* Rows of squares `from` to `to` of all images, their inputs transformed into `inputs`. */
-static void take_rows(const struct dense *s, const float *x, int64_t from, int64_t to, int64_t squares, const float *zeros,
+static void take_rows(const struct maps *s, const float *x, int64_t from, int64_t to, int64_t squares, const float *zeros,
                       float *inputs) {
     int64_t down = (s->H + 1) / 2, across = (s->W + 1) / 2;
     for (int64_t row = from; row < to; row++)
@@ -59,24 +51,24 @@ static void take_rows(const struct dense *s, const float *x, int64_t from, int64
                 under.step[i] = inside ? s->C : 0;
             }
             float *to_row = inputs + (c / LANES * squares + (row - from) * across) * LANES;
-            dense_inputs(&under, across, input_step(s, squares), to_row);
+            winograd_inputs(&under, across, input_step(s, squares), to_row);
         }
 }
 
 /* The block of filters from o on. */
-static void put_rows(const struct dense *s, const float *products, int64_t from, int64_t to, int64_t squares, const float *bias,
+static void put_rows(const struct maps *s, const float *products, int64_t from, int64_t to, int64_t squares, const float *bias,
                      int64_t o, float *out) {
     int64_t down = (s->H + 1) / 2, across = (s->W + 1) / 2, block = block_of(s);
     for (int64_t row = from; row < to; row++) {
         int64_t y = 2 * (row % down);
         float *first = out + (row / down * s->H + y) * s->W * s->O + o;
         struct over_rows rows = {first, y + 1 < s->H ? first + s->W * s->O : NULL, s->W, s->O};
-        dense_outputs(products + (row - from) * across * block, product_step(s, squares), bias + o, across, wide_of(s), &rows);
+        winograd_outputs(products + (row - from) * across * block, product_step(s, squares), bias + o, across, wide_of(s), &rows);
     }
 }
 
 /* out [N][H][W][O] of x [N][H][W][C]. Returns 0, or 1 where there is no memory. */
-EXPORT int64_t isospike_winograd(const struct dense *s, const float *x, const float *packed, float *out, int64_t threads) {
+EXPORT int64_t isospike_winograd(const struct maps *s, const float *x, const float *packed, float *out, int64_t threads) {
     if (s->W == 0) return 0;
     int64_t across = (s->W + 1) / 2, rows = s->N * ((s->H + 1) / 2), block = block_of(s);
     int64_t at_once = SQUARES > across ? SQUARES / across : 1, squares = (at_once * across + GROUP - 1) / GROUP * GROUP;
@@ -98,7 +90,7 @@ EXPORT int64_t isospike_winograd(const struct dense *s, const float *x, const fl
             for (int64_t o = 0; o < s->O; o += block) {
                 for (int64_t place = 0; place < PLACES; place++)
                     for (int64_t k = 0; k < (to - from) * across; k += GROUP)
-                        dense_products(inputs + place * input_step(s, squares) + k * LANES, s->C, squares * LANES,
+                        winograd_products(inputs + place * input_step(s, squares) + k * LANES, s->C, squares * LANES,
                                        packed + (PLACES * o + place * block) * s->C, wide_of(s),
                                        products + place * product_step(s, squares) + k * block);
                 put_rows(s, products, from, to, squares, bias, o, out);

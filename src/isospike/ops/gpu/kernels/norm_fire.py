@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from isospike.ops.gpu.kernels.bits import store_bits
-from isospike.ops.gpu.kernels.gates import gated_backward, gates_of
+from isospike.ops.gpu.kernels.masks import masked_backward, masks_of
 from isospike.ops.gpu.kernels.recurrence import (
     coefficient,
     fire,
@@ -99,14 +99,14 @@ def currents_of(x, a, b, skip, i, inside, N, skip_step, DTYPE: tl.constexpr, T: 
 
 @triton.jit
 def forward_kernel(
-    x, a, b, skip, added, u, s, bits, gates, decay, gain, R, C, N, skip_step, added_step, DTYPE: tl.constexpr,
+    x, a, b, skip, added, u, s, bits, masks, decay, gain, R, C, N, skip_step, added_step, DTYPE: tl.constexpr,
     LEARNED_DECAY: tl.constexpr, LEARNED_GAIN: tl.constexpr,
     T: tl.constexpr, THRESHOLDS: tl.constexpr, LEVELS: tl.constexpr, V_RESET: tl.constexpr, SUBTRACT: tl.constexpr,
     STRICT: tl.constexpr, INTEGER: tl.constexpr, PARAMETER: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Currents ``u`` where they are wanted, and spikes with ``added`` on top, where there are neurons (``LEVELS``).
 
-    Besides, where they are wanted, ``bits`` of the spikes and ``gates``, of a rectangle that is ``PARAMETER`` wide.
+    Besides, where they are wanted, ``bits`` of the spikes and ``masks``, of a rectangle that is ``PARAMETER`` wide.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -125,15 +125,15 @@ def forward_kernel(
             sums = sums + (counts[t] + more[t],)
         store_tuple(s, i, inside, N, sums, T)
         store_bits(bits, i, inside, N, counts, T, ROWS * CHANNELS)
-        if gates is not None:
+        if masks is not None:
             rest = tl.zeros_like(currents[0])
-            opened = gates_of(currents, rest, decay, gain, T, THRESHOLDS, V_RESET, SUBTRACT, STRICT, PARAMETER)
-            tl.store(gates + i, opened.to(gates.dtype.element_ty), mask=inside)
+            opened = masks_of(currents, rest, decay, gain, T, THRESHOLDS, V_RESET, SUBTRACT, STRICT, PARAMETER)
+            tl.store(masks + i, opened.to(masks.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def backward_kernel(
-    x, a, b, mean, rstd, u, gates, du, ds, g, partial, shares, decay, gain, R, C, N, run, DTYPE: tl.constexpr,
+    x, a, b, mean, rstd, u, masks, du, ds, g, partial, shares, decay, gain, R, C, N, run, DTYPE: tl.constexpr,
     LEARNED_DECAY: tl.constexpr, LEARNED_GAIN: tl.constexpr,
     T: tl.constexpr, THRESHOLDS: tl.constexpr, LEVELS: tl.constexpr, V_RESET: tl.constexpr, SUBTRACT: tl.constexpr,
     STRICT: tl.constexpr, INTEGER: tl.constexpr, DETACH: tl.constexpr, SURROGATE: tl.constexpr,
@@ -141,7 +141,7 @@ def backward_kernel(
 ):  # fmt: skip
     """The gradient ``g`` of the current, and the sums of ``g`` and ``g * xhat`` per channel.
 
-    ``du`` and ``ds`` are those of what the forward pass gave. Where there are no ``gates``, the current is read from
+    ``du`` and ``ds`` are those of what the forward pass gave. Where there are no ``masks``, the current is read from
     ``u``, or computed anew from x where that is None too.
     """
     program = tl.program_id(0)
@@ -158,10 +158,10 @@ def backward_kernel(
         inside = (row < R) & (c < C)[None, :]
         i = row * C + c[None, :]
         d_counts = load_tuple(ds, i, inside, N, T)
-        if gates is not None:
-            opened = tl.load(gates + i, mask=inside, other=0).to(tl.int64)
+        if masks is not None:
+            opened = tl.load(masks + i, mask=inside, other=0).to(tl.int64)
             nothing = tl.zeros_like(d_counts[0])
-            fired, state = gated_backward(opened, d_counts, nothing, decay, gain, T, SUBTRACT, PARAMETER)
+            fired, state = masked_backward(opened, d_counts, nothing, decay, gain, T, SUBTRACT, PARAMETER)
         else:
             if u is not None:
                 currents = load_tuple(u, i, inside, N, T)

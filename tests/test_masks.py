@@ -7,7 +7,8 @@ import torch
 
 from helpers import dyadic, make_neuron
 from isospike.ops import FireRule, IntegerRule, leaky_fire, norm_fire, use_backend
-from isospike.ops.cpu import leaky_fire as cpu
+from isospike.ops.cpu import leaky_fire as cpu_leaky_fire
+from isospike.ops.cpu import norm_fire as cpu_norm_fire
 from isospike.surrogates import SURROGATES, Rectangle
 from test_norm_fire import assert_same, firing_of, images
 
@@ -31,7 +32,7 @@ def results(backend, x, v, rule, grads):
 @pytest.mark.parametrize("rule", GATED, ids=str)
 @pytest.mark.parametrize("rests", [True, False])
 @pytest.mark.parametrize("N", SIZES)
-def test_gradients_from_gates_have_the_bits_of_the_reference(rule, rests, N):
+def test_gradients_from_masks_have_the_bits_of_the_reference(rule, rests, N):
     x, v = dyadic(4, 1, N), None if rests else dyadic(*rule.state_shape((1, N)))
     grads = dyadic(4, 1, N), dyadic(*rule.state_shape((1, N)))
     for ours, true in zip(*(results(name, x, v, rule, grads) for name in ("cpu", "reference")), strict=True):
@@ -44,7 +45,7 @@ def test_gradients_from_gates_have_the_bits_of_the_reference(rule, rests, N):
 @pytest.mark.parametrize(
     ("skip", "added", "keep"), [(None, None, False), (3, None, True), (3, None, False), (1, 3, True)]
 )
-def test_a_norm_that_fires_passes_its_gradient_through_gates(reset, levels, C, skip, added, keep):
+def test_a_norm_that_fires_passes_its_gradient_through_masks(reset, levels, C, skip, added, keep):
     rule = {"v_threshold": 0.5, "reset": reset, "higher": LEVELS[levels], "detach_reset": True}
     neuron = make_neuron("lif", surrogate=Rectangle(1.0), **rule)
     x = images(3, C)
@@ -67,19 +68,20 @@ def kept_bytes(rule, decay=0.25):
 def test_two_bits_are_kept_where_they_make_do_and_the_current_elsewhere():
     whole, bits = 4 * 2048 * 4, 4 * 2048 // 4
     for surrogate, detach in product(SURROGATES, (False, True)):
-        gated = detach and SURROGATES[surrogate] is Rectangle
+        masked = detach and SURROGATES[surrogate] is Rectangle
         rule = FireRule(surrogate=SURROGATES[surrogate](), detach_reset=detach)
-        assert kept_bytes(rule) == (bits if gated else whole)
+        assert kept_bytes(rule) == (bits if masked else whole)
     assert kept_bytes(FireRule(surrogate=Rectangle(), detach_reset=True, higher=(2.0, 3.0))) == 3 * bits
     assert kept_bytes(IntegerRule(levels=4)) == whole
     learned = torch.tensor(0.25, requires_grad=True)
     assert kept_bytes(FireRule(surrogate=Rectangle(), detach_reset=True), learned) == whole
 
 
-def test_without_a_gradient_no_gates_are_written(monkeypatch):
+def test_without_a_gradient_no_masks_are_written(monkeypatch):
     """Not even where weights and current would take one."""
     asked = []
-    monkeypatch.setattr(cpu, "room_for_gates", lambda *_: asked.append(True))
+    for module in (cpu_leaky_fire, cpu_norm_fire):
+        monkeypatch.setattr(module, "room_for_masks", lambda *_: asked.append(True))
     neuron = make_neuron("lif", surrogate=Rectangle(1.0), detach_reset=True)
     x = images(2, 4).requires_grad_()
     weight = torch.ones(4, requires_grad=True)

@@ -1,5 +1,5 @@
-/* The inner loops of the dense convolutions, in vectors. */
-#include "dense.h"
+/* The inner loops of winograd.c, in vectors. */
+#include "winograd.h"
 
 #if LANES > 4
 #include <immintrin.h>
@@ -21,7 +21,7 @@ typedef float in_register __attribute__((vector_size(4 * LANES)));
 #define SUMS (LANES == 16 ? 16 : 8) /* vectors of them at a time: half of the registers */
 
 /* G w G' of one block of filters, from its taps [3][3][block], to places `place_step` apart. */
-void dense_weights(const float *taps, int64_t place_step, int wide, float *to) {
+void winograd_weights(const float *taps, int64_t place_step, int wide, float *to) {
     const int64_t block = wide * LANES;
     for (int64_t k = 0; k < block; k += LANES) {
         vector rows[4][3];
@@ -46,7 +46,7 @@ INLINE void column(const struct under *from, int64_t x, vector *to) {
 }
 
 /* B' d B of a row of squares; neighbours share two columns. */
-void dense_inputs(const struct under *from, int64_t squares, int64_t place_step, float *to) {
+void winograd_inputs(const struct under *from, int64_t squares, int64_t place_step, float *to) {
     vector a[4], b[4], c[4], d[4];
     column(from, -1, a), column(from, 0, b);
     for (int64_t k = 0; k < squares; k++, to += LANES) {
@@ -60,7 +60,7 @@ void dense_inputs(const struct under *from, int64_t squares, int64_t place_step,
     }
 }
 
-/* The sums over all channels, of `squares` pixels or squares of them. */
+/* The sums over all channels, of so many squares. */
 INLINE void multiply(const float *inputs, int64_t channels, int64_t channel_step, const float *weights, int squares, int wide,
                           float *to) {
     in_register sum[SUMS][2];
@@ -78,7 +78,7 @@ INLINE void multiply(const float *inputs, int64_t channels, int64_t channel_step
 }
 
 /* Of GROUP of them: as many at a time as there are registers for. */
-void dense_products(const float *inputs, int64_t channels, int64_t channel_step, const float *weights, int wide, float *to) {
+void winograd_products(const float *inputs, int64_t channels, int64_t channel_step, const float *weights, int wide, float *to) {
     for (int k = 0; k < GROUP; k += SUMS / wide) {
         const float *from = inputs + k * LANES;
         float *products = to + k * wide * LANES;
@@ -90,7 +90,7 @@ void dense_products(const float *inputs, int64_t channels, int64_t channel_step,
 }
 
 /* A' m A of a row of squares, plus the bias of the block. */
-void dense_outputs(const float *products, int64_t place_step, const float *bias, int64_t squares, int wide,
+void winograd_outputs(const float *products, int64_t place_step, const float *bias, int64_t squares, int wide,
                          const struct over_rows *to) {
     for (int64_t k = 0; k < squares; k++)
         for (int v = 0; v < wide; v++) {
