@@ -9,7 +9,7 @@ from torch.nn.modules import module as torch_module
 from isospike.errors import ConfigError
 from isospike.graph.network import Network
 from isospike.graph.program import Between, Call, Complement, Conv, Operation, Program, Value
-from isospike.layers import BatchNorm, PerStepNorm, SlotConv, Steps, is_exactly, is_plain_conv
+from isospike.layers import BatchNorm, PaddedShortcut, PerStepNorm, SlotConv, Steps, is_exactly, is_plain_conv
 from isospike.neurons import Neuron, ReLU, is_recurrence
 from isospike.ops.conv2d import geometry_of
 from isospike.residual import BINARY, REAL, Domain, ResidualUnit, Scale, Weigh
@@ -189,7 +189,7 @@ def _out_channels(module: nn.Module, channels: int) -> int:
 def _domain(module: nn.Module, read: Domain) -> Domain:
     if isinstance(module, Neuron):
         return Domain(module.levels)
-    return read if is_exactly(module, nn.MaxPool2d) else REAL
+    return read if is_exactly(module, nn.MaxPool2d) or is_exactly(module, PaddedShortcut) else REAL
 
 
 def _check_joins(network: nn.Module) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from isospike.errors import ConfigError
 from isospike.graph.program import Affine, Between, Call, Complement, Conv, Operation, Program, Value
-from isospike.layers import BatchNorm, Conv2d, GlobalPool, PerStepNorm, is_exactly
+from isospike.layers import BatchNorm, Conv2d, GlobalPool, PaddedShortcut, PerStepNorm, is_exactly
 from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, ReLU, SpikingNeuron
 from isospike.registry import Registry, check_options
 from isospike.residual import Domain, Scale
@@ -213,6 +213,7 @@ for _name, _kind in {
     "average_pool": Kind(nn.AvgPool2d, _average_pool, nn.AvgPool2d),
     "global_pool": Kind(GlobalPool, attributes(), GlobalPool),
     "flatten": Kind(nn.Flatten, attributes(), nn.Flatten),
+    "padded_shortcut": Kind(PaddedShortcut, attributes("in_channels", "stride", "before", "behind"), PaddedShortcut),
     "identity": Kind(nn.Identity, attributes(), nn.Identity),
     "if": Kind(IF, rule_of, NEURONS["if"]),
     "lif": Kind(LIF, _lif, NEURONS["lif"]),

@@ -8,6 +8,7 @@ from isospike.layers.init import WEIGHT_INITS
 from isospike.layers.norm import BatchNorm, PerStepNorm, check_eps, synchronise_norms
 from isospike.layers.pools import GlobalPool
 from isospike.layers.recompute import MEMORY, recomputed
+from isospike.layers.shortcut import PaddedShortcut
 from isospike.layers.slots import SlotConv, binary_slots
 from isospike.layers.statistics import HeldStatistics, one_statistics_update, statistics_held, statistics_known
 from isospike.layers.steps import Steps, fold_time
@@ -21,6 +22,7 @@ __all__ = [
     "Conv2d",
     "FoldedNeuron",
     "GlobalPool",
+    "PaddedShortcut",
     "PerStepNorm",
     "SlotConv",
     "Steps",
