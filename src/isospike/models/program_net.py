@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isospike.errors import ConfigError
 from isospike.graph import Program, Value, modules_of, program_from_json, program_to_json, run_eager, timed_values
 from isospike.layers import Steps
 from isospike.models.network import SpikingNetwork
@@ -63,15 +64,18 @@ class ProgramNet(SpikingNetwork):
         Raises:
             ConfigError: it is no such text; says what is wrong in it.
         """
-        program, modules = program_from_json(text["program"])
-        return cls(program, modules, T=text["T"], least_size=text["least_size"])
+        try:
+            program, modules = program_from_json(text["program"])
+            return cls(program, modules, T=text["T"], least_size=text["least_size"])
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise ConfigError(f"this is no network of a program: {type(error).__name__}: {error}") from error
 
 
 def _place(root: nn.Module, name: str, module: nn.Module) -> None:
     """Register ``module`` under ``name``, and what holds it under what stands before each dot."""
     *path, last = name.split(".")
     for part in path:
-        if not hasattr(root, part):
-            root.add_module(part, nn.Module())
-        root = getattr(root, part)
+        if part not in root._modules:
+            root.add_module(part, nn.Module())  # refuses a name that something else has
+        root = root.get_submodule(part)
     root.add_module(last, module)

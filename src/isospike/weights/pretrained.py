@@ -6,11 +6,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from isospike.errors import CheckpointError, ConfigError
-from isospike.models import SpikingResNet, create_model
+from isospike.errors import CheckpointError, ConfigError, IsospikeError
+from isospike.models import ProgramNet, SpikingNetwork, create_model
 from isospike.optional import import_optional
 from isospike.registry import check_options
-from isospike.weights.files import load_tensors, save_tensors
+from isospike.weights.files import Tensors, load_tensors, load_weights, save_tensors
 from isospike.weights.saved import Saved, build_saved, read_inputs
 
 LIBRARY = "isospike"
@@ -18,32 +18,30 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 RUN = "config.yaml"  # what makes a folder that of a run
 
 
-def save_pretrained(model: SpikingResNet, folder: Path | str) -> None:
+def save_pretrained(model: SpikingNetwork, folder: Path | str) -> None:
     """Write ``model.safetensors`` and ``config.json``, all that ``from_pretrained`` needs.
 
     Args:
-        model: Made by ``create_model``, trained or not. What its ``inputs`` say is written too.
+        model: Made by ``create_model`` or converted, trained or not. What its ``inputs`` say is written too.
         folder: Made where it is not there; files of these names in it are replaced.
 
     Raises:
-        ConfigError: the options of the model cannot be written, or it has none.
+        ConfigError: its options or its program cannot be written, or it has neither.
         RunFailed: the disk does not take it.
     """
     from isospike.run_folder import write_json  # here: it brings pydantic, which importing isospike does without
 
     folder = Path(folder)
-    if not model.options:
-        raise ConfigError("this model was not made by create_model, so no config.json could build it again")
-    _check_plain(model.options, "options")
+    kind, said = _description(model)
     config = {
         "library_name": LIBRARY,
         "isospike_version": metadata.version("isospike"),
-        "options": model.options,
+        kind: said,
         "inputs": model.inputs.as_dict() if model.inputs else None,
         "initialised_from": getattr(model, "initialised_from", None),
     }
-    # The options stand in both files, so that two halves of different saves are not taken for one model.
-    save_tensors(folder / WEIGHTS, model.state_dict(), {"options": model.options})
+    # It stands in both files, so that two halves of different saves are not taken for one model.
+    save_tensors(folder / WEIGHTS, model.state_dict(), {kind: said})
     write_json(folder / CONFIG, config)
 
 
@@ -54,7 +52,7 @@ def from_pretrained(
     checkpoint: str | None = None,
     num_classes: int | None = None,
     **changes: Any,
-) -> SpikingResNet:
+) -> Any:
     """The model that ``save_pretrained`` wrote or that a run trained, with its weights, in eval mode.
 
     Args:
@@ -83,7 +81,22 @@ def from_pretrained(
         raise CheckpointError(
             f"checkpoint='{checkpoint}' is for the folder of a run, and {source} is none: leave it out"
         )
-    return build_saved(read_run(folder, checkpoint) if is_run else _read_folder(folder), num_classes, **changes)
+    if is_run:
+        return build_saved(read_run(folder, checkpoint), num_classes, **changes)
+    config = _read_config(folder / CONFIG)
+    if "network" in config:
+        return _read_program(folder, config, num_classes, changes)
+    return build_saved(_read_folder(folder, config), num_classes, **changes)
+
+
+def _description(model: SpikingNetwork) -> tuple[str, dict[str, Any]]:
+    """What builds the model again, and what that is called: the options of ``create_model``, or a program."""
+    if isinstance(model, ProgramNet):
+        return "network", model.as_json()
+    if not model.options:
+        raise ConfigError("this model was not made by create_model, so no config.json could build it again")
+    _check_plain(model.options, "options")
+    return "options", model.options
 
 
 def _check_plain(value: Any, where: str) -> None:
@@ -103,15 +116,38 @@ def _check_plain(value: Any, where: str) -> None:
         )
 
 
-def _read_folder(folder: Path) -> Saved:
-    """What ``save_pretrained`` wrote."""
-    config = _read_config(folder / CONFIG)
+def _read_program(folder: Path, config: Mapping[str, Any], num_classes: int | None, changes: Any) -> ProgramNet:
+    """The network of a program that ``save_pretrained`` wrote, in eval mode."""
+    if num_classes is not None or changes.keys() - {"T"}:
+        odd = "num_classes" if num_classes is not None else min(changes.keys() - {"T"})
+        raise ConfigError(f"{folder} holds a converted network, of which T alone can be changed: leave {odd} out")
+    tensors = _weights_of(folder, "network", config)
+    if not isinstance(config["network"], dict):
+        raise CheckpointError(f"the 'network' in {folder / CONFIG} is no program")
+    try:
+        model = ProgramNet.from_json({**config["network"], **changes})
+    except IsospikeError as error:
+        raise CheckpointError(f"the network in {folder / CONFIG} cannot be built: {error}") from error
+    load_weights(model, tensors, str(folder / WEIGHTS))
+    inputs = config.get("inputs")
+    model.inputs = None if inputs is None else read_inputs(inputs, folder / CONFIG)
+    return model.eval()
+
+
+def _weights_of(folder: Path, kind: str, config: Mapping[str, Any]) -> Tensors:
+    """The weights beside a ``config.json``, where both are of one save."""
     tensors, meta = load_tensors(folder / WEIGHTS)
-    if meta.get("options") != config["options"]:
+    if meta.get(kind) != config[kind]:
         raise CheckpointError(
             f"{CONFIG} and {WEIGHTS} in {folder} are of different saves: save the model again, "
             "and give options that shall differ to from_pretrained"
         )
+    return tensors
+
+
+def _read_folder(folder: Path, config: Mapping[str, Any]) -> Saved:
+    """What ``save_pretrained`` wrote of a model of ``create_model``."""
+    tensors = _weights_of(folder, "options", config)
     inputs = config.get("inputs")  # folders of older versions have none
     return Saved(
         options=config["options"],
@@ -133,6 +169,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     library = config.get("library_name") if isinstance(config, dict) else None
     if library != LIBRARY:
         raise CheckpointError(f"{path} is of {library or 'another library'}, not of {LIBRARY}")
+    if "network" in config:
+        return config
     options = config.get("options")
     if not isinstance(options, dict) or not isinstance(options.get("name"), str):
         raise CheckpointError(f"{path} names no model: its 'options' must hold the 'name' that create_model takes")
