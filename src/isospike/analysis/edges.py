@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from isospike.errors import ConfigError
 from isospike.graph import promised_domains
-from isospike.models import SpikingResNet
+from isospike.models import SpikingNetwork
 from isospike.residual import Domain
 
 
@@ -17,7 +17,7 @@ class Edge:
 
     Args:
         layer: Its name in the model.
-        promised: What the row says it reads.
+        promised: What its row, or its program, says it reads.
         found: What it read: integers up to the largest seen, or real numbers.
         smallest: The smallest number read.
         largest: The largest number read.
@@ -39,7 +39,7 @@ class Edge:
 
 
 @torch.no_grad()
-def check_edges(model: SpikingResNet, images: Tensor, *, T: int | None = None) -> list[Edge]:
+def check_edges(model: SpikingNetwork, images: Tensor, *, T: int | None = None) -> list[Edge]:
     """Run ``images`` through ``model`` in eval mode and compare what every layer with weights reads with its promise.
 
     Args:

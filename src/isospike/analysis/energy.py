@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isospike.analysis.energy_tables import ENERGY_TABLES, EnergyTable
 from isospike.analysis.operations import LayerWork, OperationCounter, Work
-from isospike.models import ModelCard, SpikingResNet
+from isospike.models import ModelCard, SpikingNetwork
 
 MJ = 1e-9  # a picojoule in millijoules
 
@@ -198,7 +198,7 @@ def _columns(layer: LayerWork, table: EnergyTable) -> dict[str, float]:
 
 @torch.no_grad()
 def measure_energy(
-    model: SpikingResNet, batches: Tensor | Iterable[Tensor], *, T: int | None = None, table: str = "45nm_float32"
+    model: SpikingNetwork, batches: Tensor | Iterable[Tensor], *, T: int | None = None, table: str = "45nm_float32"
 ) -> Energy:
     """The energy of ``model`` in eval mode on real images.
 

@@ -10,8 +10,8 @@ from torch.utils.hooks import RemovableHandle
 
 from isospike.analysis.instrument import Instrument, starts_from_rest, sum_over_batch
 from isospike.errors import ConfigError
-from isospike.graph import promised_domains
-from isospike.models import Domain, SpikingResNet
+from isospike.graph import Call, Conv, promised_domains, timed_values
+from isospike.models import Domain, ProgramNet, SpikingNetwork
 from isospike.neurons import SpikingNeuron
 
 Weighted = nn.Conv2d | nn.Linear
@@ -23,7 +23,8 @@ class LayerWork:
 
     Args:
         layer: Its name in the model.
-        group: "stem", "stage 1" and so on, "projections" or "head".
+        group: "stem", "stage 1" and so on, "projections" or "head"; of a network without a row "stem" for what runs
+            before time begins, else the first part of its name.
         reads: What its row promises that it reads.
         runs: How often it runs: once per static image or once per step.
         dense: Multiply-accumulates as they are usually counted: every kernel position at every output pixel, the zeros
@@ -111,14 +112,15 @@ class OperationCounter(Instrument):
             finite.
     """
 
-    def __init__(self, model: SpikingResNet) -> None:
-        if not isinstance(model, SpikingResNet):
+    def __init__(self, model: SpikingNetwork) -> None:
+        if not isinstance(model, SpikingNetwork):
             raise ConfigError(
-                f"operations are counted of a SpikingResNet, whose row says what its layers read, not of a "
+                f"operations are counted of a SpikingNetwork, whose program says what its layers read, not of a "
                 f"{type(model).__name__}"
             )
         super().__init__(model)
         self.promises = promised_domains(model)
+        self._stem = _before_time(model) if isinstance(model, ProgramNet) else set()
         self._counts = {
             layer: _Count(layer, self.promises[layer])
             for layer in model.modules()
@@ -144,7 +146,8 @@ class OperationCounter(Instrument):
         first = populations[0][1]
         T = round(first.steps / first.samples)
         names = {module: name for name, module in self.model.named_modules()}
-        layers = tuple(c.result(names[c.layer], first.samples) for c in self._counts.values() if c.runs)
+        counted = [c for c in self._counts.values() if c.runs]
+        layers = tuple(c.result(names[c.layer], first.samples, c.layer in self._stem) for c in counted)
         held = [(p.neurons * _potentials_of(n), _leaks(n)) for n, p in populations]
         return Work(
             samples=first.samples,
@@ -174,6 +177,12 @@ class OperationCounter(Instrument):
         sums = sum_over_batch(s.flatten(0, 1))
         self._last = s, sums
         self._populations[neuron].add(s, sums, starts_from_rest(inputs))  # type: ignore[index]
+
+
+def _before_time(model: ProgramNet) -> set[nn.Module]:
+    """Layers that run once for a static image."""
+    timed = timed_values(model.program.operations)
+    return {op.module for op in model.program.operations if isinstance(op, Conv | Call) and op.out not in timed}
 
 
 def group_of(name: str) -> str:
@@ -232,11 +241,11 @@ class _Count:
             self._maps[(*size, *out)] = torch.outer(rows, columns).to(x.device, torch.float64)
         return self._maps[(*size, *out)]
 
-    def result(self, name: str, samples: int) -> LayerWork:
+    def result(self, name: str, samples: int, is_stem: bool = False) -> LayerWork:
         """Per sample."""
         return LayerWork(
             layer=name,
-            group=group_of(name),
+            group="stem" if is_stem else group_of(name),
             reads=self.reads,
             runs=self.runs / samples,
             dense=self.dense / samples,
