@@ -1,4 +1,4 @@
-"""One training forward: the program of a network, rewritten and bound to the autograd functions of ``ops/``.
+"""The forward pass in training: a network's program, rewritten and bound to the autograd functions of ``ops/``.
 
 What stands between two convolutions is one pass where a backend can. It is the network's own layers, one by one,
 wherever there is nothing to be one pass: with statistics that processes share, under a hook, on the reference. Where a
@@ -48,19 +48,19 @@ class Fused(NamedTuple):
 
 @dataclass(frozen=True)
 class Cut:
-    """Operations between two cuts of a program.
+    """The operations between two borders of activation checkpointing.
 
     Args:
         operations: As functions on the maps, each with those maps that nothing here reads after it.
         reads: The maps that come from before.
         leaves: The maps that are read behind it.
-        anew: Whether the backward pass computes it anew.
+        recomputes: Whether the backward pass runs it again.
     """
 
     operations: tuple[tuple[Run, tuple[Value, ...]], ...]
     reads: tuple[Value, ...]
     leaves: tuple[Value, ...]
-    anew: bool
+    recomputes: bool
 
     def run(self, steps: Steps, *inputs: Tensor) -> tuple[Tensor, ...]:
         """From the maps that it reads to those that it leaves."""
@@ -73,7 +73,7 @@ class Cut:
 
 
 class TrainingPass:
-    """A program made ready to run in training, from rest and all steps at once.
+    """A program that runs in training: from rest, and all steps at once.
 
     Args:
         program: The program of a network in training mode.
@@ -89,26 +89,26 @@ class TrainingPass:
         maps = {self.program.input: x}
         for cut in self.cuts:
             inputs = [maps[value] for value in cut.reads]
-            anew = cut.anew and torch.is_grad_enabled()
+            again = cut.recomputes and torch.is_grad_enabled()
             run = partial(cut.run, steps)
-            maps.update(zip(cut.leaves, recomputed(run, *inputs) if anew else run(*inputs), strict=True))
+            maps.update(zip(cut.leaves, recomputed(run, *inputs) if again else run(*inputs), strict=True))
         return [maps[value] for value in self.program.results]
 
 
 def _cuts(program: Program, memory: str) -> Iterator[Cut]:
-    """The program between the borders of what is computed anew; a rule never sees past one."""
+    """Cut a program where activation checkpointing begins and ends; no rule sees past a cut."""
     parts = list(_parts(program, memory))
-    for index, (operations, anew) in enumerate(parts):
+    for index, (operations, recomputes) in enumerate(parts):
         written = dict.fromkeys(value for op in operations for value in writes(op))
         reads = dict.fromkeys(value for op in operations for value in op.reads() if value not in written)
         later = chain.from_iterable(part for part, _ in parts[index + 1 :])
         read_later = {value for op in later for value in op.reads()} | {*program.results}
         leaves = tuple(value for value in written if value in read_later)
-        yield Cut(tuple(_bind(operations, leaves)), tuple(reads), leaves, anew)
+        yield Cut(tuple(_bind(operations, leaves)), tuple(reads), leaves, recomputes)
 
 
 def _parts(program: Program, memory: str) -> Iterator[tuple[Sequence[Operation], bool]]:
-    """Operations in a row, and whether they are computed anew."""
+    """Yield operations in a row, and whether the backward pass recomputes them."""
     done = 0
     for stretches in program.stretches:
         together = MEMORY[memory](len(stretches)) if stretches else 0
@@ -125,7 +125,7 @@ def _parts(program: Program, memory: str) -> Iterator[tuple[Sequence[Operation],
 
 
 def _bind(operations: Sequence[Operation], leaves: Collection[Value]) -> Iterator[tuple[Run, tuple[Value, ...]]]:
-    """Functions for the rewritten operations, and what nothing reads after each."""
+    """Bind the rewritten operations to functions, each with the maps that nothing reads after it."""
     operations = rewrite(operations, leaves, TRAINING)
     left = uses(operations, leaves)
     for op in operations:

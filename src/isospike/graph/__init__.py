@@ -1,4 +1,4 @@
-"""What a network does, written down once: a program of operations on numbered maps, and the rules that shorten it."""
+"""The graph of a network: a program of operations on numbered maps, and the rules that rewrite it."""
 
 from isospike.graph.domains import promised_domains
 from isospike.graph.kept import Kept

@@ -1,4 +1,4 @@
-"""What every layer with weights reads, as the program of a network promises it: spikes, counts of them, or reals."""
+"""Domains: whether each layer with weights reads spikes, counts of them, or real numbers."""
 
 from torch import nn
 
@@ -12,7 +12,7 @@ Promises = dict[nn.Module, Domain]
 
 
 def promised_domains(network: Network) -> Promises:
-    """What each convolution and linear layer of ``network`` reads, derived from its program alone.
+    """Derive from the program of ``network`` what each of its convolutions and linear layers reads.
 
     Raises:
         ConfigError: the network cannot be written down as a program.

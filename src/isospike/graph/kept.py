@@ -1,4 +1,4 @@
-"""What was derived from a network, kept as long as the network is what it was."""
+"""A cache for what is derived from a network, emptied when the network has changed."""
 
 from collections.abc import Callable, Iterator
 from operator import is_
@@ -12,7 +12,7 @@ Made = TypeVar("Made")
 
 
 class Kept:
-    """Things by name that were made of a network; all go when the network is no longer the same.
+    """A cache by name; it is emptied when the network is no longer the same.
 
     It is the same while its modules are, with their classes, whether a hook sees them, and what a module that holds
     others remembers besides (its join, its layout). Weights, statistics, modes and the numbers of a neuron are none of
@@ -23,7 +23,7 @@ class Kept:
         self._made: tuple[list[Any], dict[Any, Any]] = [], {}  # in one tuple: no thread sees the one without the other
 
     def get(self, network: nn.Module, name: Any, make: Callable[[], Made]) -> Made:
-        """What ``make()`` gave when the network was first what it is now."""
+        """Return what is kept under ``name``, and call ``make()`` where nothing is, or the network has changed."""
         marks, (before, made) = list(_marks(network)), self._made
         if len(marks) != len(before) or not all(map(is_, marks, before)):
             self._made = before, made = marks, {}
@@ -36,7 +36,7 @@ class Kept:
 
 
 def _marks(network: nn.Module) -> Iterator[Any]:
-    """Objects that are others where the network is."""
+    """Yield the objects whose identities tell whether the network is the same."""
     for module in network.modules():
         yield from (module, type(module), is_untouched(module), vars(module).get("forward"))
         if module._modules:

@@ -1,4 +1,4 @@
-"""What a network must have to be recorded; ``SpikingResNet`` has it."""
+"""The interface of a network that can be recorded; ``SpikingResNet`` has it."""
 
 from abc import ABC, abstractmethod
 
@@ -8,7 +8,7 @@ from isospike.layers import Steps
 
 
 class Network(nn.Module, ABC):
-    """Images to logits through time.
+    """A network that maps images to logits through time.
 
     Attributes:
         in_channels: Channels of the input.

@@ -55,11 +55,11 @@ class Conv:
 
     @property
     def layer(self) -> nn.Conv2d:
-        """What has the weights and the geometry; its bias is that of the module."""
+        """The convolution itself, which has the weights and the geometry; its bias is that of the module."""
         return self.module.conv if isinstance(self.module, SlotConv) else self.module
 
     def reads(self) -> tuple[Value, ...]:
-        """Its inputs."""
+        """Return its inputs."""
         return (self.x,) if self.onto is None else (self.x, self.onto)
 
 
@@ -79,7 +79,7 @@ class Between:
     total: Value | None = None
 
     def reads(self) -> tuple[Value, ...]:
-        """Its inputs."""
+        """Return its inputs."""
         return tuple(value for value in (self.x, self.y, self.z) if value is not None)
 
     @property
@@ -108,7 +108,7 @@ class Call:
     timed: bool = False
 
     def reads(self) -> tuple[Value, ...]:
-        """Its inputs."""
+        """Return its inputs."""
         return (self.x,)
 
 
@@ -117,7 +117,7 @@ Operation = Conv | Between | Call
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """What is done to a map, in order.
+    """A sequence of operations on maps.
 
     Args:
         operations: Every value is written before it is read, and once.
@@ -133,7 +133,7 @@ class Program:
 
 
 def timed_values(operations: Iterable[Operation]) -> set[Value]:
-    """The maps that may differ from step to step for a static image."""
+    """Find the maps that may differ from step to step for a static image."""
     timed: set[Value] = set()
     for op in operations:
         if any(value in timed for value in op.reads()) or _begins_time(op):
@@ -148,12 +148,12 @@ def _begins_time(op: Operation) -> bool:
 
 
 def writes(operation: Operation) -> tuple[Value, ...]:
-    """Its outputs."""
+    """Return its outputs."""
     if isinstance(operation, Between) and operation.total is not None:
         return operation.out, operation.total
     return (operation.out,)
 
 
 def uses(operations: Iterable[Operation], results: Iterable[Value]) -> Counter[Value]:
-    """How often each map is read; a result once more."""
+    """Count how often each map is read; a result counts once more."""
     return Counter([value for operation in operations for value in operation.reads()] + [*results])

@@ -109,7 +109,7 @@ class Recorder(Steps):
         return self._call(layer, x, None, timed=False)
 
     def _inside(self, module: nn.Module, x: Symbol) -> Value:
-        """What a module whose forward is known puts out."""
+        """Find the channels and the domain of what a module puts out, by recording its forward apart."""
         inside = Recorder()
         out: Any = module.forward(Symbol(inside, x.value), inside)
         return out.value

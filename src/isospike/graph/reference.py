@@ -1,4 +1,4 @@
-"""What an operation means, in eager PyTorch: the truth that whoever runs a program is held to."""
+"""The reference: every operation in eager PyTorch. Tests hold training and inference to it."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def run_eager(operation: Operation, maps: dict[Value, Any], steps: Steps) -> Non
 
 
 def apply_affine(affine: Affine | None, x: Any, steps: Steps) -> Any:
-    """``x [T or 1, B, C, H, W]`` through an affine."""
+    """Apply an affine to ``x [T or 1, B, C, H, W]``."""
     if affine is None:
         return x
     if isinstance(affine, Complement):
@@ -35,7 +35,7 @@ def apply_affine(affine: Affine | None, x: Any, steps: Steps) -> Any:
 
 
 def join(name: str | None, s: Any, z: Any) -> Any:
-    """Spikes ``s`` of a branch joined with ``z``."""
+    """Join the spikes ``s`` of a branch with ``z``."""
     if name == "add":
         return s + z
     return (s if name == "and" else 1 - s) * z

@@ -12,7 +12,7 @@ Rule = Callable[[Sequence[Operation], Collection[Value]], list[Operation]]
 
 
 def rewrite(operations: Sequence[Operation], results: Collection[Value], rules: Sequence[Rule]) -> Sequence[Operation]:
-    """The operations after all rules.
+    """Apply rules to operations, one after the other.
 
     Args:
         operations: Part of a program, or all of it.

@@ -1,4 +1,4 @@
-"""A trained network made ready to be asked, not trained."""
+"""Compile a trained network for inference."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ class Bound(NamedTuple):
 
 
 class CompiledNet(nn.Module):
-    """What ``compile_for_inference`` returns: it takes and gives what the model does in eval.
+    """A network compiled for inference; it takes and returns what the model does in eval.
 
     It holds copies: training the model further does not change it, and it stays on the device it was compiled for.
 
@@ -128,7 +128,7 @@ class CompiledNet(nn.Module):
         return self._model[0].as_sequence(x, T)
 
     def begin(self, x: Tensor) -> Maps:
-        """What is computed before time begins, of inputs ``[B, C, H, W]``."""
+        """Compute the maps that are the same at all steps, from inputs ``[B, C, H, W]``."""
         maps = {self._input: x.contiguous(memory_format=torch.channels_last)}
         return self._run(maps, Span(1, len(x)), {}, in_time=False)
 

@@ -116,7 +116,7 @@ def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def integer_convolution(conv: Conv) -> Convolve:
-    """That of uint8 maps up to ``LARGEST_INTEGER``: ``scale * (exact sum of integers) + bias`` in float32."""
+    """Convolve uint8 maps up to ``LARGEST_INTEGER``: ``scale * (exact sum of integers) + bias`` in float32."""
     layer, (weight, bias) = conv.layer, folded(conv)
     integers, scale = quantised(weight)
     geometry = _geometry(layer)

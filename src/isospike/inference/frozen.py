@@ -1,4 +1,4 @@
-"""A copy of a model as it is now, in eval, whose weights nobody computes anew."""
+"""Copies of a model for inference: in eval, with weights that no hook rewrites."""
 
 from copy import deepcopy
 from typing import TypeVar

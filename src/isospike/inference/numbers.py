@@ -1,4 +1,4 @@
-"""What trained norms and neurons are, as numbers that inference runs with."""
+"""Trained norms and neurons as numbers: the scales, shifts and decays that inference runs with."""
 
 from functools import singledispatch
 

@@ -1,5 +1,6 @@
 """Building blocks between the neurons: time, normalisation, initialisation."""
 
+from isospike.layers.activation_checkpointing import MEMORY, recomputed
 from isospike.layers.chain import Chain
 from isospike.layers.conv import Conv2d, is_plain_conv
 from isospike.layers.exact import is_exactly
@@ -7,7 +8,6 @@ from isospike.layers.fold import FoldedNeuron
 from isospike.layers.init import WEIGHT_INITS
 from isospike.layers.norm import BatchNorm, PerStepNorm, check_eps, synchronise_norms
 from isospike.layers.pools import GlobalPool
-from isospike.layers.recompute import MEMORY, recomputed
 from isospike.layers.shortcut import PaddedShortcut
 from isospike.layers.slots import SlotConv, binary_slots
 from isospike.layers.statistics import HeldStatistics, one_statistics_update, statistics_held, statistics_known

@@ -67,5 +67,5 @@ class FoldedNeuron(Neuron):
         return torch.stack(spikes), v
 
     def current_to_fire(self) -> Tensor:
-        """That of the neuron before the norm: ``(i - b) / a``."""
+        """Return the current of the neuron, taken back through the norm: ``(i - b) / a``."""
         return self.neuron.current_to_fire() / self.slope - self.current

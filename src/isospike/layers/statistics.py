@@ -65,7 +65,7 @@ class HeldStatistics:
 
 
 class _Here(threading.local):
-    """What becomes of statistics in one thread."""
+    """The state of a thread: what it does with statistics."""
 
     def __init__(self) -> None:
         self.held: HeldStatistics | None = None

@@ -65,10 +65,11 @@ class SpikingNetwork(Network):
 
     @property
     def memory(self) -> str:
-        """What training keeps for the backward pass; a name of ``MEMORY``: "fast", "lean" or "leanest".
+        """The mode of memory in training, a name of ``MEMORY``: "fast", "lean" or "leanest".
 
         All give the same gradients. "fast" keeps the input of every convolution, spikes at one bit, and of every norm;
-        "lean" that of every unit, and computes the unit anew; "leanest" that of every few units.
+        "lean" and "leanest" are activation checkpointing: they keep the input of every unit, or of every few units, and
+        run the units again in the backward pass. Under ``torch.compile`` the compiler decides what is kept.
         """
         return self._memory
 

@@ -14,7 +14,7 @@ from isospike.models.head import Head
 from isospike.models.network import SpikingNetwork
 from isospike.neurons import build_neuron
 from isospike.residual import Links, Map, ResidualUnit, Stage, Topology, build_chain
-from isospike.residual.unit import Conv
+from isospike.residual.unit import ConvSpec
 
 
 class SpikingResNet(SpikingNetwork):
@@ -153,7 +153,7 @@ class SpikingResNet(SpikingNetwork):
 def _stem(topology: Topology, layout: Layout, in_channels: int) -> Chain:
     """Convolutions and one norm: what of a static image is computed once."""
     stem = STEMS[layout.stem]
-    convs = [Conv(layout.stem_width, kernel, stride, stem.bias) for kernel, stride in stem.convs]
+    convs = [ConvSpec(layout.stem_width, kernel, stride, stem.bias) for kernel, stride in stem.convs]
     shared = replace(topology, per_step_norm=False)  # a static image is the same at every step, and so is its norm
     chain = build_chain(shared, ["conv"] * len(convs) + ["norm"], in_channels, convs, [topology.norm])
     if not stem.input_norm:
@@ -170,7 +170,7 @@ def _stage(topology: Topology, layout: Layout, maps: list[Map], width: int, bloc
     if layout.pool_stages and channels != width:
         kernel, _ = STEMS[layout.stem].convs[0]
         words = ["conv", "norm", *topology.opening.split()]
-        widening = build_chain(topology, words, channels, [Conv(width, kernel)], [topology.norm])
+        widening = build_chain(topology, words, channels, [ConvSpec(width, kernel)], [topology.norm])
         channels = width
     units = []
     for index in range(blocks):

@@ -65,7 +65,7 @@ BACKENDS.register("reference", Backend("reference", reference.leaky_fire, lambda
 
 
 class _Asked(threading.local):
-    """What a thread asked for: one that switches does not switch the others."""
+    """The backend that a thread asked for: a thread that switches does not switch the others."""
 
     def __init__(self) -> None:
         self.name = "auto"

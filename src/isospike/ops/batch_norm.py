@@ -40,7 +40,7 @@ def fixed_norm(
 
 
 def deviation(var: Tensor, eps: float, root_eps: float) -> Tensor:
-    """What a norm divides by: ``sqrt(var + eps) + root_eps``; the gradient of a root of 0 is taken as 0."""
+    """The divisor of a norm, ``sqrt(var + eps) + root_eps``; the gradient of a root of 0 is taken as 0."""
     squared = var + eps
     positive = squared > 0
     return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0) + root_eps

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Convolution(NamedTuple):
-    """What ``F.conv2d`` takes besides tensors."""
+    """The arguments of ``F.conv2d`` besides tensors."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -21,7 +21,7 @@ class Convolution(NamedTuple):
 
 
 def geometry_of(conv: nn.Conv2d) -> Convolution | None:
-    """That of a layer; None where it pads with something else than so many zeros."""
+    """Return the geometry of a layer; None where its padding is not a number of zeros."""
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         return None
     return Convolution(conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -37,7 +37,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Convolution
 def gradients(
     g: Tensor, x: Tensor, weight: Tensor, geometry: Convolution, needed: list[bool]
 ) -> tuple[Tensor | None, ...]:
-    """Those of input, weight and bias ``[O]`` that are needed, from the gradient ``g`` of the output."""
+    """Compute the needed gradients of input, weight and bias ``[O]`` from the gradient ``g`` of the output."""
     if not _skips_pixels(weight, geometry):
         return _gradients(g, x, weight, geometry, needed)
     d_read, d_weight, d_bias = _gradients(g, _read_pixels(x, geometry), weight, _at_stride_1(geometry), needed)

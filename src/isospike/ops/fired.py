@@ -1,4 +1,4 @@
-"""What is known of a tensor because neurons put it out, without a look at its values.
+"""Notes on the tensors that neurons put out: their largest value and their bits, without a look at the values.
 
 The note hangs on the tensor and is read from every view of it. It counts only while nobody has written into the tensor.
 """
@@ -34,7 +34,7 @@ def note_fired(s: Tensor, levels: int, bits: Tensor | None = None) -> None:
 
 
 def fired(x: Tensor) -> Fired | None:
-    """What was noted of ``x``, or of the tensor of which it is a view; bits only where it is all of that."""
+    """Read the note of ``x``, or of the tensor of which it is a view; bits only where it is the whole tensor."""
     whole = x if x._base is None else x._base
     note: Fired | None = getattr(whole, NAME, None)
     if note is None or note.version != x._version:

@@ -1,4 +1,4 @@
-"""What stands between two convolutions in training, in one pass: batch norm, sum with a skip, recurrence."""
+"""Batch norm, sum with a skip and neurons in one pass: what stands between two convolutions in training."""
 
 from torch import Tensor
 

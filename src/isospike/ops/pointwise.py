@@ -1,4 +1,4 @@
-"""What stands between two convolutions at inference, as one operation: affines, a sum, neurons, a join.
+"""Affines, a sum, neurons and a join as one operation: what stands between two convolutions at inference.
 
 Here is what it means, in eager PyTorch; ``cpu/pointwise.py`` does the same in one pass over memory.
 """

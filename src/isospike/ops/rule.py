@@ -93,7 +93,7 @@ class FireRule:
         return v + s * self.v_reset if self.v_reset else v
 
     def count(self, s: Tensor) -> Tensor:
-        """What the neurons put out ``[B, ...]``, from the spikes of ``fire``."""
+        """Sum the spikes of ``fire`` over the levels, to what the neurons put out ``[B, ...]``."""
         return s.sum(0) if self.higher else s
 
     def _thresholds(self, h: Tensor) -> float | Tensor:
@@ -150,7 +150,7 @@ class IntegerRule:
         return h - s * self.v_threshold
 
     def count(self, s: Tensor) -> Tensor:
-        """What the neurons put out: the spikes themselves."""
+        """Return the spikes themselves."""
         return s
 
 

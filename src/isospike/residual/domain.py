@@ -1,4 +1,4 @@
-"""What the elements of a map may be."""
+"""The domain of a map: the values that its elements may have."""
 
 from dataclasses import dataclass
 

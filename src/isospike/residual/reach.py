@@ -58,7 +58,7 @@ class Combine:
         return self.power != 0 or self.learned
 
     def factor(self, n: int) -> float:
-        """What the sum of n terms is multiplied by."""
+        """Return the factor of a sum of n terms."""
         return float(n**self.power)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from isospike.layers import Chain, Steps
 from isospike.residual.reach import COMBINES, REACHES, Combine
 from isospike.residual.topology import Topology
-from isospike.residual.unit import Conv, ResidualUnit, build_chain
+from isospike.residual.unit import ConvSpec, ResidualUnit, build_chain
 
 
 class Scale(nn.Module):
@@ -85,14 +85,14 @@ class Sum(nn.Module):
 
 
 class Map(NamedTuple):
-    """What stem and stages put out: channels, and how many pixels behind the stem make one of it, to a side."""
+    """The output of a stem or stage: its channels, and its stride relative to the output of the stem."""
 
     channels: int
     stride: int
 
 
 class Links(nn.Module):
-    """What reaches a stage from further back: each source through a projection of its own, then combined.
+    """Links from earlier outputs to a stage: each passes a projection of its own, and they are combined.
 
     Args:
         topology: The row.
@@ -108,7 +108,7 @@ class Links(nn.Module):
             words += topology.opening.split()
         own = maps[-1]
         for source in sources:
-            conv = Conv(own.channels, 1, own.stride // maps[source].stride)
+            conv = ConvSpec(own.channels, 1, own.stride // maps[source].stride)
             chain = build_chain(topology, words, maps[source].channels, [conv], [topology.norm_project])
             self.add_module(str(source), chain)
         self.sum = Sum(COMBINES[topology.combine], len(sources))
@@ -170,7 +170,7 @@ class Stage(nn.Module):
         return sum(1 for _ in self)
 
     def forward(self, outputs: Sequence[Tensor], steps: Steps) -> Tensor:
-        """What stem and stages before put out ``[T or 1, B, C, H, W]`` to what this one does."""
+        """Map the outputs ``[T or 1, B, C, H, W]`` of the stem and the stages before to that of this stage."""
         x = outputs[-1] if self.widening is None else steps.run(self.widening, outputs[-1])
         links = self.links
         maps = [unit_map for _, unit_map in self.maps(steps)]

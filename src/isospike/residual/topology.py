@@ -123,7 +123,7 @@ class Topology:
 
     @property
     def stream(self) -> Literal["spike", "membrane"]:
-        """What flows from unit to unit: spikes (or counts of them), or membrane currents."""
+        """The stream from unit to unit: "spike" (or counts of them), or "membrane" (currents)."""
         return "spike" if (self.last + " " + self.after).split()[-1] == "spike" else "membrane"
 
     @property
@@ -150,7 +150,7 @@ class Topology:
 
     @property
     def tail_init(self) -> float:
-        """What that layer starts with: the weight of the norm, or the factor on the convolution's own start."""
+        """The start of that layer: the weight of the norm, or the factor on the convolution's own start."""
         return self.norm_last.weight if self.tail_is_norm else self.conv_last
 
     @property

@@ -16,7 +16,7 @@ EXPANSION = 4  # a bottleneck's last convolution widens by this
 
 
 @dataclass(frozen=True)
-class Conv:
+class ConvSpec:
     """A convolution to be: output channels, kernel, stride; padding keeps the map size at stride 1."""
 
     out_channels: int
@@ -33,7 +33,7 @@ class Conv:
 
 
 def build_chain(
-    topology: Topology, words: Iterable[str], in_channels: int, convs: Sequence[Conv], norms: Sequence[NormInit]
+    topology: Topology, words: Iterable[str], in_channels: int, convs: Sequence[ConvSpec], norms: Sequence[NormInit]
 ) -> Chain:
     """Modules for ``words``, their convolutions and norms taken in order from ``convs`` and ``norms``.
 
@@ -99,9 +99,9 @@ class ResidualUnit(nn.Module):
         always_project: bool = False,
     ) -> None:
         super().__init__()
-        convs = [Conv(width, 3, stride), Conv(width, 3)]
+        convs = [ConvSpec(width, 3, stride), ConvSpec(width, 3)]
         if bottleneck:
-            convs = [Conv(width, 1), Conv(width, 3, stride), Conv(width * EXPANSION, 1)]
+            convs = [ConvSpec(width, 1), ConvSpec(width, 3, stride), ConvSpec(width * EXPANSION, 1)]
         self.out_channels = convs[-1].out_channels
         self.join = topology.join
         words, norms = topology.branch(len(convs)), topology.branch_norms(len(convs))
@@ -133,7 +133,7 @@ class ResidualUnit(nn.Module):
         if pool and stride > 1 and "pool" not in words:
             words.insert(0, "pool")  # before a neuron, so that the convolution behind it still reads spikes
         norms = [topology.norm_project] * words.count("norm")
-        return build_chain(topology, words, in_channels, [Conv(self.out_channels, 1, stride)], norms)
+        return build_chain(topology, words, in_channels, [ConvSpec(self.out_channels, 1, stride)], norms)
 
     @torch.no_grad()
     def _start_tail(self, topology: Topology) -> None:

@@ -30,7 +30,7 @@ def library_path(isa: str, folder: Path = HERE) -> Path:
 
 
 def stamp() -> str:
-    """What tells these sources and flags from others: a library compiled from others must not be called."""
+    """Hash sources and flags: a library compiled from others must not be called."""
     digest = hashlib.sha256()
     for path in (*sorted((HERE / "csrc").glob("*.[ch]")), Path(__file__)):
         digest.update(path.read_bytes())

@@ -30,7 +30,7 @@ class Spikes(NamedTuple):
 
     @property
     def kept(self) -> Tensor:
-        """That of which ``unpacked`` and ``spikes_of`` make the rest."""
+        """The tensor to keep for the backward pass; ``unpacked`` and ``spikes_of`` compute all else from it."""
         return self.fired if self.counts is None else self.counts
 
     @property

@@ -1,4 +1,4 @@
-"""What the compiled library cannot run, each reason as the end of a sentence."""
+"""Reasons why the compiled library cannot run something, each as the end of a sentence."""
 
 import torch
 from torch import Tensor

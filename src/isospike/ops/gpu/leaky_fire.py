@@ -49,7 +49,7 @@ def refusal(x: Tensor, v: Tensor | None, rule: Rule) -> str | None:
 
 
 def refused_current(x: Tensor) -> str | None:
-    """What is wrong with a tensor that a kernel should read."""
+    """Say why a kernel cannot read a tensor, or return None."""
     if not has_memory(x):
         return "it runs on plain tensors"
     if x.device.type != ("cpu" if interpreted() else "cuda"):
@@ -63,7 +63,7 @@ def refused_current(x: Tensor) -> str | None:
 
 
 def refused_rule(rule: Rule) -> str | None:
-    """What of a rule no kernel knows."""
+    """Say which part of a rule no kernel knows, or return None."""
     if type(rule) not in (FireRule, IntegerRule):
         return f"it does not know the rule {type(rule).__name__}"
     if rule.levels > (MAX_LEVELS if isinstance(rule, FireRule) else MAX_INTEGER):

@@ -1,1 +1,1 @@
-"""What runs on the device, in the language of Triton: imported only once something is to run there."""
+"""Triton kernels; they are imported only once something is to run on the device."""

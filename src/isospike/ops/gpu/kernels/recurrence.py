@@ -51,7 +51,7 @@ def fire(
     currents, state, decay, gain, T: tl.constexpr, THRESHOLDS: tl.constexpr, LEVELS: tl.constexpr,
     V_RESET: tl.constexpr, SUBTRACT: tl.constexpr, STRICT: tl.constexpr, INTEGER: tl.constexpr,
 ):  # fmt: skip
-    """What the neurons put out at every step, and the potentials behind the last."""
+    """Compute the spikes of every step, and the potentials after the last."""
     counts = ()
     for t in tl.static_range(T):
         count, following = tl.zeros_like(currents[t]), ()

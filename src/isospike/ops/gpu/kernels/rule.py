@@ -41,7 +41,7 @@ def triangle(u, GAMMA: tl.constexpr):
 
 @triton.jit
 def spike(h, threshold, STRICT: tl.constexpr, INTEGER: tl.constexpr):
-    """What a neuron puts out at the potential ``h``."""
+    """Compute the spikes, or counts of them, at the potential ``h``."""
     if INTEGER:
         u = tl.div_rn(h, tl.zeros_like(h) + threshold)
         u = tl.where(u < 0, 0.0, u)

@@ -1,4 +1,4 @@
-"""Trade time for memory: keep what a stretch of layers reads, and compute the rest anew in the backward pass."""
+"""Activation checkpointing: keep the inputs of some layers, and run the layers again in the backward pass."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,9 +16,9 @@ from isospike.registry import Registry
 Out = TypeVar("Out")
 
 MEMORY: Registry[Callable[[int], int]] = Registry("memory")
-"""By name: how many units of a stage of n are computed anew together; 0: none are.
+"""Modes of memory by name: how many of the n units of a stage are recomputed together; 0 recomputes none.
 
-n units in groups of k keep n/k inputs, and about three maps per unit while one group is computed anew: least where k is
+Groups of k units keep n/k inputs, and about three maps per unit while one group is recomputed: this is least where k is
 the root of n/3.
 """
 MEMORY.register("fast", lambda units: 0)
@@ -27,7 +27,7 @@ MEMORY.register("leanest", lambda units: max(1, isqrt(units // 3)))
 
 
 def recomputed(run: Callable[..., Out], *inputs: Tensor) -> Out:
-    """``run(*inputs)``, of which only the inputs are kept: the backward pass runs it again, as it ran at first.
+    """Call ``run(*inputs)`` and keep only the inputs: the backward pass calls it again, as it was called at first.
 
     Running statistics move once. Gradients are those of ``run`` to the last bit, as both runs give the same bits; it
     must not draw random numbers. ``torch.utils.checkpoint`` does the same, and loads 70 MB of compiler for it.
@@ -37,7 +37,7 @@ def recomputed(run: Callable[..., Out], *inputs: Tensor) -> Out:
 
 
 class _Stretch:
-    """One run whose saved tensors are numbers, until the first of them is asked for."""
+    """One call whose saved tensors are replaced by numbers until the first of them is needed."""
 
     def __init__(self, run: Callable[..., object], inputs: tuple[Tensor, ...]) -> None:
         self.run, self.inputs = run, [x.detach().requires_grad_(x.requires_grad) for x in inputs]
@@ -48,7 +48,7 @@ class _Stretch:
         self.values: dict[int, Tensor] = {}
 
     def hooks(self) -> tuple[Callable[[Tensor], int], Callable[[int], Tensor]]:
-        """What stands for a saved tensor, and the tensor again."""
+        """Return the functions that replace a saved tensor by its number, and a number by the tensor."""
         return self._number, self._value
 
     def _number(self, tensor: Tensor) -> int:
