@@ -1,6 +1,6 @@
 """Results of the bench, as ``isospike bench`` would save them."""
 
-from isospike.bench.cells import GROWTH, growth_cell
+from isospike.bench.cases import GROWTH, growth_case
 from isospike.bench.measure import summary
 
 
@@ -9,10 +9,10 @@ def contestant(name, role, seconds, memory=100.0):
     return {**facts, "seconds": summary(seconds), "peak_memory_mb": memory}
 
 
-def row(cell, agree=True, ours=(0.1, 0.2, 0.3)):
+def row(case, agree=True, ours=(0.1, 0.2, 0.3)):
     check = {"what": "difference of loss", "value": 0.5, "limit": 0.05, "at_least": False, "holds": agree}
     return {
-        **vars(cell),
+        **vars(case),
         "device": "cpu",
         "contestants": [
             contestant("isospike", "ours", list(ours)),
@@ -30,5 +30,5 @@ def result(rows):
 
 def growth_result():
     """Ours takes a hundredth of a second times the square of what grows."""
-    cells = [(growth_cell(axis, value), value) for axis, values in GROWTH.items() for value in values]
-    return result([row(cell, ours=[0.01 * value**2] * 3) for cell, value in cells])
+    cases = [(growth_case(axis, value), value) for axis, values in GROWTH.items() for value in values]
+    return result([row(case, ours=[0.01 * value**2] * 3) for case, value in cases])

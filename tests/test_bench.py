@@ -12,8 +12,8 @@ from torch import nn
 
 import isospike as iso
 from bench_results import growth_result, result, row
-from isospike.bench import PEERS, SUITES, Cell, Plan, compare, contestants, line_up, measure_cell
-from isospike.bench.cells import GROWTH
+from isospike.bench import PEERS, SUITES, Case, Plan, compare, contestants, line_up, measure_case
+from isospike.bench.cases import GROWTH
 from isospike.bench.describe import describe, describe_neuron, fire_tensors, firing_share, network_tensors
 from isospike.bench.growth import charts, curves, exponents
 from isospike.bench.measure import interleaved
@@ -39,7 +39,7 @@ def test_ratios_are_of_turns_not_of_medians():
 
 
 def test_the_table_by_hand():
-    ours, floor, peer = lines(row(Cell("train", "ms_resnet20", batch=32)))
+    ours, floor, peer = lines(row(Case("train", "ms_resnet20", batch=32)))
     assert ours == ["isospike", "200", "150-250", "160", "100", "2.00x", "3.00x (2.50-3.50)"]
     assert floor == ["convolutions", "100", "75.0-150", "-", "-", "-", "-"]
     # Turns: 4x, 2x, 3x ours; 8x, 4x, 4.5x the floor.
@@ -47,14 +47,14 @@ def test_the_table_by_hand():
 
 
 def test_no_speed_up_without_equality():
-    unequal = row(Cell("train", "ms_resnet20"), agree=False)
+    unequal = row(Case("train", "ms_resnet20"), agree=False)
     assert lines(unequal)[2][-1] == "not comparable"
     (sentence,) = refusals(unequal)
     assert sentence.startswith("not comparable: spikingjelly, ms_resnet20, training step")
     assert sentence.endswith("difference of loss is 0.5, at most 0.05 is allowed")
     assert "3.00x (" not in markdown(result([unequal]))
-    assert "3.00x (" in markdown(result([row(Cell("train", "ms_resnet20"))]))
-    assert refusals(row(Cell("train", "ms_resnet20"))) == []
+    assert "3.00x (" in markdown(result([row(Case("train", "ms_resnet20"))]))
+    assert refusals(row(Case("train", "ms_resnet20"))) == []
 
 
 def test_everyone_has_a_turn_before_anyone_has_another():
@@ -215,12 +215,12 @@ def fake_peer(tmp_path, monkeypatch):
     return put
 
 
-TINY_FIRE = Cell("fire", "2 channels", batch=1, T=3, size=4, peer="spikingjelly")
+TINY_FIRE = Case("fire", "2 channels", batch=1, T=3, size=4, peer="spikingjelly")
 
 
 def test_a_peer_gets_its_best_setting_and_its_ratio(fake_peer):
     python = fake_peer(FAKE.replace("WRONG", ""))
-    found = measure_cell(TINY_FIRE, line_up(TINY_FIRE, python, "cpu", False), PLAN)
+    found = measure_case(TINY_FIRE, line_up(TINY_FIRE, python, "cpu", False), PLAN)
     ours, floor, peer = found["contestants"]
     assert [one["role"] for one in (ours, floor, peer)] == ["ours", "floor", "peer"]
     assert peer["setting"] == {"channels_last": False}
@@ -265,10 +265,10 @@ def test_a_contestant_that_ends_says_its_last_words(script, said, tmp_path):
 
 
 def test_training_is_measured_in_every_memory_mode(tmp_path):
-    cell = Cell("train", "ms_resnet8")
-    names = [one.name for one in line_up(cell, tmp_path, "cpu", False)]
+    case = Case("train", "ms_resnet8")
+    names = [one.name for one in line_up(case, tmp_path, "cpu", False)]
     assert names == [*(f"isospike {name}" for name in MEMORY), "convolutions"]
-    names = [one.name for one in line_up(replace(cell, every_mode=False), tmp_path, "cpu", False)]
+    names = [one.name for one in line_up(replace(case, every_mode=False), tmp_path, "cpu", False)]
     assert names == ["isospike", "convolutions"]
 
 
@@ -315,7 +315,7 @@ def test_a_tiny_bench_from_end_to_end(tmp_path, capsys):
 )
 def test_mistakes_get_a_sentence(arguments, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    odd = row(Cell("train", "ms_resnet8"))
+    odd = row(Case("train", "ms_resnet8"))
     del odd["contestants"][1]
     older = {"header": {"command": "", "started": "", "cpu": ""}, "rows": []}
     for file, content in {"other.json": [], "older.json": older, "odd.json": result([odd])}.items():
@@ -327,13 +327,13 @@ def test_mistakes_get_a_sentence(arguments, said, tmp_path, monkeypatch, capsys)
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_suites_name_models_and_peers_that_exist(suite):
-    cells = SUITES[suite]()
-    assert cells
-    for cell in cells:
-        assert cell.peer is None or cell.peer in PEERS
-        if not cell.fires:
+    cases = SUITES[suite]()
+    assert cases
+    for case in cases:
+        assert case.peer is None or case.peer in PEERS
+        if not case.fires:
             with torch.device("meta"):
-                describe(iso.create_model(cell.model, T=cell.T, **cell.options))
+                describe(iso.create_model(case.model, T=case.T, **case.options))
 
 
 def test_growth_by_hand():
@@ -353,7 +353,7 @@ def test_growth_by_hand():
 
 def test_documents_take_their_tables_from_a_log(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "LOGS", tmp_path)
-    found = result([row(Cell("train", "ms_resnet20"))])
+    found = result([row(Case("train", "ms_resnet20"))])
     (tmp_path / "some.json").write_text(json.dumps(found))
     page = documents.render("a\n<!-- generated: bench some.json -->\nold\n<!-- end -->\nb\n")
     assert page.startswith("a\n<!-- generated: bench some.json -->\n\nisospike bench: 2026-01-02, a, 2 threads.")

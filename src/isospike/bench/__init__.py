@@ -1,7 +1,7 @@
 """Speed and memory of ours, of its peers and of what bounds both, measured in one run."""
 
-from isospike.bench.cells import SUITES, Cell
+from isospike.bench.cases import SUITES, Case
 from isospike.bench.contestants import PEERS, line_up
-from isospike.bench.measure import Plan, measure_cell
+from isospike.bench.measure import Plan, measure_case
 
-__all__ = ["PEERS", "SUITES", "Cell", "Plan", "line_up", "measure_cell"]
+__all__ = ["PEERS", "SUITES", "Case", "Plan", "line_up", "measure_case"]

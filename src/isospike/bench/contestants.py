@@ -1,4 +1,4 @@
-"""Who competes in a cell: processes, and the settings among which each is given its best."""
+"""Who competes in a case: processes, and the settings among which each is given its best."""
 
 import itertools
 import sys
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from isospike.bench.cells import Cell
+from isospike.bench.cases import Case
 from isospike.errors import ConfigError
 from isospike.layers import MEMORY
 from isospike.registry import Registry
@@ -55,11 +55,11 @@ PEERS.register("spikingjelly", Peer("on_spikingjelly.py", cuda=("triton", "cuda"
 PEERS.register("snntorch", Peer("on_snntorch.py"))
 
 
-def line_up(cell: Cell, peer_python: Path, device: str, compiled: bool) -> list[Contestant]:
+def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[Contestant]:
     """Ours in every mode, the floor, and the peer with and without its memory optimisation.
 
     Args:
-        cell: What is measured.
+        case: What is measured.
         peer_python: Interpreter of the environment that holds the peers.
         device: As in PyTorch.
         compiled: Whether peers are tried under ``torch.compile`` as well.
@@ -68,15 +68,15 @@ def line_up(cell: Cell, peer_python: Path, device: str, compiled: bool) -> list[
         ConfigError: there is no such environment; the text names the command that makes it.
     """
     own = (sys.executable, "-m", "isospike.bench.ours")
-    work, floor = ("fire", "copies") if cell.fires else ("network", "convolutions")
+    work, floor = ("fire", "copies") if case.fires else ("network", "convolutions")
     found = [
         Contestant(" ".join(["isospike", *mode.values()]), "ours", own, ({"contestant": work, **mode},))
-        for mode in own_modes(cell)
+        for mode in own_modes(case)
     ]
     found.append(Contestant(floor, "floor", own, ({"contestant": floor},)))
-    if cell.peer is None:
+    if case.peer is None:
         return found
-    peer = PEERS[cell.peer]
+    peer = PEERS[case.peer]
     if not peer_python.is_file():
         raise ConfigError(
             f"the peers' environment has no {peer_python}: make it with isospike bench --setup, or measure without "
@@ -89,18 +89,18 @@ def line_up(cell: Cell, peer_python: Path, device: str, compiled: bool) -> list[
     if device.startswith("cuda") and peer.cuda:
         axes["implementation"] = peer.cuda
     settings = tuple(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
-    found.append(Contestant(cell.peer, "peer", command, settings))
-    if peer.saves_memory and cell.work == "train":
-        found.append(Contestant(f"{cell.peer} memopt", "peer", command, ({"memory": True},), like=cell.peer))
+    found.append(Contestant(case.peer, "peer", command, settings))
+    if peer.saves_memory and case.work == "train":
+        found.append(Contestant(f"{case.peer} memopt", "peer", command, ({"memory": True},), like=case.peer))
     return found
 
 
-def own_modes(cell: Cell) -> list[Mapping[str, str]]:
+def own_modes(case: Case) -> list[Mapping[str, str]]:
     """The ways in which our network does this work; the first is that of a model as it is created."""
-    if not cell.every_mode or cell.fires:
+    if not case.every_mode or case.fires:
         return [{}]
-    if cell.work == "train":
+    if case.work == "train":
         return [{"memory": name} for name in MEMORY]
-    if cell.work == "infer" and cell.precision == "float32":
+    if case.work == "infer" and case.precision == "float32":
         return [{}, {"inference": "float32"}, {"inference": "int8"}]
     return [{}]

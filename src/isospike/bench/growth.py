@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isospike.bench.cells import GROWTH, Cell, growth_cell
+from isospike.bench.cases import GROWTH, Case, growth_case
 from isospike.bench.measure import Row
 from isospike.bench.table import one_of
 from isospike.optional import import_optional
@@ -21,10 +21,10 @@ def exponents(points: Sequence[tuple[float, float]]) -> list[float]:
 
 def curves(result: Mapping[str, Any]) -> dict[str, dict[str, Points]]:
     """By axis and by what was measured, the points ``(value of the axis, milliseconds or megabytes)``."""
-    by_cell = {_key(row): row for row in result["rows"]}
+    by_case = {_key(row): row for row in result["rows"]}
     found: dict[str, dict[str, Points]] = {}
     for axis, values in GROWTH.items():
-        rows = [(value, by_cell[_key(vars(growth_cell(axis, value)))]) for value in values]
+        rows = [(value, by_case[_key(vars(growth_case(axis, value)))]) for value in values]
         found[axis] = {
             "training step, milliseconds": [(value, _median(row, "ours") * 1e3) for value, row in rows],
             "convolutions alone, milliseconds": [(value, _median(row, "floor") * 1e3) for value, row in rows],
@@ -37,8 +37,8 @@ def growth_markdown(result: Mapping[str, Any]) -> str:
     """A table per axis: every point, and the power by which it grew from the point before."""
     parts = []
     for axis, measured in curves(result).items():
-        cell = growth_cell(axis, GROWTH[axis][0])
-        held = {"T": cell.T, "batch": cell.batch, "depth": 20, "width": 16}
+        case = growth_case(axis, GROWTH[axis][0])
+        held = {"T": case.T, "batch": case.batch, "depth": 20, "width": 16}
         del held[axis]
         parts.append(f"**{axis}**, at {', '.join(f'{key} {value}' for key, value in held.items())}\n")
         table = [f"| {axis} | " + " | ".join(f"{name} | power" for name in measured) + " |"]
@@ -84,10 +84,10 @@ def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
     return files
 
 
-def covers(cells: Sequence[Cell]) -> bool:
+def covers(cases: Sequence[Case]) -> bool:
     """Whether these are the points of the growth suite."""
-    return {_key(vars(cell)) for cell in cells} >= {
-        _key(vars(growth_cell(axis, value))) for axis, values in GROWTH.items() for value in values
+    return {_key(vars(case)) for case in cases} >= {
+        _key(vars(growth_case(axis, value))) for axis, values in GROWTH.items() for value in values
     }
 
 

@@ -1,4 +1,4 @@
-"""One cell measured: trial of settings, equality, interleaved repeats, peak memory."""
+"""One case measured: trial of settings, equality, interleaved repeats, peak memory."""
 
 import itertools
 import statistics
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from isospike.bench.cells import EXACT_LIF, Cell
+from isospike.bench.cases import EXACT_LIF, Case
 from isospike.bench.compare import Check, alike, closely, exactly
 from isospike.bench.contestants import Contestant, Setting
 from isospike.bench.describe import describe, fire_tensors, firing_share, network_tensors
@@ -36,7 +36,7 @@ class Runs(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """How a cell is measured.
+    """How a case is measured.
 
     Args:
         device: As in PyTorch.
@@ -51,7 +51,7 @@ class Plan:
     seconds: float = 30.0
 
 
-def measure_cell(cell: Cell, competing: Sequence[Contestant], plan: Plan) -> Row:
+def measure_case(case: Case, competing: Sequence[Contestant], plan: Plan) -> Row:
     """A row of the table.
 
     Raises:
@@ -59,18 +59,18 @@ def measure_cell(cell: Cell, competing: Sequence[Contestant], plan: Plan) -> Row
     """
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        job = _job(cell, plan.device, folder / "tensors.pt")
+        job = _job(case, plan.device, folder / "tensors.pt")
         by_name = {contestant.name: contestant for contestant in competing}
         rows, workers = _start(job, competing, plan, stack)
         seconds = interleaved(workers, plan.repeats, plan.seconds)
         for row in rows:
             row["seconds"] = summary(seconds[row["name"]])
-        equality = _equality(cell, rows, workers, folder, job, by_name, plan)
+        equality = _equality(case, rows, workers, folder, job, by_name, plan)
         for worker in workers.values():
             worker.close()  # the peaks need the room
         for row in (row for row in rows if row["role"] != "floor"):
             row["peak_memory_mb"] = _peak({**job, "setting": row["setting"]}, by_name[row["name"]], plan)
-    facts = asdict(cell)
+    facts = asdict(case)
     return {**facts, "device": plan.device, "firing": job.get("firing"), "contestants": rows, "equality": equality}
 
 
@@ -92,16 +92,16 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     return {"median": statistics.median(values), "quartiles": [low, high], "all": list(values)}
 
 
-def _job(cell: Cell, device: str, tensors: Path) -> dict[str, Any]:
+def _job(case: Case, device: str, tensors: Path) -> dict[str, Any]:
     """What every contestant is told, with its tensors written."""
-    job = {**asdict(cell), "device": device, "tensors": str(tensors)}
-    if cell.fires:
-        torch.save(fire_tensors(cell.T, cell.batch, cell.channels, cell.size), tensors)
+    job = {**asdict(case), "device": device, "tensors": str(tensors)}
+    if case.fires:
+        torch.save(fire_tensors(case.T, case.batch, case.channels, case.size), tensors)
         return {**job, "neuron": EXACT_LIF}
     torch.manual_seed(0)
-    model = create_model(cell.model, T=cell.T, **cell.options)
-    net = describe(model) if cell.peer is not None else None
-    made = network_tensors(model, cell.batch, cell.size)
+    model = create_model(case.model, T=case.T, **case.options)
+    net = describe(model) if case.peer is not None else None
+    made = network_tensors(model, case.batch, case.size)
     torch.save(made, tensors)
     return {**job, "net": net, "firing": firing_share(model, made["x"])}
 
@@ -157,7 +157,7 @@ def _peak(job: Mapping[str, Any], contestant: Contestant, plan: Plan) -> float:
 
 
 def _equality(
-    cell: Cell,
+    case: Case,
     rows: Sequence[Row],
     workers: Mapping[str, Worker],
     folder: Path,
@@ -172,13 +172,13 @@ def _equality(
     timed = {row["name"]: _outputs(workers[row["name"]], folder) for row in (first, *others)}
     for worker in workers.values():
         worker.close()  # float64 needs the room
-    peers = [row for row in others if row["role"] == "peer" and not cell.fires]
+    peers = [row for row in others if row["role"] == "peer" and not case.fires]
     double = _in_float64([first, *peers], folder, job, competing, plan) if peers else {}
     found = []
     for row in others:
         theirs = timed[row["name"]]
-        checks: list[Check] = exactly(timed[first["name"]], theirs) if cell.fires else []
-        if not cell.fires:
+        checks: list[Check] = exactly(timed[first["name"]], theirs) if case.fires else []
+        if not case.fires:
             checks = alike(timed[first["name"]], theirs)
         if row["name"] in double:
             checks += closely(double[first["name"]], double[row["name"]])

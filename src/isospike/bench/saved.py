@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from isospike.bench.cells import Cell
+from isospike.bench.cases import Case
 from isospike.bench.growth import covers, growth_markdown
 from isospike.bench.table import header_lines, markdown
 from isospike.errors import DataError
@@ -27,8 +27,8 @@ def read_result(file: Path) -> dict[str, Any]:
 
 def render(result: dict[str, Any]) -> str:
     """A result as Markdown; that of the growth suite has tables of its own."""
-    cells = [Cell(**{key: row[key] for key in Cell.__dataclass_fields__}) for row in result["rows"]]
-    rows = growth_markdown(result) if covers(cells) else markdown(result)
+    cases = [Case(**{key: row[key] for key in Case.__dataclass_fields__}) for row in result["rows"]]
+    rows = growth_markdown(result) if covers(cases) else markdown(result)
     return "\n\n".join(f"{line}." for line in header_lines(result)) + "\n\n" + rows
 
 

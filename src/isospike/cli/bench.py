@@ -9,7 +9,7 @@ import torch
 import typer
 from rich.table import Table
 
-from isospike.bench import PEERS, SUITES, Cell, Plan, line_up, measure_cell
+from isospike.bench import PEERS, SUITES, Case, Plan, line_up, measure_case
 from isospike.bench.growth import covers, draw, growth_markdown
 from isospike.bench.saved import render_file
 from isospike.bench.setup import python_of, set_up
@@ -55,20 +55,20 @@ def bench_command(
     if saved is not None:
         typer.echo(render_file(saved))
         return
-    cells = choose(suite, model, work=work, batch=batch, T=steps, precision=precision, peer=peer)
+    cases = choose(suite, model, work=work, batch=batch, T=steps, precision=precision, peer=peer)
     with open_world(device) as world:
         header = {**environment(world.device), "threads": torch.get_num_threads()}
         place = str(world.device)
     plan = Plan(place, header["threads"], repeats, seconds)
-    competing = [line_up(cell, python_of(peer_env), place, compiled) for cell in cells]
+    competing = [line_up(case, python_of(peer_env), place, compiled) for case in cases]
     result: dict[str, Any] = {"header": header, "rows": []}
-    for cell, group in zip(cells, competing, strict=True):
-        row = measure_cell(cell, group, plan)
+    for case, group in zip(cases, competing, strict=True):
+        row = measure_case(case, group, plan)
         result["rows"].append(row)
         if not json:
             show(row)
         write_json(target, result)
-    finish(result, cells, target, json)
+    finish(result, cases, target, json)
 
 
 def choose(
@@ -80,7 +80,7 @@ def choose(
     T: int | None,
     precision: str | None,
     peer: str | None,
-) -> list[Cell]:
+) -> list[Case]:
     """The rows that the options ask for.
 
     Raises:
@@ -105,16 +105,16 @@ def choose(
     opponent = None if peer in (None, "none") else peer
     asked = {"batch": batch, "T": T, "precision": precision}
     options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    return [Cell(one, model, peer=opponent, **options) for one in ((work,) if work else WORKS)]  # type: ignore[arg-type]
+    return [Case(one, model, peer=opponent, **options) for one in ((work,) if work else WORKS)]  # type: ignore[arg-type]
 
 
-def _against(cells: Sequence[Cell], suite: str, peer: str | None) -> list[Cell]:
+def _against(cases: Sequence[Case], suite: str, peer: str | None) -> list[Case]:
     if peer is None:
-        return list(cells)
+        return list(cases)
     if peer == "none":
-        alone = [replace(cell, peer=None) for cell in cells]
-        return [cell for index, cell in enumerate(alone) if cell not in alone[:index]]
-    kept = [cell for cell in cells if cell.peer == peer]
+        alone = [replace(case, peer=None) for case in cases]
+        return [case for index, case in enumerate(alone) if case not in alone[:index]]
+    kept = [case for case in cases if case.peer == peer]
     if not kept:
         raise ConfigError(f"the suite '{suite}' has no row against {peer}")
     return kept
@@ -135,14 +135,14 @@ def show(row: dict[str, Any]) -> None:
         out.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
-def finish(result: dict[str, Any], cells: Sequence[Cell], target: Path, json: bool) -> None:
+def finish(result: dict[str, Any], cases: Sequence[Case], target: Path, json: bool) -> None:
     """What follows from all rows: charts of growth, where it was saved, refusals."""
     if json:
         print_json(result)
     else:
         for line in header_lines(result):
             out.print(line, highlight=False, markup=False, soft_wrap=True)
-        if covers(cells):
+        if covers(cases):
             out.print(growth_markdown(result), highlight=False, markup=False, soft_wrap=True)
             draw(result, target.parent / target.stem)
         out.print(f"saved in {target}", highlight=False, markup=False, soft_wrap=True)

@@ -234,7 +234,8 @@ def synchronise_norms(model: nn.Module, process_group: ProcessGroup | None = Non
 def placed(old: nn.Module | None, new: nn.Module | None) -> nn.Module | None:
     """Return the module to put in the place of ``old``.
 
-    That is ``new``, unless ``SyncBatchNorm.convert_sync_batchnorm`` made it of a norm. PyTorch's has no constant factor and runs on GPUs alone. So the norm stays, and synchronises its statistics.
+    That is ``new``, unless ``SyncBatchNorm.convert_sync_batchnorm`` made it of a norm. PyTorch's has no constant factor
+    and runs on GPUs alone, so the norm stays, and synchronises its statistics.
     """
     if not isinstance(old, BatchNorm) or not isinstance(new, nn.SyncBatchNorm):
         return new

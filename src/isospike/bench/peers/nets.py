@@ -15,8 +15,8 @@ Layer = Mapping[str, Any]
 Makers = Mapping[str, Callable[[Layer], nn.Module]]
 
 
-class Cell(nn.Sequential):
-    """Layers that are recomputed together where memory is saved; a convolution begins a new cell."""
+class Segment(nn.Sequential):
+    """Layers that are recomputed together where memory is saved; a convolution begins a new segment."""
 
 
 class Unit(nn.Module):
@@ -60,7 +60,7 @@ class Net(nn.Module):
                 if spec["type"] == "conv" or not groups:
                     groups.append([])
                 groups[-1].append(layer(spec))
-            return nn.Sequential(*(Cell(*group) for group in groups))
+            return nn.Sequential(*(Segment(*group) for group in groups))
 
         self.stem, self.opening = chain(description["stem"]), chain(description["opening"])
         self.units = nn.Sequential(*(Unit(unit, chain) for unit in description["units"]))

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import torch
-from nets import Cell, Net, convolution, max_pool, mean_pool
+from nets import Net, Segment, convolution, max_pool, mean_pool
 from serve import Fire, Job, Network, Task, Tensors, dtype_of, serve
 from torch import Tensor, nn
 
@@ -60,7 +60,7 @@ def network(job: Job, tensors: Tensors) -> Task:
             functional.reset_net(current)
             return current(example)
 
-        memopt.optimize_memory(net, Cell, forward_once, level=1)
+        memopt.optimize_memory(net, Segment, forward_once, level=1)
     called = torch.compile(net) if setting.get("compile") else net
 
     def forward(x: Tensor) -> Tensor:

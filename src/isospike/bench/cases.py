@@ -1,4 +1,4 @@
-"""What a bench measures: cells, and suites of them."""
+"""What a bench measures: cases, and suites of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ EXACT_LIF: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class Case:
     """One row of the table.
 
     Args:
@@ -63,47 +63,47 @@ CIFAR_18 = {"stem": "cifar", "num_classes": 10}
 NEURONS_64 = "64 channels"
 
 
-def _quick() -> list[Cell]:
+def _quick() -> list[Case]:
     """A minute: the training step that everyone compares."""
     return [
-        Cell("fire_train", NEURONS_64, batch=8, peer="spikingjelly"),
-        Cell("train", "ms_resnet20", batch=8, peer="spikingjelly"),
-        Cell("infer", "ms_resnet20", batch=8, peer="spikingjelly"),
+        Case("fire_train", NEURONS_64, batch=8, peer="spikingjelly"),
+        Case("train", "ms_resnet20", batch=8, peer="spikingjelly"),
+        Case("infer", "ms_resnet20", batch=8, peer="spikingjelly"),
     ]
 
 
-def _cpu() -> list[Cell]:
+def _cpu() -> list[Case]:
     """What docs/performance.md promises: neurons, training steps and inference beside both peers."""
     return [
         *(
-            Cell(work, NEURONS_64, peer=peer)
+            Case(work, NEURONS_64, peer=peer)
             for peer in ("spikingjelly", "snntorch")
             for work in ("fire_train", "fire")
         ),
-        Cell("train", "ms_resnet20", peer="spikingjelly"),
-        Cell("train", "ms_resnet20", peer="snntorch", every_mode=False),
-        Cell("train", "sew_resnet20", peer="spikingjelly"),
-        Cell("train", "ms_resnet18", peer="spikingjelly", options=CIFAR_18),
-        Cell("infer", "ms_resnet20", peer="spikingjelly"),
-        Cell("infer", "ms_resnet18", peer="spikingjelly", options=CIFAR_18),
+        Case("train", "ms_resnet20", peer="spikingjelly"),
+        Case("train", "ms_resnet20", peer="snntorch", every_mode=False),
+        Case("train", "sew_resnet20", peer="spikingjelly"),
+        Case("train", "ms_resnet18", peer="spikingjelly", options=CIFAR_18),
+        Case("infer", "ms_resnet20", peer="spikingjelly"),
+        Case("infer", "ms_resnet18", peer="spikingjelly", options=CIFAR_18),
     ]
 
 
-def _gpu() -> list[Cell]:
+def _gpu() -> list[Case]:
     """ImageNet's networks under autocast, deep thin ones bound by launches; then neurons and small networks."""
-    cells = [
-        Cell("train", model, batch=64, peer="spikingjelly", size=224, precision="bf16", every_mode=False)
+    cases = [
+        Case("train", model, batch=64, peer="spikingjelly", size=224, precision="bf16", every_mode=False)
         for model in ("ms_resnet34", "sew_resnet34")
     ]
-    cells.append(Cell("train", "ms_resnet110", batch=100, T=6, peer="spikingjelly", every_mode=False))
-    cells.append(Cell("train", "ms_resnet482", batch=100, T=6))
-    cells += [Cell(work, NEURONS_64, batch=128, peer="spikingjelly") for work in ("fire_train", "fire")]
+    cases.append(Case("train", "ms_resnet110", batch=100, T=6, peer="spikingjelly", every_mode=False))
+    cases.append(Case("train", "ms_resnet482", batch=100, T=6))
+    cases += [Case(work, NEURONS_64, batch=128, peer="spikingjelly") for work in ("fire_train", "fire")]
     for precision in ("float32", "bf16"):
         for model, options in (("ms_resnet20", {}), ("sew_resnet20", {}), ("ms_resnet18", CIFAR_18)):
             for work in ("train", "infer"):
-                cells.append(Cell(work, model, 128, peer="spikingjelly", options=options, precision=precision))
-    cells.append(Cell("train", "ms_resnet20", batch=128, peer="snntorch"))
-    return cells
+                cases.append(Case(work, model, 128, peer="spikingjelly", options=options, precision=precision))
+    cases.append(Case("train", "ms_resnet20", batch=128, peer="snntorch"))
+    return cases
 
 
 GROWTH = {
@@ -114,21 +114,21 @@ GROWTH = {
 }
 
 
-def _growth() -> list[Cell]:
+def _growth() -> list[Case]:
     """Training steps along depth, T, batch and width, everything else of ms_resnet20 at T=4 and batch 8 held."""
-    cells = [growth_cell(axis, value) for axis, values in GROWTH.items() for value in values]
-    return [cell for index, cell in enumerate(cells) if cell not in cells[:index]]
+    cases = [growth_case(axis, value) for axis, values in GROWTH.items() for value in values]
+    return [case for index, case in enumerate(cases) if case not in cases[:index]]
 
 
-def growth_cell(axis: str, value: int) -> Cell:
+def growth_case(axis: str, value: int) -> Case:
     """The point of a growth curve."""
     if axis == "depth":
-        return Cell("train", f"ms_resnet{value}", batch=4, every_mode=False)
+        return Case("train", f"ms_resnet{value}", batch=4, every_mode=False)
     if axis == "width":
-        return Cell("train", "ms_resnet20", batch=8, options={"width": value}, every_mode=False)
-    return Cell("train", "ms_resnet20", every_mode=False, **{"batch": 8, axis: value})  # type: ignore[arg-type]
+        return Case("train", "ms_resnet20", batch=8, options={"width": value}, every_mode=False)
+    return Case("train", "ms_resnet20", every_mode=False, **{"batch": 8, axis: value})  # type: ignore[arg-type]
 
 
-SUITES: Registry[Callable[[], list[Cell]]] = Registry("suite")
+SUITES: Registry[Callable[[], list[Case]]] = Registry("suite")
 for _suite in (_quick, _cpu, _gpu, _growth):
     SUITES.register(_suite.__name__.removeprefix("_"), _suite)
