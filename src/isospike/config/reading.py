@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from isospike.config.specs import RunConfig
 from isospike.config.yaml_text import DEEPEST, parse_yaml
+from isospike.data import DataSpec
 from isospike.errors import ConfigError
 from isospike.own_rows import check_imported
 from isospike.spec import Kinds
@@ -67,9 +68,16 @@ def with_data_dir(config: RunConfig, data_dir: str | None) -> RunConfig:
     """
     if data_dir is None:
         return config
-    if "dir" not in type(config.data).model_fields:
-        raise ConfigError(f"the data '{config.data.kind}' is not read from a folder: leave --data-dir out")
-    return config.model_copy(update={"data": config.data.model_copy(update={"dir": data_dir})})
+    return config.model_copy(update={"data": _in_folder(config.data, data_dir)})
+
+
+def _in_folder(data: DataSpec, folder: str) -> DataSpec:
+    images = getattr(data, "images", None)
+    if isinstance(images, DataSpec):
+        return data.model_copy(update={"images": _in_folder(images, folder)})
+    if "dir" not in type(data).model_fields:
+        raise ConfigError(f"the data '{data.kind}' is not read from a folder: leave --data-dir out")
+    return data.model_copy(update={"dir": folder})
 
 
 def with_data_keys(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -1,7 +1,7 @@
 """Images: where they come from, how they are read, augmented and put into batches."""
 
 # Importing a row registers it.
-from isospike.data import cifar, class_folders, digits, dvs_gesture, folder, nmnist, synthetic  # noqa: F401
+from isospike.data import cifar, class_folders, digits, dvs_gesture, folder, nmnist, simulated_camera, synthetic  # noqa: F401
 from isospike.data.augment import Augment, AugmentSpec
 from isospike.data.balance import ClassWeights, class_weights
 from isospike.data.dataset import Dataset

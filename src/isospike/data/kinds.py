@@ -10,8 +10,9 @@ from isospike.spec import Kinds, Spec
 class DataSpec(Spec, ABC):
     """The ``data`` of a run. A row's docstring says what it reads, its fields are the options, ``load`` is the loader.
 
-    Two fields mean the same in every row that has them: ``dir`` is the folder that ``--data-dir`` names, and
-    ``workers`` is the number of processes that decode images; neither changes a number that comes out.
+    Three fields mean the same in every row that has them: ``dir`` is the folder that ``--data-dir`` names, ``workers``
+    is the number of processes that decode images, and neither changes a number that comes out; ``images`` is the data
+    that a row makes its own of, whose folder ``--data-dir`` then names.
     """
 
     kind: str

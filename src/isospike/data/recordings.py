@@ -79,8 +79,8 @@ class FrameStacks(Images):
         return self
 
 
-class EventData(DataSpec):
-    """Options that all sets of recordings have.
+class FrameData(DataSpec):
+    """Options of all sets of recordings, whether a camera made them or a simulation.
 
     ``T`` frames of a recording are cut by ``bins``: each with as many events, or as many microseconds. They are
     ``size`` pixels high and wide, None for the longer side of the sensor; a smaller one takes several pixels of the
@@ -88,11 +88,47 @@ class EventData(DataSpec):
     recordings or any option has changed.
     """
 
-    dir: str | None = None
     T: PositiveInt = 10
     bins: Literal["count", "time"] = "count"
     size: PositiveInt | None = None
     cache: str | None = None
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where frames are kept."""
+        return Path(self.cache) if self.cache is not None else user_cache()
+
+    def integrated(self, events: Events, name: str) -> Frames:
+        """Frames of one recording.
+
+        Raises:
+            DataError: it is too short; says its ``name``.
+        """
+        square = on_square(events, self.size or max(events.sensor or (1, 1)))
+        try:
+            return integrate(square, BINS[self.bins](square, self.T))
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+
+    def dataset(self, name: str, classes: tuple[str, ...], train: FrameStacks, test: FrameStacks) -> Dataset:
+        """Both splits of such frames."""
+        return Dataset(
+            name=name,
+            train=train,
+            test=test,
+            classes=classes,
+            channels=POLARITIES,
+            size=train.frames.shape[-1],
+            mean=(0.0,) * POLARITIES,
+            std=(1 / 255,) * POLARITIES,  # counts as they are
+            T=self.T,
+        )
+
+
+class EventData(FrameData):
+    """Recordings of a camera in files below the folder ``dir``."""
+
+    dir: str | None = None
 
     sensor: ClassVar[tuple[int, int]]
     format: ClassVar[str]
@@ -129,25 +165,14 @@ class EventData(DataSpec):
             )
             for test, purpose in ((False, "training"), (True, "testing"))
         ]
-        return Dataset(
-            name=self.kind,
-            train=splits[0],
-            test=splits[1],
-            classes=classes,
-            channels=POLARITIES,
-            size=self.size or max(self.sensor),
-            mean=(0.0,) * POLARITIES,
-            std=(1 / 255,) * POLARITIES,  # counts as they are
-            T=self.T,
-        )
+        return self.dataset(self.kind, classes, *splits)
 
     def _frames(self, recordings: list[Recording]) -> FrameFile:
-        folder = Path(self.cache) if self.cache is not None else user_cache()
-        known = digests(folder, sorted({recording.file.path for recording in recordings}))
+        known = digests(self.cache_folder, sorted({recording.file.path for recording in recordings}))
         samples = [[r.file.name, known[r.file.path], r.start, r.end, r.test] for r in recordings]
         parameters = {"sensor": self.sensor, "T": self.T, "bins": self.bins, "size": self.size}
         key = key_of([str(sample) for sample in samples], parameters)
-        return cached_frames(folder, key, lambda: self._made(recordings))
+        return cached_frames(self.cache_folder, key, lambda: self._made(recordings))
 
     def _made(self, recordings: list[Recording]) -> Iterator[tuple[int, Frames]]:
         """Number and frames of every recording, file by file."""
@@ -165,7 +190,7 @@ class EventData(DataSpec):
                 first = seen.setdefault((digest, recording.start, recording.end), recording)
                 if first.test != recording.test:
                     raise DataError(f"{first} and {recording} are one recording, in training and in testing")
-                yield number, self._integrated(recording.cut(events), recording)
+                yield number, self.integrated(recording.cut(events), str(recording))
         if sorted_files:
             warnings.warn(
                 f"time goes back in {len(sorted_files)} of {len(numbers)} files, the first of them {sorted_files[0]}: "
@@ -180,13 +205,6 @@ class EventData(DataSpec):
             return decode(content, str(file), format=self.format, sensor=self.sensor), False
         except DataError:  # if it is not for the order, it is raised again
             return decode(content, str(file), format=self.format, sensor=self.sensor, sort=True), True
-
-    def _integrated(self, events: Events, recording: Recording) -> Frames:
-        square = on_square(events, self.size or max(self.sensor))
-        try:
-            return integrate(square, BINS[self.bins](square, self.T))
-        except DataError as error:
-            raise DataError(f"{recording}: {error}") from error
 
 
 def on_square(events: Events, size: int) -> Events:

@@ -1,11 +1,13 @@
-"""Recordings of event cameras: files of every format, and frames."""
+"""Recordings of event cameras: files of every format, a simulated camera, and frames."""
 
+from isospike.events.camera import Camera, moved, random_walk, saccades
 from isospike.events.frames import bins_of_count, bins_of_time, integrate, windows_of_count, windows_of_time
 from isospike.events.read import FORMATS, Format, decode, read
 from isospike.events.recording import Decoded, Events
 
 __all__ = [
     "FORMATS",
+    "Camera",
     "Decoded",
     "Events",
     "Format",
@@ -13,7 +15,10 @@ __all__ = [
     "bins_of_time",
     "decode",
     "integrate",
+    "moved",
+    "random_walk",
     "read",
+    "saccades",
     "windows_of_count",
     "windows_of_time",
 ]
