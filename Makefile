@@ -6,12 +6,16 @@ INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 DEMO := $(VENV)/.demo# stamp: what the demo uses is installed
 READY := $(VENV)/.ready# stamp: everything is
 
-.PHONY: demo test lanes lint fuzz clean
+.PHONY: demo demo-events test lanes lint fuzz clean
 
 ## demo: train, evaluate and report a deep spiking ResNet on handwritten digits
-demo: $(DEMO)
-	$(BIN)/isospike train --recipe digits_ms_resnet20
-	@run=$$(ls -td runs/digits_ms_resnet20* | head -n 1); for command in analyze energy report; do \
+demo: RECIPE := digits_ms_resnet20
+## demo-events: the same on the digits as a simulated event camera records them
+demo-events: RECIPE := camera_digits_ms_resnet8
+
+demo demo-events: $(DEMO)
+	$(BIN)/isospike train --recipe $(RECIPE)
+	@run=$$(ls -td runs/$(RECIPE)* | head -n 1); for command in analyze energy report; do \
 	  echo "$(BIN)/isospike $$command $$run"; $(BIN)/isospike $$command "$$run" || exit 1; done
 
 ## test: style, types and tests; a file of tests runs in one process, so that what its tests share is made once

@@ -59,9 +59,10 @@ def test_a_leak_gives_brighter_events_at_its_rate_and_makes_darker_ones_fewer():
 
 
 def test_a_pixel_is_silent_for_its_refractory_time_and_forgets_what_it_would_have_told():
-    """Events every 100 us: after 100, those at 200 and 300 are lost, that at 350 or later is the one at 400."""
+    """Events every 100 us: after 100, those at 200 and 300 are lost, and the next is that at 400."""
     found = one_pixel(camera(refractory=250), [0, 2.01], [0, 1005])
     assert [t for t, _ in found] == [100, 400, 700, 1000]
+    assert len(one_pixel(camera(refractory=100), [0, 2.01], [0, 1005])) == 10  # it ends after 100 us
     pair = np.stack([np.zeros(2), np.full(2, 2.01)]).reshape(2, 1, 1, 2)
     (both,) = record(camera(refractory=250), pair, [0, 1005])  # pixels do not silence each other
     assert both.t.tolist() == [100, 100, 400, 400, 700, 700, 1000, 1000]
@@ -176,7 +177,9 @@ def test_saccades_go_around_a_triangle_in_equal_times():
 def test_a_walk_stays_within_reach_and_starts_in_the_middle():
     path = random_walk(1.5, 2000, np.random.default_rng(0))
     assert np.abs(path).max() <= 1.5
-    assert np.abs(path[0]).max() < 1.5
+    starts = [random_walk(1.5, 2, rng)[0] for rng in rngs(200)]
+    assert np.std(starts) == pytest.approx(1.5 / 4, rel=0.15)
+    assert np.mean(starts) == pytest.approx(0, abs=0.1)
     steps = np.abs(np.diff(path, axis=0))
     assert steps.max() < 1.5 * 1.5
     assert path.std() > 0.5

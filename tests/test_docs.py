@@ -74,9 +74,9 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path, monkeypatch):
 
 def test_set_up_is_two_make_commands():
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"`?make (\w+)`?", README))
-    assert targets == {"demo", "test"}
-    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    targets = set(re.findall(r"`?make ([\w-]+)`?", README))
+    assert targets == {"demo", "demo-events", "test"}
+    assert all(re.search(rf"^{target}[: ]", makefile, re.MULTILINE) for target in targets)
 
 
 def test_the_demo_installs_what_it_uses_and_the_tests_add_theirs(tmp_path):
@@ -96,9 +96,11 @@ def test_the_demo_installs_what_it_uses_and_the_tests_add_theirs(tmp_path):
         said = [before for before, line in pairwise(lines(target)) if "pip install" in line]
         assert all(line.startswith('echo "Installing ') for line in said)
         assert len(said) == (2 if target == "demo" else 3)
-    *_, train, rest, _ = lines("demo")
-    assert train == f"{tmp_path}/bin/isospike train --recipe digits_ms_resnet20"
-    assert rest.endswith("for command in analyze energy report; do \\")
+    for target, recipe in {"demo": "digits_ms_resnet20", "demo-events": "camera_digits_ms_resnet8"}.items():
+        *_, train, rest, _ = lines(target)
+        assert train == f"{tmp_path}/bin/isospike train --recipe {recipe}"
+        assert rest.startswith(f"run=$(ls -td runs/{recipe}*")
+        assert rest.endswith("for command in analyze energy report; do \\")
 
 
 def test_the_table_of_topologies_is_whole():

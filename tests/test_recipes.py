@@ -14,7 +14,13 @@ from isospike.train.display import SilentDisplay
 from isospike.train.distributed import World
 
 # What the name of a recipe begins with, by the kind of its data.
-PREFIXES = {"digits": "digits", "cifar10": "cifar10", "cifar100": "cifar100", "folder": "(imagenet|folder)"}
+PREFIXES = {
+    "digits": "digits",
+    "cifar10": "cifar10",
+    "cifar100": "cifar100",
+    "folder": "(imagenet|folder)",
+    "simulated_camera": "camera_digits",
+}
 # Recipes to be compared with each other.
 COMPARED = (
     r"digits_\w+_resnet\d+",

@@ -75,11 +75,11 @@ class Camera:
         """
         parts = [*self._told(light, t, thresholds), *self._noise(t, thresholds.shape, rngs)]
         pixel, time, p = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.lexsort((time, pixel))
+        span = t[-1] - t[0] + self.refractory + 1
+        place = pixel * span + (time - t[0])  # pixels do not reach into each other
+        order = np.argsort(place, kind="stable")
+        order = order[_apart(place[order], pixel[order], self.refractory)] if self.refractory else order
         pixel, time, p = pixel[order], time[order], p[order]
-        if self.refractory:
-            kept = _apart(pixel, time, self.refractory)
-            pixel, time, p = pixel[kept], time[kept], p[kept]
         pixels = thresholds.size
         bounds = np.searchsorted(pixel, np.arange(len(rngs) + 1) * pixels).tolist()
         return [
@@ -125,19 +125,18 @@ def _counted(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.arange(numbers.sum()) - np.repeat(numbers.cumsum() - numbers, numbers) + 1
 
 
-def _apart(pixel: npt.NDArray[np.int64], t: npt.NDArray[np.int64], least: int) -> npt.NDArray[np.int64]:
-    """Of events in the order of pixel and time those that come ``least`` after the last one kept of their pixel."""
-    if not len(t):
-        return np.zeros(0, np.int64)
-    span = int(t.max() - t.min()) + least + 1
-    place = pixel * span + (t - t.min())  # pixels do not reach into each other
+def _apart(place: npt.NDArray[np.int64], pixel: npt.NDArray[np.int64], least: int) -> npt.NDArray[np.int64]:
+    """Which of events in the order of their ``place``, time by pixel, come ``least`` after the last one kept of theirs.
+
+    All pixels go on at once, from one event that is kept to the next.
+    """
     at = np.flatnonzero(np.diff(pixel, prepend=-1))
-    kept = []
+    kept = [at]
     while len(at):
-        kept.append(at)
         following = np.searchsorted(place, place[at] + least)
         inside = following < len(place)
         at = following[inside][pixel[following[inside]] == pixel[at[inside]]]
+        kept.append(at)
     return np.sort(np.concatenate(kept))
 
 
