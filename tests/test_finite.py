@@ -9,11 +9,11 @@ import isospike as iso
 from isospike.cli.app import app
 from isospike.data import load_dataset
 from isospike.errors import CheckpointError, IsospikeWarning, RunFailed
+from isospike.finite import first_bad_place, not_finite
 from isospike.layers import BatchNorm, PerStepNorm
 from isospike.run_folder import RunFolder
 from isospike.train.build import load_trained
-from isospike.train.guard import first_bad_place
-from isospike.weights import load_tensors, not_finite, save_tensors
+from isospike.weights import load_tensors, save_tensors
 from test_step import with_fused_optimizer
 from test_trainer import new_trainer, resumed_trainer, tiny
 

@@ -11,14 +11,15 @@ import torch.nn.functional as F
 import isospike as iso
 from isospike.errors import ConfigError, UnknownName
 from isospike.layers import MEMORY, recomputed
+from isospike.malloc import keep_freed_memory, return_freed_memory
 from isospike.train import plan as planner
-from isospike.train.memory import keep_freed_memory, return_freed_memory
 from isospike.train.plan import Plan, _at_most, _Lives, check_fits, plan_training
 
 PEAK = """
 import json, sys, torch, torch.nn.functional as F
 import isospike as iso
-from isospike.train.memory import keep_freed_memory, peak_memory_mb, return_freed_memory
+from isospike.malloc import keep_freed_memory, return_freed_memory
+from isospike.memory import peak_memory_mb
 name, memory, batch, T = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 torch.set_num_threads(1)
 keep_freed_memory() if memory == "fast" else return_freed_memory()

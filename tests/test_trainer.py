@@ -9,13 +9,13 @@ from torch import nn
 from isospike.config import parse_yaml, read_config
 from isospike.data import load_dataset
 from isospike.errors import CheckpointError, RunFailed
+from isospike.finite import first_bad_place
 from isospike.layers import BatchNorm
+from isospike.processes import World
 from isospike.run_folder import RunFolder
 from isospike.train import Trainer
 from isospike.train.checkpoint import check_same_run
 from isospike.train.display import SilentDisplay
-from isospike.train.distributed import World
-from isospike.train.guard import first_bad_place
 from isospike.weights import load_tensors
 
 BASE = """

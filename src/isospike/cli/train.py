@@ -14,11 +14,11 @@ from isospike.data import Dataset, load_dataset
 from isospike.errors import ConfigError
 from isospike.optimizers import learning_parameters
 from isospike.own_rows import import_rows, imports_again
+from isospike.processes import World, open_world
 from isospike.recipes import load_recipe
 from isospike.run_folder import RunFolder, new_folder
 from isospike.train import Outcome, Trainer
 from isospike.train.display import Display, build_display
-from isospike.train.distributed import World, open_world
 from isospike.train.machine import follow_machine, limit_workers
 from isospike.train.start import complete_run, create_run
 from isospike.train.stopping import second_signal_ends

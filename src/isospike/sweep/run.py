@@ -11,15 +11,15 @@ import torch
 from isospike.data import Dataset, DataSpec, load_dataset
 from isospike.data.images import ArrayImages
 from isospike.errors import ConfigError
+from isospike.memory import available_memory
 from isospike.models import ModelCard, model_card
+from isospike.processes import open_world
 from isospike.run_folder import locked
 from isospike.sweep.cell import EXPECTED, is_finished, note_failure, run_cell
 from isospike.sweep.plan import Cell, Sweep
 from isospike.sweep.pool import Pool, Task
 from isospike.train.build import build_model
 from isospike.train.display import Display
-from isospike.train.distributed import open_world
-from isospike.train.memory import available_memory
 from isospike.train.plan import plan_training
 from isospike.train.step import PRECISIONS
 from isospike.train.stopping import StopRequest, listen_for_signals

@@ -12,8 +12,8 @@ from isospike.errors import ConfigError
 from isospike.layers import HeldStatistics, statistics_held
 from isospike.models import SpikingResNet
 from isospike.objectives import Objective
+from isospike.processes import World
 from isospike.train.averaging import MovingAverage
-from isospike.train.distributed import World
 from isospike.train.graphs import CapturedStep
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -14,23 +14,25 @@ from torch import Tensor
 from isospike.config import RunConfig
 from isospike.data import Augment, Batch, Dataset, Loader, to_device
 from isospike.errors import RunFailed
+from isospike.evaluation import Evaluation, as_results, evaluate
+from isospike.finite import first_bad_place
 from isospike.layers import MEMORY, statistics_known
+from isospike.malloc import return_freed_memory
+from isospike.memory import available_memory, peak_memory_mb
 from isospike.optimizers import build_optimizer, set_learning_rate
+from isospike.processes import World
 from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
 from isospike.train import checkpoint
 from isospike.train.averaging import MovingAverage
 from isospike.train.build import build_model, build_run_objective, build_train_loader
 from isospike.train.display import Display
-from isospike.train.distributed import World
-from isospike.train.evaluate import Evaluation, as_results, evaluate
 from isospike.train.freezing import freeze
-from isospike.train.guard import ADVICE, check_state, first_bad_place, what_is_left
+from isospike.train.guard import ADVICE, check_state, what_is_left
 from isospike.train.initial import load_initial
-from isospike.train.memory import available_memory, peak_memory_mb, return_freed_memory
+from isospike.train.log import Records
 from isospike.train.plan import Plan, check_fits, plan_training
 from isospike.train.readback import Readback
-from isospike.train.records import Records
 from isospike.train.start import check_steps
 from isospike.train.state import Best, RunState, Sums
 from isospike.train.step import PRECISIONS, Figures, Step
