@@ -140,8 +140,8 @@ def test_a_run_in_fp16_that_meets_a_broken_image_ends_well(tmp_path):
 PLACES = {
     "model.stem.norm.running_var": lambda trainer: trainer.model.stem.norm.running_var,
     "model.head.fc.bias": lambda trainer: trainer.model.head.fc.bias.data,
-    "ema.stem.norm.running_mean": lambda trainer: trainer.average.module.stem.norm.running_mean,
-    "optim.momentum_buffer.head.fc.bias": lambda trainer: trainer.optimizer.state[trainer.model.head.fc.bias][
+    "ema.stem.norm.running_mean": lambda trainer: trainer.learner.average.module.stem.norm.running_mean,
+    "optim.momentum_buffer.head.fc.bias": lambda trainer: trainer.learner.optimizer.state[trainer.model.head.fc.bias][
         "momentum_buffer"
     ],
 }

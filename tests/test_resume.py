@@ -157,7 +157,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         trainer = new_trainer(tiny(), tmp_path / "run")
-        trainer.step.model.register_forward_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGHUP))
+        trainer.model.register_forward_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGHUP))
         assert trainer.fit() == "done"
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:

@@ -82,7 +82,7 @@ def _train(
         trainer.start()  # before anything is written: the weights may not fit
 
     def prepare() -> None:
-        run.check_space(trainer.checkpoint_bytes())
+        run.check_space(trainer.persistence.most_bytes())
         stack.enter_context(run.locked())
         (complete_run if resuming else create_run)(run, config, dataset, world.device)
 
@@ -90,7 +90,7 @@ def _train(
         world.first_does(prepare)
         _announce(config, dataset, run, trainer, display)
         display.say(
-            f"a training step will take about {plan.total / 1e6:,.0f} MB (train.memory={plan.memory}) on top of what "
+            f"a training step will take about {plan.further / 1e6:,.0f} MB (train.memory={plan.memory}) on top of what "
             "the process holds; the peak beside the steps is both together"
         )
         if resuming:

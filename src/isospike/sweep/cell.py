@@ -46,7 +46,7 @@ def run_cell(config: RunConfig, dataset: Dataset, run: RunFolder, world: World, 
         raise ConfigError(f"{run.config} is not what the plan of the sweep says: delete that folder to train it anew")
     if not begun:
         trainer.start()
-    run.check_space(trainer.checkpoint_bytes())
+    run.check_space(trainer.persistence.most_bytes())
     with run.locked():
         if begun:
             complete_run(run, config, dataset, world.device)

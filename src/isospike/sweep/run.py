@@ -20,8 +20,7 @@ from isospike.sweep.plan import Cell, Sweep
 from isospike.sweep.pool import Pool, Task
 from isospike.train.build import build_model
 from isospike.train.display import Display
-from isospike.train.plan import plan_training
-from isospike.train.step import PRECISIONS
+from isospike.train.plan import plan_run
 from isospike.train.stopping import StopRequest, listen_for_signals
 
 IMPORTED = 300e6  # bytes of a process with PyTorch and this package in it (measured: 260 MB)
@@ -138,18 +137,7 @@ def _memory(cells: Sequence[Cell], cards: Mapping[str, ModelCard], datasets: Map
     largest = max(cells, key=activations)
     config, data = largest.config, datasets[_key(largest)]
     model = build_model(config, num_classes=len(data.classes), in_channels=data.channels)
-    train = config.train
-    batch, autocast = train.batch_size // train.accumulate, PRECISIONS[train.precision]
-    plan = plan_training(
-        model,
-        batch=batch,
-        size=data.size,
-        steps=config.augment.keep_steps or data.T,
-        memory=train.memory,
-        moments=2,
-        autocast=autocast,
-    )
-    return IMPORTED + plan.total
+    return IMPORTED + plan_run(config, model, data).total
 
 
 def _check_shared_memory(datasets: Mapping[str, Dataset]) -> None:
