@@ -37,7 +37,7 @@ LEVELS = {
     "memory": 1,
     "finite": 6,
     "processes": 6,
-    "evaluation": 9,
+    "evaluation": 10,
     "residual": 6,
     "graph": 7,
     "fused_training": 8,
