@@ -15,7 +15,8 @@ import torch.nn.functional as F
 
 import isospike as iso
 from common import header, save, summary
-from isospike.train.memory import keep_freed_memory, peak_memory_mb
+from isospike.malloc import keep_freed_memory
+from isospike.memory import peak_memory_mb
 
 CASES = {"T=4, batch 32": (4, 32), "T=6, batch 100": (6, 100)}
 

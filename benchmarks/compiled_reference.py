@@ -11,7 +11,7 @@ import torch
 import isospike as iso
 from common import header, interleaved, save
 from isospike.layers import BatchNorm, fold_time
-from isospike.train.memory import keep_freed_memory
+from isospike.malloc import keep_freed_memory
 
 T, BATCH = 4, 32
 SHAPES = {"16 channels, 32x32": (16, 32), "64 channels, 8x8": (64, 8), "64 channels, 32x32": (64, 32)}

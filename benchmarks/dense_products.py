@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from common import header, save
+from isospike.malloc import keep_freed_memory
 from isospike.ops.conv2d import Convolution, gradients
 from isospike.ops.cpu.winograd import has_winograd, winograd_conv, winograd_input_gradient, winograd_weight
-from isospike.train.memory import keep_freed_memory
 
 MAPS, ROUNDS, SLICE = 128, 11, 0.02  # seconds
 # Channels, filters, height and width, kernel, stride.

@@ -21,12 +21,12 @@ from evidence_figures import draw, table
 from isospike.analysis import gradient_norms, judge, log10_product, measure_isometry
 from isospike.config import RunConfig
 from isospike.data import Augment, AugmentSpec, load_dataset
+from isospike.processes import World, open_world
 from isospike.recipes import load_recipe
 from isospike.run_folder import RunFolder, read_json, write_json
 from isospike.train import Trainer
 from isospike.train.build import build_model, load_trained
 from isospike.train.display import SilentDisplay
-from isospike.train.distributed import World, open_world
 
 FIGURES = Path(__file__).parent.parent / "docs" / "evidence"
 STEPS, BATCH, IMAGES, PROBES, SEED = 60, 16, 4, 4, 0

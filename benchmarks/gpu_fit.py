@@ -11,10 +11,10 @@ from gpu_ops import DEVICE
 from isospike.config import read_config
 from isospike.data import load_dataset
 from isospike.errors import ConfigError
+from isospike.processes import World
 from isospike.run_folder import RunFolder
 from isospike.train import Trainer
 from isospike.train.display import SilentDisplay
-from isospike.train.distributed import World
 
 
 def fit(name, T, batch, size, steps=30):

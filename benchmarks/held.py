@@ -40,7 +40,8 @@ STEPS = """
 import sys, torch, torch.nn.functional as F
 import isospike as iso
 from isospike.ops import memory
-from isospike.train.memory import keep_freed_memory, peak_memory_mb, return_freed_memory
+from isospike.malloc import keep_freed_memory, return_freed_memory
+from isospike.memory import peak_memory_mb
 name, mode, blocks = sys.argv[1], sys.argv[2], sys.argv[3]
 batch, T, size = map(int, sys.argv[4:])
 if blocks == "aligned":

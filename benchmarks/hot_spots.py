@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 import isospike as iso
 from common import header, save
-from isospike.train.memory import keep_freed_memory
+from isospike.malloc import keep_freed_memory
 
 STEPS, MOST = 120, 20
 

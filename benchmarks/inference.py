@@ -17,13 +17,13 @@ import step
 from common import header, interleaved, save
 from isospike.config import with_data_dir
 from isospike.data import Augment, Loader, load_dataset
+from isospike.evaluation import evaluate
+from isospike.evaluation.fast import FastNetwork
 from isospike.layers import BatchNorm
+from isospike.malloc import keep_freed_memory
+from isospike.processes import open_world
 from isospike.run_folder import RunFolder
-from isospike.train import evaluate
 from isospike.train.build import load_trained
-from isospike.train.distributed import open_world
-from isospike.train.fast import FastNetwork
-from isospike.train.memory import keep_freed_memory
 
 MODELS = {"ms_resnet20": {}, "sew_resnet20": {}, "ms_resnet18": {"stem": "cifar", "num_classes": 10}}
 BATCHES = (32, 1)

@@ -18,7 +18,7 @@ import torch
 import isospike as iso
 from common import header, save, summary
 from isospike.analysis import judge, log10_product
-from isospike.train.memory import keep_freed_memory
+from isospike.malloc import keep_freed_memory
 
 MODELS = ("ms_resnet110", "ms_resnet482")
 

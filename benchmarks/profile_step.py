@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 import isospike as iso
 from common import header, interleaved, save
 from isospike.layers import BatchNorm
-from isospike.train.memory import keep_freed_memory
+from isospike.malloc import keep_freed_memory
 
 T, BATCH, SIZE, STEPS = 4, 32, 32, 20
 PARTS = {

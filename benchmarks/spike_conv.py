@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from common import header, interleaved, save
+from isospike.malloc import keep_freed_memory
 from isospike.ops.conv2d import Convolution, gradients
 from isospike.ops.cpu.packing import packed
 from isospike.ops.cpu.spike_conv import spike_conv, spike_weight, weight_gradient
 from isospike.ops.cpu.winograd import has_winograd, winograd_conv, winograd_weight
-from isospike.train.memory import keep_freed_memory
 
 MAPS, REPEATS = 128, 9
 RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 
 import isospike as iso
 from common import header, interleaved, save
-from isospike.train.memory import keep_freed_memory, peak_memory_mb
+from isospike.malloc import keep_freed_memory
+from isospike.memory import peak_memory_mb
 
 CPU = torch.device("cpu")
 T, BATCH, SIZE = 4, 32, 32

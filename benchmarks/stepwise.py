@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 import isospike as iso
 from common import header, interleaved, save
-from isospike.train.memory import keep_freed_memory
+from isospike.malloc import keep_freed_memory
 
 # (in, out, kernel, stride, map size) of layers of the CIFAR and ImageNet bodies
 SHAPES = [

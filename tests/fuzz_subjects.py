@@ -33,13 +33,13 @@ from isospike.data.digits import DigitsData
 from isospike.data.dvs_gesture import DVSGestureData
 from isospike.data.folder import FolderData
 from isospike.data.images import read_image
+from isospike.processes import World
 from isospike.report.comparison import comparison_sections
 from isospike.report.page import run_sections
 from isospike.run_folder import RunFolder, write_json
 from isospike.sweep import collect, open_sweep, plan_sweep, save_plan
 from isospike.train.build import load_trained
 from isospike.train.display import SilentDisplay
-from isospike.train.distributed import World
 from isospike.train.trainer import Trainer
 from isospike.weights import load_tensors, save_tensors
 from isospike.weights.foreign import read_state_dict

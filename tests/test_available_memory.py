@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import isospike as iso
+from isospike.memory import available_memory, available_to_process
 from isospike.train import plan as planner
-from isospike.train.memory import available_memory, available_to_process
 from isospike.train.plan import APART, HOLES, plan_training
 
 GB = 10**9

@@ -14,10 +14,10 @@ from helpers import enliven
 from isospike.data import Augment, AugmentSpec, Loader, load_dataset
 from isospike.data.images import ArrayImages
 from isospike.data.synthetic import SyntheticData
+from isospike.evaluation.confused import KEPT, LARGEST_SIDE, Confused, merge
+from isospike.evaluation.evaluate import as_results, evaluate
+from isospike.processes import World
 from isospike.run_folder import RunFolder
-from isospike.train.confused import KEPT, LARGEST_SIDE, Confused, merge
-from isospike.train.distributed import World
-from isospike.train.evaluate import as_results, evaluate
 
 WORLD = World(0, 1, torch.device("cpu"))
 

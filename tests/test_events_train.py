@@ -10,10 +10,10 @@ import isospike as iso
 from isospike.config import parse_yaml, read_config
 from isospike.data import Augment, AugmentSpec, load_dataset
 from isospike.errors import ConfigError
+from isospike.evaluation.confused import Confused
 from isospike.layers import BatchNorm
 from isospike.run_folder import RunFolder
 from isospike.train.build import load_trained
-from isospike.train.confused import Confused
 from isospike.train.plan import plan_training
 from test_cli import call
 from test_trainer import new_trainer

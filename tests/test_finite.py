@@ -9,11 +9,11 @@ import isospike as iso
 from isospike.cli.app import app
 from isospike.data import load_dataset
 from isospike.errors import CheckpointError, IsospikeWarning, RunFailed
+from isospike.finite import first_bad_place, not_finite
 from isospike.layers import BatchNorm, PerStepNorm
 from isospike.run_folder import RunFolder
 from isospike.train.build import load_trained
-from isospike.train.guard import first_bad_place
-from isospike.weights import load_tensors, not_finite, save_tensors
+from isospike.weights import load_tensors, save_tensors
 from test_step import with_fused_optimizer
 from test_trainer import new_trainer, resumed_trainer, tiny
 
@@ -140,8 +140,8 @@ def test_a_run_in_fp16_that_meets_a_broken_image_ends_well(tmp_path):
 PLACES = {
     "model.stem.norm.running_var": lambda trainer: trainer.model.stem.norm.running_var,
     "model.head.fc.bias": lambda trainer: trainer.model.head.fc.bias.data,
-    "ema.stem.norm.running_mean": lambda trainer: trainer.average.module.stem.norm.running_mean,
-    "optim.momentum_buffer.head.fc.bias": lambda trainer: trainer.optimizer.state[trainer.model.head.fc.bias][
+    "ema.stem.norm.running_mean": lambda trainer: trainer.learner.average.module.stem.norm.running_mean,
+    "optim.momentum_buffer.head.fc.bias": lambda trainer: trainer.learner.optimizer.state[trainer.model.head.fc.bias][
         "momentum_buffer"
     ],
 }

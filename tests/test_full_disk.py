@@ -98,7 +98,7 @@ def test_why_a_run_ended_is_not_hidden_by_what_closing_says(tmp_path, broken):
     take = trainer.step.forward_backward
 
     def closed(*batch):
-        os.close(getattr(trainer.records, broken)._file.fileno())
+        os.close(getattr(trainer.log, broken)._file.fileno())
         return take(*batch)
 
     trainer.step.forward_backward = closed

@@ -11,9 +11,9 @@ from isospike.data import Augment, AugmentSpec, load_dataset
 from isospike.data.dataset import stratified
 from isospike.data.folder import FolderData
 from isospike.errors import ConfigError
+from isospike.evaluation import fast
 from isospike.inference.early_exit import lead, running_mean
-from isospike.train import fast
-from isospike.train.distributed import World
+from isospike.processes import World
 
 NETWORKS = [(f"{topology}_resnet8", {}) for topology in iso.TOPOLOGIES] + [
     ("vanilla_resnet19", {"width": 8}),

@@ -12,11 +12,11 @@ import isospike as iso
 from helpers import enliven
 from isospike.data import load_dataset
 from isospike.errors import CheckpointError, ConfigError, DataError, IsospikeWarning
+from isospike.processes import World
 from isospike.recipes import load_recipe
 from isospike.run_folder import RunFolder
 from isospike.train import Trainer
 from isospike.train.display import SilentDisplay
-from isospike.train.distributed import World
 from isospike.train.start import create_run
 
 CPU = torch.device("cpu")

@@ -7,11 +7,11 @@ from isospike.data import load_dataset
 from isospike.data.synthetic import SyntheticData
 from isospike.errors import ConfigError, UnknownName
 from isospike.models import create_model
+from isospike.processes import World
 from isospike.recipes import describe_recipe, list_recipes, load_recipe
 from isospike.run_folder import RunFolder
 from isospike.train import Trainer
 from isospike.train.display import SilentDisplay
-from isospike.train.distributed import World
 
 # What the name of a recipe begins with, by the kind of its data.
 PREFIXES = {

@@ -19,10 +19,10 @@ from PIL import Image
 from helpers import TINY, locked_elsewhere
 from isospike.config import TrainSpec
 from isospike.errors import CheckpointError
+from isospike.processes import World
 from isospike.run_folder import RunFolder
 from isospike.train.checkpoint import check_same_run
 from isospike.train.display import SilentDisplay
-from isospike.train.distributed import World
 from isospike.weights import load_tensors
 from test_cli import call, write_photographs
 from test_trainer import new_trainer, numbers, resumed_trainer, tiny
@@ -157,7 +157,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         trainer = new_trainer(tiny(), tmp_path / "run")
-        trainer.step.model.register_forward_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGHUP))
+        trainer.model.register_forward_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGHUP))
         assert trainer.fit() == "done"
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:

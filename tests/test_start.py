@@ -57,7 +57,7 @@ def test_a_run_starts_from_a_run(tmp_path, ema):
     config = tiny(train={"weights": str(tmp_path / "first")})
     second = new_trainer(config, tmp_path / "second")
     second.start()
-    source = first.average.module if ema else first.model
+    source = first.learner.average.module if ema else first.model
     for name, tensor in source.state_dict().items():
         assert torch.equal(second.model.state_dict()[name], tensor), name
     assert RunFolder(tmp_path / "second").read_config().train.weights == str(tmp_path / "first")

@@ -35,7 +35,7 @@ SPECS = pytest.mark.parametrize("spec", [SGD, SGD.model_copy(update={"momentum":
 def with_fused_optimizer(trainer, spec=SGD):
     """As on a GPU."""
     groups = [{"params": list(trainer.model.parameters()), "weight_decay": spec.weight_decay}]
-    trainer.optimizer = trainer.step.optimizer = spec.build(groups, lr=torch.tensor(spec.lr), fused=True)
+    trainer.learner.optimizer = spec.build(groups, lr=torch.tensor(spec.lr), fused=True)
     return trainer
 
 

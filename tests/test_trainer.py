@@ -9,13 +9,13 @@ from torch import nn
 from isospike.config import parse_yaml, read_config
 from isospike.data import load_dataset
 from isospike.errors import CheckpointError, RunFailed
+from isospike.finite import first_bad_place
 from isospike.layers import BatchNorm
+from isospike.processes import World
 from isospike.run_folder import RunFolder
 from isospike.train import Trainer
 from isospike.train.checkpoint import check_same_run
 from isospike.train.display import SilentDisplay
-from isospike.train.distributed import World
-from isospike.train.guard import first_bad_place
 from isospike.weights import load_tensors
 
 BASE = """
@@ -192,12 +192,12 @@ def test_the_average_follows_its_formula_and_is_what_is_tested(tmp_path):
     trainer.fit(max_steps=1)
     bias = trainer.model.head.fc.bias
     first = bias.clone()
-    assert torch.equal(trainer.average.module.head.fc.bias, first)
+    assert torch.equal(trainer.learner.average.module.head.fc.bias, first)
     trainer.fit(max_steps=2)
-    torch.testing.assert_close(trainer.average.module.head.fc.bias, 0.75 * first + 0.25 * bias)
+    torch.testing.assert_close(trainer.learner.average.module.head.fc.bias, 0.75 * first + 0.25 * bias)
     trainer.fit()
     tensors, _ = load_tensors(trainer.run.weights)
-    assert torch.equal(tensors["head.fc.bias"], trainer.average.module.head.fc.bias)
+    assert torch.equal(tensors["head.fc.bias"], trainer.learner.average.module.head.fc.bias)
     assert not torch.equal(tensors["head.fc.bias"], bias)
 
 
@@ -255,8 +255,8 @@ def test_the_scale_of_fp16_gradients_is_taken_up_again(tmp_path):
     hook = trainer.model.head.fc.weight.register_hook(lambda g: g * float("inf"))
     trainer.fit(max_steps=3)
     hook.remove()
-    assert trainer.scaler.get_scale() == 2.0**13
-    assert resumed_trainer(tmp_path / "run").scaler.get_scale() == 2.0**13
+    assert trainer.learner.scaler.get_scale() == 2.0**13
+    assert resumed_trainer(tmp_path / "run").learner.scaler.get_scale() == 2.0**13
 
 
 def test_a_checkpoint_from_before_a_key_was_there_goes_on_with_its_default(tmp_path):

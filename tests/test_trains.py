@@ -7,11 +7,11 @@ import torch
 
 import isospike as iso
 from isospike.data import load_dataset
+from isospike.processes import World
 from isospike.recipes import load_recipe
 from isospike.run_folder import RunFolder
 from isospike.train import Trainer
 from isospike.train.display import SilentDisplay
-from isospike.train.distributed import World
 
 SMALL = ["data.size=8", "train.epochs=2", "train.tensorboard=false"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from isospike.errors import RunFailed
 
 # How glibc allocates, for every contestant alike. Times: what is freed is kept, as `isospike train` has it
-# (train/memory.py). Peaks: every tensor is mapped by itself and given back, so that no gap between two is counted.
+# (malloc.py). Peaks: every tensor is mapped by itself and given back, so that no gap between two is counted.
 KEEPS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 

@@ -24,10 +24,10 @@ from isospike.data import Augment, AugmentSpec, load_dataset
 from isospike.errors import ConfigError, UnknownName
 from isospike.models import SpikingResNet, create_model
 from isospike.own_rows import import_rows
+from isospike.processes import open_world
 from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
 from isospike.train.build import load_trained
-from isospike.train.distributed import open_world
 
 
 class Subject(NamedTuple):

@@ -16,9 +16,9 @@ from isospike.bench.setup import python_of, set_up
 from isospike.bench.table import COLUMNS, header_lines, lines, notes, refusals, title
 from isospike.cli.console import Device, Json, out, print_json
 from isospike.errors import ConfigError, RunFailed
+from isospike.processes import open_world
 from isospike.registry import unknown_name
 from isospike.run_folder import write_json
-from isospike.train.distributed import open_world
 from isospike.train.environment import environment
 
 WORKS = ("train", "infer")

@@ -24,9 +24,9 @@ from isospike.data import Augment, Dataset, load_dataset
 from isospike.graph import promised_domains
 from isospike.models import SpikingResNet, create_model, model_card
 from isospike.own_rows import import_rows
+from isospike.processes import open_world
 from isospike.run_folder import RunFolder
 from isospike.train.build import load_trained
-from isospike.train.distributed import open_world
 
 FLOW_IMAGES = 100  # watching the potentials takes longer than counting operations, and needs fewer images
 COLUMNS = {"dense": "dense M", "macs": "MAC M", "acs": "AC M", "graded_acs": "graded M", "mj": "uJ", "ann_mj": "ANN uJ"}

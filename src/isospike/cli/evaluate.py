@@ -9,13 +9,11 @@ from isospike.cli.console import Checkpoint, DataDir, Device, Import, Json, out,
 from isospike.config import with_data_dir, with_data_keys
 from isospike.data import Augment, Loader, load_dataset
 from isospike.errors import ConfigError
+from isospike.evaluation import FastNetwork, as_results, evaluate
 from isospike.own_rows import import_rows
+from isospike.processes import open_world
 from isospike.run_folder import RunFolder
-from isospike.train import evaluate
 from isospike.train.build import load_trained
-from isospike.train.distributed import open_world
-from isospike.train.evaluate import as_results
-from isospike.train.fast import FastNetwork
 
 
 def evaluate_command(

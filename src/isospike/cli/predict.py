@@ -9,7 +9,7 @@ from rich.table import Table
 from isospike.cli.console import Checkpoint, Device, Import, Json, out, print_json
 from isospike.own_rows import import_rows
 from isospike.predictor import load_run
-from isospike.train.distributed import open_world
+from isospike.processes import open_world
 
 
 def predict_command(

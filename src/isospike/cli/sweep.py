@@ -11,11 +11,11 @@ from rich.table import Table
 from isospike.cli.console import Device, Import, Json, out, print_json
 from isospike.errors import ConfigError, MissingExtra
 from isospike.own_rows import import_rows, imports_again
+from isospike.processes import choose_device
 from isospike.report import write_sweep_figures, write_sweep_report
 from isospike.run_folder import new_folder
 from isospike.sweep import Sweep, collect, open_sweep, plan_sweep, run_sweep, save_plan, write_results
 from isospike.train.display import build_display
-from isospike.train.distributed import choose_device
 from isospike.train.machine import follow_machine
 from isospike.train.stopping import second_signal_ends
 

@@ -14,11 +14,11 @@ from isospike.data import Dataset, load_dataset
 from isospike.errors import ConfigError
 from isospike.optimizers import learning_parameters
 from isospike.own_rows import import_rows, imports_again
+from isospike.processes import World, open_world
 from isospike.recipes import load_recipe
 from isospike.run_folder import RunFolder, new_folder
 from isospike.train import Outcome, Trainer
 from isospike.train.display import Display, build_display
-from isospike.train.distributed import World, open_world
 from isospike.train.machine import follow_machine, limit_workers
 from isospike.train.start import complete_run, create_run
 from isospike.train.stopping import second_signal_ends
@@ -82,7 +82,7 @@ def _train(
         trainer.start()  # before anything is written: the weights may not fit
 
     def prepare() -> None:
-        run.check_space(trainer.checkpoint_bytes())
+        run.check_space(trainer.persistence.most_bytes())
         stack.enter_context(run.locked())
         (complete_run if resuming else create_run)(run, config, dataset, world.device)
 
@@ -90,7 +90,7 @@ def _train(
         world.first_does(prepare)
         _announce(config, dataset, run, trainer, display)
         display.say(
-            f"a training step will take about {plan.total / 1e6:,.0f} MB (train.memory={plan.memory}) on top of what "
+            f"a training step will take about {plan.further / 1e6:,.0f} MB (train.memory={plan.memory}) on top of what "
             "the process holds; the peak beside the steps is both together"
         )
         if resuming:

@@ -10,11 +10,11 @@ from isospike.config import RunConfig, with_data_dir
 from isospike.data import Augment, Dataset
 from isospike.errors import ConfigError, IsospikeError
 from isospike.models import SpikingResNet
+from isospike.processes import World
 from isospike.run_folder import RunFolder, write_json
 from isospike.train import Trainer
 from isospike.train.build import build_model, build_train_loader, load_trained
 from isospike.train.display import Display
-from isospike.train.distributed import World
 from isospike.train.initial import load_initial
 from isospike.train.start import complete_run, create_run
 
@@ -46,7 +46,7 @@ def run_cell(config: RunConfig, dataset: Dataset, run: RunFolder, world: World, 
         raise ConfigError(f"{run.config} is not what the plan of the sweep says: delete that folder to train it anew")
     if not begun:
         trainer.start()
-    run.check_space(trainer.checkpoint_bytes())
+    run.check_space(trainer.persistence.most_bytes())
     with run.locked():
         if begun:
             complete_run(run, config, dataset, world.device)

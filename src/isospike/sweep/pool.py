@@ -19,10 +19,10 @@ from rich.console import Console
 from isospike.config import RunConfig
 from isospike.data import Dataset
 from isospike.own_rows import import_installed, import_rows, imported
+from isospike.processes import World, open_world
 from isospike.run_folder import RunFolder
 from isospike.sweep.cell import EXPECTED, Ending, run_cell
 from isospike.train.display import PlainDisplay
-from isospike.train.distributed import World, open_world
 from isospike.train.stopping import StopRequest
 
 POLL_SECONDS = 0.5  # how soon a signal is passed on

@@ -11,17 +11,16 @@ import torch
 from isospike.data import Dataset, DataSpec, load_dataset
 from isospike.data.images import ArrayImages
 from isospike.errors import ConfigError
+from isospike.memory import available_memory
 from isospike.models import ModelCard, model_card
+from isospike.processes import open_world
 from isospike.run_folder import locked
 from isospike.sweep.cell import EXPECTED, is_finished, note_failure, run_cell
 from isospike.sweep.plan import Cell, Sweep
 from isospike.sweep.pool import Pool, Task
 from isospike.train.build import build_model
 from isospike.train.display import Display
-from isospike.train.distributed import open_world
-from isospike.train.memory import available_memory
-from isospike.train.plan import plan_training
-from isospike.train.step import PRECISIONS
+from isospike.train.plan import plan_run
 from isospike.train.stopping import StopRequest, listen_for_signals
 
 IMPORTED = 300e6  # bytes of a process with PyTorch and this package in it (measured: 260 MB)
@@ -138,18 +137,7 @@ def _memory(cells: Sequence[Cell], cards: Mapping[str, ModelCard], datasets: Map
     largest = max(cells, key=activations)
     config, data = largest.config, datasets[_key(largest)]
     model = build_model(config, num_classes=len(data.classes), in_channels=data.channels)
-    train = config.train
-    batch, autocast = train.batch_size // train.accumulate, PRECISIONS[train.precision]
-    plan = plan_training(
-        model,
-        batch=batch,
-        size=data.size,
-        steps=config.augment.keep_steps or data.T,
-        memory=train.memory,
-        moments=2,
-        autocast=autocast,
-    )
-    return IMPORTED + plan.total
+    return IMPORTED + plan_run(config, model, data).total
 
 
 def _check_shared_memory(datasets: Mapping[str, Dataset]) -> None:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from isospike.config import RunConfig
 from isospike.errors import CheckpointError
+from isospike.finite import not_finite
 from isospike.text import brief
 from isospike.train.averaging import MovingAverage
 from isospike.train.state import RunState
-from isospike.weights import Tensors, load_tensors, load_weights, not_finite, under
+from isospike.weights import Tensors, load_tensors, load_weights, under
 
 PLACES = {"dir", "workers"}  # keys of the data that change no number
 

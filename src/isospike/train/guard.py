@@ -1,16 +1,18 @@
-"""When a number is not finite: which layer it came from, and what is left of a run."""
+"""What is refused when a number of a run is not finite: a step, and a checkpoint."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isospike.errors import RunFailed
+from isospike.finite import first_bad_place, not_finite
 from isospike.layers import statistics_known
-from isospike.weights import not_finite
+from isospike.train.step import Figures, Step, Taken
 
+MIN_SCALE = 2.0**-10  # of fp16 gradients; below it nothing is left to lower
 ADVICE = "Try a lower optim.lr, train.clip_norm, or train.precision fp32."
 
 
@@ -37,59 +39,29 @@ def what_is_left(checkpoint: Path) -> str:
     return f" The last checkpoint, {checkpoint}, is from before." if checkpoint.is_file() else ""
 
 
-def first_bad_place(model: nn.Module, forward: Callable[[], Tensor]) -> str:
-    """In words, where the finite numbers end first: a parameter, a running statistic, a layer's output, a gradient,
-    or the loss.
-
-    Layers are looked at even where the loss is finite: a neuron that gets no number does not fire, and hides it.
-    Running statistics stay as they are.
+def check_step(step: Step, taken: Taken, figures: Figures, checkpoint: Path) -> None:
+    """Refuse a step whose loss or gradient is not finite; it has left the weights alone.
 
     Args:
-        model: The model that ``forward`` runs, with the gradients of the backward pass, if it came to one. In
-            training mode it does not read its running statistics.
-        forward: One forward pass and its loss.
+        step: How steps are taken: the bad one is repeated to find the place.
+        taken: What it was given.
+        figures: What it found.
+        checkpoint: The last one of the run.
+
+    Raises:
+        RunFailed: says where the finite numbers end.
     """
-    return (
-        _bad_tensor("parameter", model.named_parameters())
-        or ("" if model.training else _bad_tensor("buffer", model.named_buffers()))
-        or _bad_output(model, forward)
-        or _bad_gradient(model)
-        or "every layer's output is finite, the loss itself is not"
-    )
+    # In fp16 an infinite gradient is nothing unusual, until nothing is left to lower the scale by.
+    hopeless = not step.learner.scaler.is_enabled() or figures.scale < MIN_SCALE
+    if not math.isfinite(figures.loss):
+        raise _failure("the loss", step, taken, checkpoint)
+    if hopeless and not math.isfinite(figures.grad_norm):
+        raise _failure("the gradient", step, taken, checkpoint)
 
 
-def _bad_tensor(kind: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
-    for name, tensor in tensors:
-        if not tensor.isfinite().all():
-            return f"the {kind} '{name}' holds values that are not finite"
-    return ""
-
-
-def _bad_output(model: nn.Module, forward: Callable[[], Tensor]) -> str:
-    found: list[str] = []
-
-    def look(name: str, layer: nn.Module, output: Any) -> None:
-        tensor = output[0] if isinstance(output, tuple) else output
-        if not found and not tensor.isfinite().all():
-            found.append(f"the first layer whose output is not finite is '{name}' ({type(layer).__name__})")
-
-    hooks = [
-        layer.register_forward_hook(lambda layer, _, output, name=name: look(name, layer, output))
-        for name, layer in model.named_modules()
-        if not list(layer.children())
-    ]
-    try:
-        with torch.no_grad(), statistics_known():
-            forward()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found[0] if found else ""
-
-
-def _bad_gradient(model: nn.Module) -> str:
-    """The backward pass runs from the head to the stem."""
-    for name, parameter in reversed(list(model.named_parameters())):
-        if parameter.grad is not None and not parameter.grad.isfinite().all():
-            return f"coming from the head, the first gradient that is not finite is that of '{name}'"
-    return ""
+def _failure(what: str, step: Step, taken: Taken, checkpoint: Path) -> RunFailed:
+    torch.manual_seed(taken.seed)
+    with statistics_known():  # once more, for its gradients: the weights are still the same
+        step.forward_backward(*taken.batch)
+    where = first_bad_place(step.learner.model, lambda: step.forward(*taken.batch[:2])[1])
+    return RunFailed(f"{what} is not finite at step {taken.step}: {where}. {ADVICE}{what_is_left(checkpoint)}")

@@ -12,9 +12,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from isospike.config import RunConfig
+from isospike.data import Dataset
 from isospike.errors import ConfigError
 from isospike.layers import MEMORY, BatchNorm, statistics_known
 from isospike.models import SpikingResNet
+from isospike.train.step import PRECISIONS
 
 SMALLEST_TRIAL, LARGEST_TRIAL = 2, 32  # images
 SMALL = 2**18  # bytes that do not matter
@@ -26,24 +29,31 @@ HOLES, APART = 1.5, 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """Predicted peak of one process's training step, in bytes above what the process held before.
+    """Predicted peak of one process's training step, in bytes.
 
     Args:
         memory: Name in ``MEMORY``.
-        weights: Parameters, buffers and what the optimiser keeps of them.
+        model: Parameters and buffers, with their moving average where there is one.
+        optimizer: What the optimiser keeps of the parameters.
         alive: Activations and gradients alive at the worst moment.
         wasted: What the allocator holds besides, where it keeps freed memory.
     """
 
     memory: str
-    weights: float
+    model: float
+    optimizer: float
     alive: float
     wasted: float
 
     @property
+    def further(self) -> float:
+        """What a process takes that holds the model already."""
+        return self.optimizer + self.alive + self.wasted + PROCESS
+
+    @property
     def total(self) -> float:
-        """All of it."""
-        return self.weights + self.alive + self.wasted + PROCESS
+        """What a process takes that holds nothing yet."""
+        return self.model + self.further
 
 
 def plan_training(
@@ -54,6 +64,7 @@ def plan_training(
     memory: str,
     steps: int | None = None,
     moments: int = 1,
+    averaged: bool = False,
     autocast: torch.dtype | None = None,
     keeps_freed: bool = True,
 ) -> Plan:
@@ -66,6 +77,7 @@ def plan_training(
         memory: Name in ``MEMORY``.
         steps: Time steps of recordings; None: images that do not move.
         moments: Numbers that the optimiser keeps per parameter: 1 for SGD with momentum, 2 for AdamW.
+        averaged: Whether a moving average of the weights is kept.
         autocast: Precision of the forward; ``None`` for that of the parameters.
         keeps_freed: Whether malloc keeps freed memory (``keep_freed_memory``); nothing on a GPU comes from malloc.
     """
@@ -76,11 +88,34 @@ def plan_training(
     alive, largest = _at_most(batch, lambda images: _lives_of_a_step(trial, images, size, steps, autocast))
     has_holes = keeps_freed and memory == "fast" and next(model.parameters()).device.type != "cuda"
     wasted = HOLES * largest + APART * parameters if has_holes else 0.0
-    return Plan(memory, parameters * (1 + moments) + buffers, alive, wasted)
+    copies = 2 if averaged else 1
+    return Plan(memory, copies * (parameters + buffers), moments * parameters, alive, wasted)
+
+
+def plan_run(config: RunConfig, model: SpikingResNet, data: Dataset, memory: str | None = None) -> Plan:
+    """Predict what a step of a run takes in each of its processes.
+
+    Args:
+        config: The run.
+        model: Its network, where it will be trained.
+        data: Its images or recordings.
+        memory: Name in ``MEMORY``; None: as the run says.
+    """
+    train = config.train
+    return plan_training(
+        model,
+        batch=train.batch_size // train.accumulate,
+        size=data.size,
+        steps=config.augment.keep_steps or data.T,
+        memory=memory or train.memory,
+        moments=config.optim.moments,
+        averaged=train.ema is not None,
+        autocast=PRECISIONS[train.precision],
+    )
 
 
 def check_fits(plans: dict[str, Plan], memory: str, available: float) -> None:
-    """Refuse a run that cannot fit.
+    """Refuse a run whose model is built and whose steps cannot fit.
 
     Args:
         plans: By name of ``MEMORY``.
@@ -90,13 +125,13 @@ def check_fits(plans: dict[str, Plan], memory: str, available: float) -> None:
     Raises:
         ConfigError: it needs more; the text says how much, and which mode would fit.
     """
-    if plans[memory].total <= available:
+    if plans[memory].further <= available:
         return
-    fitting = next((name for name in MEMORY if plans[name].total <= available), None)
+    fitting = next((name for name in MEMORY if plans[name].further <= available), None)
     advice = "take a smaller train.batch_size, or cut it by train.accumulate"
     if fitting is not None:
-        advice = f"with train.memory={fitting} it needs about {plans[fitting].total / 1e9:.1f} GB"
-    needed = plans[memory].total / 1e9
+        advice = f"with train.memory={fitting} it needs about {plans[fitting].further / 1e9:.1f} GB"
+    needed = plans[memory].further / 1e9
     raise ConfigError(f"training needs about {needed:.1f} GB of memory and {available / 1e9:.1f} GB are free: {advice}")
 
 

@@ -2,19 +2,19 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isospike.config import TrainSpec
 from isospike.errors import ConfigError
 from isospike.layers import HeldStatistics, statistics_held
-from isospike.models import SpikingResNet
 from isospike.objectives import Objective
-from isospike.train.averaging import MovingAverage
-from isospike.train.distributed import World
+from isospike.processes import World
 from isospike.train.graphs import CapturedStep
+from isospike.train.learner import Learner
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,36 +39,42 @@ class Figures(NamedTuple):
     scale: float
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A step that the device may still be at: its number and epoch, counted from 1, and all that it was given.
+
+    Args:
+        step: Number of the step.
+        epoch: Number of its epoch.
+        lr: Learning rate.
+        seed: Of what it draws.
+        batch: Images, targets, labels.
+        flow: What was seen in the network, if it was watched.
+    """
+
+    step: int
+    epoch: int
+    lr: float
+    seed: int
+    batch: tuple[Tensor, Tensor, Tensor]
+    flow: dict[str, Any] | None
+
+
 class Step:
     """``figures = step(images, targets, labels, stop)``: gradients of a batch, and the update where they are finite.
 
     Args:
-        model: The network that is trained.
-        network: The same, as the processes share it.
-        optimizer: Of its parameters.
+        learner: The network and what moves its weights.
         objective: The loss.
-        scaler: Of fp16 gradients.
         world: The processes.
         spec: Precision, parts of a batch, clipping, and whether the step becomes a CUDA graph.
-        average: Follows the weights.
 
     Raises:
         ConfigError: a CUDA graph asked for on a CPU, or of several processes.
     """
 
-    def __init__(
-        self,
-        model: SpikingResNet,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        objective: Objective,
-        scaler: torch.amp.GradScaler,
-        world: World,
-        spec: TrainSpec,
-        average: MovingAverage | None,
-    ) -> None:
-        self.model, self.network, self.optimizer, self.objective = model, network, optimizer, objective
-        self.scaler, self.world, self.spec, self.average = scaler, world, spec, average
+    def __init__(self, learner: Learner, objective: Objective, world: World, spec: TrainSpec) -> None:
+        self.learner, self.objective, self.world, self.spec = learner, objective, world, spec
         self._take: Callable[..., Tensor] = self._launch
         if spec.cuda_graph and (world.size > 1 or world.device.type != "cuda"):
             raise ConfigError(
@@ -80,20 +86,20 @@ class Step:
         """``Figures`` as a float64 tensor ``[6]`` on the device."""
         asked = torch.full((), float(stop), dtype=torch.float64, device=self.world.device)
         figures = self._take(images, targets, labels, asked)
-        if self.average:
-            self.average.update(self.model)
+        if self.learner.average:
+            self.learner.average.update(self.learner.model)
         return figures
 
     def capture(self, images: Tensor, targets: Tensor, labels: Tensor) -> None:
         """Make a CUDA graph of the steps on batches like this one."""
-        asked = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        self._take = CapturedStep(self.model, self.optimizer, self._launch, (images, targets, labels, asked))
+        learner, asked = self.learner, torch.zeros((), dtype=torch.float64, device=self.world.device)
+        self._take = CapturedStep(learner.model, learner.optimizer, self._launch, (images, targets, labels, asked))
 
     def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of every step, and their mean loss."""
         dtype = PRECISIONS[self.spec.precision]
         with torch.autocast(self.world.device.type, dtype, enabled=dtype is not None):
-            logits = self.network(images, per_step=True)
+            logits = self.learner.network(images, per_step=True)
         return logits, self.objective(logits.float(), targets)
 
     def forward_backward(self, images: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +116,7 @@ class Step:
         for number, (x, y, true) in enumerate(chunks, start=1):
             with self._without_exchange(number < parts):
                 logits, part = self.forward(x, y)
-                self.scaler.scale(part / parts).backward()
+                self.learner.scaler.scale(part / parts).backward()
             loss += part.detach() / parts
             correct += (logits.detach().mean(0).argmax(-1) == true).sum()
         return loss, correct
@@ -120,7 +126,7 @@ class Step:
             loss, correct = self.forward_backward(images, targets, labels)
         count = torch.full_like(loss, len(labels))
         sums = self.world.sum(torch.stack([loss * count, correct, count, stop]))
-        scale = self.scaler.scale(torch.ones_like(loss))
+        scale = self.learner.scaler.scale(torch.ones_like(loss))
         norm = self._update(sums[0], held)
         return torch.cat([sums, torch.stack([norm.double(), scale])])
 
@@ -131,23 +137,24 @@ class Step:
 
         In fp16 an infinite gradient is nothing unusual: the scaler leaves the step out and lowers its scale.
         """
-        self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        learner, scaler = self.learner, self.learner.scaler
+        scaler.unscale_(learner.optimizer)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in learner.model.parameters() if p.grad is not None])
         if self.spec.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.spec.clip_norm, norm)
+            torch.nn.utils.clip_grads_with_norm_(learner.model.parameters(), self.spec.clip_norm, norm)
         finite = loss.isfinite() & norm.isfinite()
         held.release(finite)
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+        if scaler.is_enabled():
+            scaler.step(learner.optimizer)
+            scaler.update()
         else:
-            step_if(finite, self.optimizer)
-        self.optimizer.zero_grad()
+            step_if(finite, learner.optimizer)
+        learner.optimizer.zero_grad()
         return norm
 
     def _without_exchange(self, hold: bool) -> AbstractContextManager[None]:
         """Leave the exchange of gradients to the last part of a batch."""
-        return self.network.no_sync() if hold and self.world.size > 1 else nullcontext()  # type: ignore[operator]
+        return self.learner.network.no_sync() if hold and self.world.size > 1 else nullcontext()  # type: ignore[operator]
 
 
 def step_if(finite: Tensor, optimizer: torch.optim.Optimizer) -> None:

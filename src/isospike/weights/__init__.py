@@ -2,7 +2,6 @@
 
 from isospike.weights.ann import load_ann_resnet
 from isospike.weights.files import Tensors, load_tensors, load_weights, save_tensors, under
-from isospike.weights.finite import not_finite
 from isospike.weights.pretrained import from_pretrained, save_pretrained
 from isospike.weights.published import PUBLISHED, load_published
 
@@ -14,7 +13,6 @@ __all__ = [
     "load_published",
     "load_tensors",
     "load_weights",
-    "not_finite",
     "save_pretrained",
     "save_tensors",
     "under",

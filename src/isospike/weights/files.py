@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from isospike.errors import CheckpointError, IsospikeWarning
+from isospike.finite import not_finite
 from isospike.text import brief
-from isospike.weights.finite import not_finite
 from isospike.writing import atomic_write
 
 Tensors = dict[str, Tensor]

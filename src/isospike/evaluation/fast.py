@@ -9,7 +9,7 @@ from isospike.data import Augment, Dataset
 from isospike.data.dataset import stratified
 from isospike.inference import EarlyExit, Precision
 from isospike.models import SpikingResNet
-from isospike.train.distributed import World
+from isospike.processes import World
 
 CALIBRATION_IMAGES = 1000  # of the training split, of every class its share
 

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from isospike.errors import ConfigError, IsospikeError
 from isospike.layers import synchronise_norms
-from isospike.train.memory import keep_freed_memory
+from isospike.malloc import keep_freed_memory
 
 T = TypeVar("T")
 

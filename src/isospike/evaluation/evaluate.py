@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from isospike.data import Augment, Dataset, Loader, to_device
 from isospike.errors import RunFailed
-from isospike.train.confused import Confused, WrongImage, confused_as_dict, merge
-from isospike.train.distributed import World
-from isospike.train.guard import first_bad_place
+from isospike.evaluation.confused import Confused, WrongImage, confused_as_dict, merge
+from isospike.finite import first_bad_place
+from isospike.processes import World
 
 
 @dataclass(frozen=True)
