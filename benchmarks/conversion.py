@@ -3,7 +3,7 @@
     ISOSPIKE_DATA=DIR python benchmarks/conversion.py --depth 20 --T 64 --images 1000
 
 DIR holds ``ann/`` with the ResNets of akamaster/pytorch_resnet_cifar10 and ``cifar10/``. Calibration images are training
-images; all methods see the same ones, and the same test images. Spikes per neuron are those after T steps.
+images; all methods see the same ones, and the same test images. Spikes per neuron are those of an image in T steps.
 """
 
 import argparse
@@ -13,16 +13,15 @@ from pathlib import Path
 
 import torch
 
-import isospike as iso
 from common import header, save
 from isospike.convert import METHODS, accuracy_by_step
 from isospike.convert.evaluation import decisions_of
-from isospike.data import load_dataset
-from isospike.data.kinds import DATA
+from isospike.data import ArrayImages, load_dataset
+from isospike.data.cifar import CifarData
 from isospike.graph import modules_of, record
 from isospike.layers import BatchNorm, Conv2d, GlobalPool
 from isospike.models import ProgramNet
-from isospike.neurons import ReLU
+from isospike.neurons import ReLU, SpikingNeuron
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 350)
@@ -67,7 +66,7 @@ def resnet(weights: dict[str, torch.Tensor]) -> ProgramNet:
     def forward(x, steps):
         x = steps.through(relu("relu"), steps.through(norm("bn1"), steps.through(conv("conv1", 1), x)))
         channels = 16
-        units = sorted({tuple(key.split(".")[:2]) for key in weights if key.startswith("layer")}, key=lambda u: (u[0], int(u[1])))
+        units = dict.fromkeys(tuple(key.split(".")[:2]) for key in weights if key.startswith("layer"))
         for stage, unit in units:
             name, out = f"{stage}.{unit}", 16 * 2 ** (int(stage[-1]) - 1)
             skip = x if out == channels else steps.through(shortcut(f"{name}.shortcut", channels, out), x)
@@ -90,12 +89,27 @@ def load_weights(folder: Path, depth: int) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 
 
-def images_of(split, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def images_of(split: ArrayImages, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The first images, normalised, and their labels."""
-    pairs = [split[index] for index in range(count)]
-    pixels = torch.stack([torch.as_tensor(image) for image, _ in pairs]).float() / 255
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (MEAN, STD))
-    return (pixels - mean) / std, torch.tensor([int(label) for _, label in pairs])
+    return (split.images[:count].float() / 255 - mean) / std, split.labels[:count]
+
+
+@torch.no_grad()
+def spikes_per_neuron(net: ProgramNet, images: torch.Tensor, T: int) -> float:
+    """Mean over neurons and images; an output of several levels counts as so many."""
+    spikes: dict[torch.nn.Module, list[float]] = {}
+    neurons: dict[torch.nn.Module, int] = {}
+
+    def count(neuron: torch.nn.Module, inputs: object, outputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+        spikes.setdefault(neuron, []).append(float(outputs[0].sum()))
+        neurons[neuron] = outputs[0][0].numel()
+
+    hooks = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, SpikingNeuron)]
+    net(images, T=T)
+    for hook in hooks:
+        hook.remove()
+    return sum(map(sum, spikes.values())) / sum(neurons.values())
 
 
 def main() -> None:
@@ -107,7 +121,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=RUNS)
     arguments = parser.parse_args()
     folder = Path(os.environ["ISOSPIKE_DATA"])
-    dataset = load_dataset(DATA.parse({"kind": "cifar10", "root": str(folder / "cifar10")}))
+    dataset = load_dataset(CifarData(kind="cifar10", dir=str(folder / "cifar10")))
     calibration, _ = images_of(dataset.train, arguments.calibration)
     images, labels = images_of(dataset.test, arguments.images)
     ann = resnet(load_weights(folder, arguments.depth))
@@ -123,11 +137,13 @@ def main() -> None:
         seconds = {"convert": converted - began, "simulate": time.perf_counter() - converted}
         kept = {T: accuracy[T - 1] for T in STEPS if arguments.T >= T}
         rows.append({"name": name, "method": method, "options": options, "seconds": seconds, "accuracy": kept})
-        print(f"{name}: " + ", ".join(f"T={T} {a:.2%}" for T, a in kept.items()), seconds, flush=True)
+        rows[-1]["spikes_per_neuron"] = spikes_per_neuron(net, images[:32], arguments.T)
+        print(f"{name}: " + ", ".join(f"T={T} {a:.2%}" for T, a in kept.items()), flush=True)
+        print(f"    {rows[-1]['spikes_per_neuron']:.2f} spikes per neuron, {seconds}", flush=True)
         result = {"depth": arguments.depth, "T": arguments.T, "images": len(labels), "data": dataset.note}
         command = f"benchmarks/conversion.py --depth {arguments.depth} --T {arguments.T} --images {arguments.images}"
         log = {"header": header(f"ISOSPIKE_DATA=DIR python {command}"), **result, "ann": truth, "rows": rows}
-        save(f"conversion_{arguments.depth}", log)
+        save(f"conversion_{arguments.depth}_T{arguments.T}", log)
 
 
 if __name__ == "__main__":
