@@ -2,7 +2,7 @@
 
     ISOSPIKE_DATA=DIR python benchmarks/conversion.py --depth 20 --T 64 --images 1000
 
-DIR holds ``ann/`` with the ResNets of akamaster/pytorch_resnet_cifar10 and ``cifar10/``. Calibration images are training
+DIR holds ``ann/`` with the ResNets of akamaster/pytorch_resnet_cifar10, and ``cifar10/``. Calibration is on training
 images; all methods see the same ones, and the same test images. Spikes per neuron are those of an image in T steps.
 """
 

@@ -120,7 +120,7 @@ def test_spikes_of_size_one_and_of_the_size_of_the_threshold_are_the_same_trains
 
 
 @pytest.mark.parametrize("L", [1, 4, 7])
-def test_a_constant_current_gives_qcfs_after_L_steps(L):
+def test_a_constant_current_gives_qcfs_after_as_many_steps(L):
     """Exactly, where no current lies on the border of two counts."""
     x = torch.linspace(-1, 3, 997, dtype=torch.float64)[None]
     threshold = 1.5
