@@ -15,8 +15,8 @@ from isospike.convert.lowering import Plan, lower
 from isospike.convert.methods import best_gain, from_half, from_rest
 from isospike.convert.thresholds import mmse_thresholds, quantile_thresholds, rounded
 from isospike.errors import ConfigError
-from isospike.graph import Between, Conv, modules_of, record_network
-from isospike.layers import SpikingMaxPool, SpikingReadout
+from isospike.graph import Between, Conv, modules_of, record, record_network
+from isospike.layers import Conv2d, PaddedShortcut, SpikingMaxPool, SpikingReadout
 from isospike.models import ProgramNet
 from isospike.neurons import QCFS, ReLU
 
@@ -58,6 +58,22 @@ def test_a_bottleneck_behind_a_max_pool_is_the_same_in_other_units():
     found = [module for module in net.modules() if isinstance(module, SpikingMaxPool)]
     assert len(found) == 1
     torch.testing.assert_close(net(x), ann(x), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_padded_shortcut_keeps_its_units(per_channel):
+    shortcut, conv, relu = PaddedShortcut(3, 2, 1, 2), Conv2d(3, 6, 3, stride=2, padding=1).double(), [ReLU(), ReLU()]
+
+    def forward(x, steps):
+        x = steps.through(relu[0], x)
+        return [steps.through(relu[1], steps.through(conv, x) + steps.through(shortcut, x))]
+
+    modules = {"shortcut": shortcut, "conv": conv, "relu0": relu[0], "relu1": relu[1]}
+    ann = ProgramNet(record(forward, 3), modules, T=1).eval()
+    x = images()
+    thresholds = quantile_thresholds(ann, [x], 0.9, per_channel=per_channel)
+    net = lower(ann, Plan(thresholds, ReLU), 1)
+    torch.testing.assert_close(net(x), ann(x), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("per_channel", [False, True])

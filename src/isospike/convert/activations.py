@@ -132,8 +132,8 @@ def quantiles(ann: ProgramNet, batches: Batches, q: float, *, per_channel: bool 
                 seen[value] = TopQuantile(q, count)
             seen[value].update(rows)
     found = {value: top.result() for value, top in seen.items()}
-    logits = found.pop(ann.program.results[0])
-    return Activations(found, logits, samples)
+    quantile = {value: found[value] for value in rectified(ann.program)}
+    return Activations(quantile, found[ann.program.results[0]], samples)
 
 
 def _check_count(q: float, count: int, samples: int) -> None:

@@ -15,7 +15,7 @@ from isospike.convert.activations import Levels, rectifier_of
 from isospike.errors import ConfigError
 from isospike.graph import Affine, Between, Call, Conv, Operation, Program, Value, uses
 from isospike.inference.numbers import numbers_of
-from isospike.layers import BatchNorm, Conv2d, GlobalPool, SpikingMaxPool, is_exactly
+from isospike.layers import BatchNorm, Conv2d, GlobalPool, PaddedShortcut, SpikingMaxPool, is_exactly
 from isospike.models import ProgramNet
 from isospike.models.head import SampleDropout
 from isospike.neurons import Neuron
@@ -23,7 +23,7 @@ from isospike.residual import REAL, Domain
 
 ONE = torch.ones(1, dtype=torch.float64)
 POOLS = (nn.AvgPool2d, GlobalPool)
-MOVES = (nn.Flatten, nn.Identity)  # they leave units as they are
+MOVES = (nn.Flatten, nn.Identity, PaddedShortcut)  # they leave units as they are
 NOTHING = (nn.Dropout, SampleDropout)  # in eval mode
 MakeNeuron = Callable[[], Neuron]
 
@@ -254,6 +254,8 @@ class _Lowering:
             module = _max_pool_of_rates(module, x.domain.largest)
         if not isinstance(module, (*POOLS, *MOVES, nn.MaxPool2d, SpikingMaxPool)):
             raise ConfigError(f"{name}, a {type(module).__name__}, has no meaning for firing rates")
+        if isinstance(module, PaddedShortcut) and len(unit) > 1:
+            unit = nn.functional.pad(unit, (module.before, module.behind), value=1.0)
         averages = isinstance(module, POOLS)
         out = self._call(x, module, name, op.out.channels, REAL if averages else x.domain)
         if x in self.rates:
