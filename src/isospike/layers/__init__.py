@@ -9,7 +9,6 @@ from isospike.layers.init import WEIGHT_INITS
 from isospike.layers.norm import BatchNorm, PerStepNorm, check_eps, synchronise_norms
 from isospike.layers.pools import GlobalPool, SpikingMaxPool
 from isospike.layers.readout import SpikingReadout
-from isospike.layers.recompute import MEMORY, recomputed
 from isospike.layers.shortcut import PaddedShortcut
 from isospike.layers.slots import SlotConv, binary_slots
 from isospike.layers.statistics import HeldStatistics, one_statistics_update, statistics_held, statistics_known
