@@ -31,8 +31,9 @@ def test_the_python_of_the_readme_runs():
         exec(code, {})
 
 
-def test_the_python_of_the_page_of_events_runs():
-    (code,) = blocks("python", (ROOT / "docs" / "events.md").read_text())
+@pytest.mark.parametrize("page", ["events", "conversion"])
+def test_the_python_of_a_page_runs(page):
+    (code,) = blocks("python", (ROOT / "docs" / f"{page}.md").read_text())
     exec(code, {})
 
 

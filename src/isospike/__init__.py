@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from isospike import events
 from isospike.analysis import ENERGY_TABLES, Edge, check_edges, gradient_norms, measure_energy, measure_isometry, watch
+from isospike.convert import list_methods
 from isospike.errors import IsospikeError
 from isospike.inference import CompiledNet, EarlyExit
 from isospike.inputs import Inputs
@@ -23,7 +24,7 @@ from isospike.models import (
     model_card,
     spike_driven,
 )
-from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, Neuron, ReLU
+from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, QCFS, Neuron, ReLU
 from isospike.ops import FireRule, IntegerRule, leaky_fire, use_backend
 from isospike.residual import TOPOLOGIES, Topology
 from isospike.surrogates import SURROGATES, Arctan, Rectangle, Sigmoid, Surrogate, Triangle
@@ -57,6 +58,7 @@ __all__ = [
     "Neuron",
     "Prediction",
     "Predictor",
+    "QCFS",
     "ReLU",
     "Rectangle",
     "Sigmoid",
@@ -72,6 +74,7 @@ __all__ = [
     "from_pretrained",
     "gradient_norms",
     "leaky_fire",
+    "list_methods",
     "list_models",
     "load_ann_resnet",
     "load_published",

@@ -1,4 +1,4 @@
-"""Neurons: rows of one recurrence, and the rectifier that stands in their place in an ANN twin."""
+"""Neurons: rows of one recurrence, and the rectifiers that stand in their place in an ANN."""
 
 import inspect
 import math
@@ -245,6 +245,46 @@ class ReLU(Neuron):
         return 1.0
 
 
+class QCFS(Neuron):
+    """The rectifier of an ANN that is to be converted: clipped at a learnt threshold and rounded to L steps below it.
+
+    ``a = threshold * clip(floor(x L / threshold + 1/2) / L, 0, 1)``; floors pass gradients straight through, so that
+    ``da/dx`` is 1 where ``0 < x < threshold``, else 0. Integrate-and-fire neurons that start at half of the threshold
+    put out exactly this mean over L steps of a constant current. It has no memory; its state is empty.
+
+    Args:
+        L: Steps, at least 1.
+        threshold: At the start, greater than 0; one for all neurons of the layer.
+
+    Source: Bu et al. 2022 (QCFS), arXiv:2303.04347.
+    """
+
+    levels, v_threshold = None, 1.0
+
+    def __init__(self, *, L: int = 8, threshold: float = 8.0) -> None:
+        super().__init__()
+        if L < 1:
+            raise ConfigError(f"L of QCFS, the number of steps, must be at least 1, got {L}")
+        if not (math.isfinite(threshold) and threshold > 0):
+            raise ConfigError(f"threshold of QCFS must be a number greater than 0, got {threshold}")
+        self.L = L
+        self.threshold = nn.Parameter(torch.tensor(float(threshold)))
+
+    def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The activation at every step, and an empty state."""
+        share = (x / self.threshold).clamp(0, 1)
+        rounded = (share * self.L + 0.5).floor() / self.L
+        return (share + (rounded - share).detach()) * self.threshold, x.new_empty(0)
+
+    def current_to_fire(self) -> Coefficient:
+        """1, where the threshold is above it."""
+        return 1.0
+
+    def extra_repr(self) -> str:
+        """Steps and threshold, for ``print(model)``."""
+        return f"L={self.L}, threshold={self.threshold.item():g}"
+
+
 def _checked_decay(decay: float) -> float:
     if not 0 <= decay <= 1:
         raise ConfigError(f"decay is the share of the potential kept per step, in [0, 1], got {decay}")
@@ -252,7 +292,7 @@ def _checked_decay(decay: float) -> float:
 
 
 NEURONS: Registry[Callable[..., Neuron]] = Registry("neuron")
-for _neuron in (IF, LIF, PLIF, MLF, ILIF, ReLU):
+for _neuron in (IF, LIF, PLIF, MLF, ILIF, ReLU, QCFS):
     NEURONS.register(_neuron.__name__.lower(), _neuron)
 
 NeuronSpec = str | Mapping[str, Any] | Neuron | Callable[[], Neuron]

@@ -8,8 +8,17 @@ from torch import nn
 
 from isospike.errors import ConfigError
 from isospike.graph.program import Affine, Between, Call, Complement, Conv, Operation, Program, Value
-from isospike.layers import BatchNorm, Conv2d, GlobalPool, PaddedShortcut, PerStepNorm, is_exactly
-from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, ReLU, SpikingNeuron
+from isospike.layers import (
+    BatchNorm,
+    Conv2d,
+    GlobalPool,
+    PaddedShortcut,
+    PerStepNorm,
+    SpikingMaxPool,
+    SpikingReadout,
+    is_exactly,
+)
+from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, QCFS, ReLU, SpikingNeuron
 from isospike.registry import Registry, check_options
 from isospike.residual import Domain, Scale
 from isospike.surrogates import SURROGATES
@@ -221,5 +230,8 @@ for _name, _kind in {
     "mlf": Kind(MLF, _mlf, NEURONS["mlf"]),
     "ilif": Kind(ILIF, lambda neuron: rule_of(neuron) | {"decay": neuron.decay}, NEURONS["ilif"]),
     "relu": Kind(ReLU, attributes(), ReLU),
+    "qcfs": Kind(QCFS, attributes("L"), NEURONS["qcfs"]),
+    "spiking_max_pool": Kind(SpikingMaxPool, lambda pool: _max_pool(pool) | {"levels": pool.levels}, SpikingMaxPool),
+    "spiking_readout": Kind(SpikingReadout, lambda readout: {"start": readout.start}, SpikingReadout),
 }.items():
     MODULES.register(_name, _kind)

@@ -7,7 +7,8 @@ from isospike.layers.exact import is_exactly
 from isospike.layers.fold import FoldedNeuron
 from isospike.layers.init import WEIGHT_INITS
 from isospike.layers.norm import BatchNorm, PerStepNorm, check_eps, synchronise_norms
-from isospike.layers.pools import GlobalPool
+from isospike.layers.pools import GlobalPool, SpikingMaxPool
+from isospike.layers.readout import SpikingReadout
 from isospike.layers.shortcut import PaddedShortcut
 from isospike.layers.slots import SlotConv, binary_slots
 from isospike.layers.statistics import HeldStatistics, one_statistics_update, statistics_held, statistics_known
@@ -25,6 +26,8 @@ __all__ = [
     "PaddedShortcut",
     "PerStepNorm",
     "SlotConv",
+    "SpikingMaxPool",
+    "SpikingReadout",
     "Steps",
     "binary_slots",
     "check_eps",

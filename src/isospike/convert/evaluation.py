@@ -1,0 +1,51 @@
+"""A converted network at every number of time steps, from one run in memory that does not grow with them."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from isospike.inference import CompiledNet
+from isospike.layers import Steps
+from isospike.models import ProgramNet
+
+BATCH = 32  # images whose maps a core's cache holds
+
+
+def sums_by_step(net: CompiledNet, images: Tensor, T: int) -> Iterator[Tensor]:
+    """The sum of the logits ``[B, K]`` of the first 1, 2, ... T steps, for images ``[B, C, H, W]``."""
+    x, T = net.check(images, T)
+    with torch.inference_mode():
+        maps, states, total = net.begin(x[0]), {}, torch.zeros(())  # type: ignore[var-annotated]
+        for t in range(T):
+            total = total + net.step(maps, states, t, x.shape[1])
+            yield total
+
+
+def decisions_by_step(net: ProgramNet, images: Tensor, T: int) -> Tensor:
+    """The class ``[T, N]`` that the first 1, 2, ... T steps decide for; that of ``net(images, T=t)`` but for ties."""
+    compiled = net.eval().compile_for_inference()
+    parts = [torch.stack([sums.argmax(1) for sums in sums_by_step(compiled, part, T)]) for part in images.split(BATCH)]
+    return torch.cat(parts, 1)
+
+
+def accuracy_by_step(net: ProgramNet, batches: Iterable[tuple[Tensor, Tensor]], T: int) -> Tensor:
+    """Share of right answers ``[T]`` after 1, 2, ... T steps, in float64.
+
+    Args:
+        net: A converted network.
+        batches: Images ``[N, C, H, W]`` with labels ``[N]``.
+        T: The largest number of steps.
+    """
+    hits, samples = torch.zeros(T, dtype=torch.float64), 0
+    for images, labels in batches:
+        hits += (decisions_by_step(net, images, T) == labels).sum(1)
+        samples += len(labels)
+    return hits / samples
+
+
+@torch.no_grad()
+def decisions_of(ann: ProgramNet, images: Tensor) -> Tensor:
+    """The class ``[N]`` that an ANN decides for."""
+    parts = [ann.run(part.unsqueeze(0), Steps(1, {}))[0].argmax(1) for part in images.split(BATCH)]
+    return torch.cat(parts)

@@ -1,0 +1,245 @@
+"""Ways to convert an ANN: rows of one registry."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from isospike.convert.activations import Batches, Levels, check_levels, names_of, quantiles, rectifier_of
+from isospike.convert.evaluation import decisions_by_step, decisions_of
+from isospike.convert.lowering import Plan, lower
+from isospike.convert.thresholds import mmse_thresholds, quantile_thresholds
+from isospike.convert.walk import balanced_thresholds, calibrated_shifts
+from isospike.errors import ConfigError
+from isospike.layers import SpikingReadout
+from isospike.models import ProgramNet
+from isospike.neurons import IF, ILIF, QCFS
+from isospike.registry import Registry, check_options
+
+Compensation = Literal["start", "factor", "none"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to convert.
+
+    Args:
+        name: Its name in ``METHODS``.
+        source: Where it comes from.
+        function: ``function(ann, batches, T=..., **options)``, with a default for every option.
+    """
+
+    name: str
+    source: str
+    function: Callable[..., ProgramNet]
+
+    def convert(self, ann: ProgramNet, batches: Batches, **options: Any) -> ProgramNet:
+        """A spiking network of an ANN.
+
+        Args:
+            ann: A program of one time step whose neurons are ``ReLU`` or ``QCFS``, in eval mode. It stays as it is.
+            batches: Calibration images ``[N, C, H, W]``, normalised as in training, in batches: never test images.
+            options: Of the method, with ``T``, the time steps that it is made for.
+
+        Raises:
+            ConfigError: an option, the images or the ANN cannot be used; says what would be right.
+        """
+        check_options(f"method '{self.name}'", self.function, options)
+        if ann.training:
+            raise ConfigError("an ANN is converted as it is tested: call ann.eval() first")
+        return self.function(ann, batches, **options)
+
+
+METHODS: Registry[Method] = Registry("method")
+
+
+def list_methods() -> list[str]:
+    """Names of the ways to convert."""
+    return list(METHODS)
+
+
+def from_rest() -> IF:
+    """Integrate and fire, threshold 1, reset by subtraction, from potential 0."""
+    return IF(v_threshold=1.0, reset="subtract")
+
+
+def from_half(levels: int = 1) -> ILIF:
+    """The same from potential 1/2: it rounds its potential where the other takes whole thresholds off it.
+
+    A potential that starts at half of the threshold and one that starts at 0 and fires half a threshold earlier put
+    out the same spikes.
+    """
+    return ILIF(decay=1.0, levels=levels, v_threshold=1.0)
+
+
+def s_resnet(
+    ann: ProgramNet,
+    batches: Batches,
+    *,
+    T: int = 350,
+    quantile: float = 0.999,
+    shortcuts: bool = True,
+    compensation: Compensation = "start",
+    largest_factor: float = 1.2,
+) -> ProgramNet:
+    """S-ResNet: every layer in units of a quantile of its activations, sums in that of the layer behind them.
+
+    Neurons stand behind average pools and logits too; a max-pool lets the rate of its most active input through. The
+    logits of a step are spikes of the output neurons, with what their potentials say where counts are equal.
+
+    Args:
+        ann: See ``Method``.
+        batches: See ``Method``.
+        T: Time steps.
+        quantile: 0.999 for CIFAR, 0.9999 for ImageNet in the source; 1 is the largest value.
+        shortcuts: Whether shortcuts without weights are brought to the unit of their sum. False is the ablation.
+        compensation: Of the error that discrete spikes make: "start", potentials start at half a threshold; "factor",
+            they start at 0, and one factor enlarges all weights, the one from 1 to ``largest_factor`` in 20 steps with
+            which most answers on the calibration images are those of the ANN; "none", neither.
+        largest_factor: The source stops at 1 over the largest rate of the last layer, which a quantile makes 1.
+    """
+    if compensation not in get_args(Compensation):
+        raise ConfigError(f"compensation is one of {', '.join(get_args(Compensation))}, got '{compensation}'")
+    seen = quantiles(ann, batches, quantile)
+    check_levels(seen.quantile, names_of(ann))
+    if not seen.logits > 0:
+        raise ConfigError("no logit is above 0 on the calibration images, so output neurons would never fire")
+    half = compensation == "start"
+    plan = Plan(
+        seen.quantile,
+        from_half if half else from_rest,
+        logits=seen.logits,
+        readout=partial(SpikingReadout, 0.5 if half else 0.0),
+        pooled=True,
+        scales_shortcuts=shortcuts,
+    )
+    if compensation == "factor":
+        plan = replace(plan, gain=best_gain(ann, plan, torch.cat(list(batches)), T, largest_factor))
+    return lower(ann, plan, T)
+
+
+def best_gain(ann: ProgramNet, plan: Plan, images: Tensor, T: int, largest: float, steps: int = 20) -> float:
+    """The factor from 1 to ``largest`` with which most decisions are the ANN's; of equal ones the smallest."""
+    if not 1 < largest <= 2:
+        raise ConfigError(f"largest_factor is the largest factor on the weights, above 1 and at most 2, got {largest}")
+    truth = decisions_of(ann, images)
+    gains = torch.linspace(1, largest, steps + 1).tolist()
+    agreement = [
+        float((decisions_by_step(lower(ann, replace(plan, gain=gain), T), images, T)[-1] == truth).double().mean())
+        for gain in gains
+    ]
+    return gains[agreement.index(max(agreement))]
+
+
+def _rates(ann: ProgramNet, batches: Batches, thresholds: Levels, T: int, levels: int, calibrate: bool) -> ProgramNet:
+    """Neurons that start at half a threshold, real logits, and biases that are calibrated or as they were."""
+    neuron = partial(from_half, levels)
+    thresholds = {value: threshold / levels for value, threshold in thresholds.items()}
+    shifts = calibrated_shifts(ann, batches, T, neuron, thresholds) if calibrate else {}
+    return lower(ann, Plan(thresholds, neuron, shifts), T)
+
+
+def _checked(levels: int) -> int:
+    if levels < 1:
+        raise ConfigError(f"levels, what a neuron puts out at most at one step, must be at least 1, got {levels}")
+    return levels
+
+
+def percentile(
+    ann: ProgramNet,
+    batches: Batches,
+    *,
+    T: int = 64,
+    quantile: float = 0.999,
+    per_channel: bool = False,
+    levels: int = 1,
+    calibrate: bool = False,
+) -> ProgramNet:
+    """Thresholds at a quantile of the activations.
+
+    Args:
+        ann: See ``Method``.
+        batches: See ``Method``.
+        T: Time steps.
+        quantile: In (0, 1]; 1 is the largest activation.
+        per_channel: A threshold for each channel.
+        levels: What a neuron puts out at most at one step: 1 for spikes, more for counts of them.
+        calibrate: Whether biases are corrected, layer by layer, until mean rates are mean activations.
+    """
+    thresholds = quantile_thresholds(ann, batches, quantile, per_channel=per_channel)
+    return _rates(ann, batches, thresholds, T, _checked(levels), calibrate)
+
+
+def largest(
+    ann: ProgramNet,
+    batches: Batches,
+    *,
+    T: int = 64,
+    per_channel: bool = False,
+    levels: int = 1,
+    calibrate: bool = False,
+) -> ProgramNet:
+    """Thresholds at the largest activation; arguments as ``percentile``."""
+    return percentile(ann, batches, T=T, quantile=1.0, per_channel=per_channel, levels=levels, calibrate=calibrate)
+
+
+def mmse(
+    ann: ProgramNet,
+    batches: Batches,
+    *,
+    T: int = 64,
+    per_channel: bool = False,
+    levels: int = 1,
+    calibrate: bool = False,
+) -> ProgramNet:
+    """Thresholds with the least squared error of activations that T steps clip and round; as ``percentile``."""
+    thresholds = mmse_thresholds(ann, batches, T * _checked(levels), per_channel=per_channel)
+    return _rates(ann, batches, thresholds, T, levels, calibrate)
+
+
+def calibrated(
+    ann: ProgramNet, batches: Batches, *, T: int = 32, per_channel: bool = False, levels: int = 1
+) -> ProgramNet:
+    """``mmse`` with calibrated biases; arguments as ``percentile``."""
+    return mmse(ann, batches, T=T, per_channel=per_channel, levels=levels, calibrate=True)
+
+
+def balancing(
+    ann: ProgramNet, batches: Batches, *, T: int = 256, levels: int = 1, calibrate: bool = False
+) -> ProgramNet:
+    """Thresholds at the largest current of a step behind layers that spike; arguments as ``percentile``."""
+    neuron = partial(from_half, _checked(levels))
+    thresholds = balanced_thresholds(ann, batches, T, neuron, levels)
+    return _rates(ann, batches, {value: levels * t for value, t in thresholds.items()}, T, levels, calibrate)
+
+
+def qcfs(ann: ProgramNet, batches: Batches, *, T: int = 8, calibrate: bool = False) -> ProgramNet:
+    """Thresholds that were learnt with the ANN, whose neurons are ``QCFS``; arguments as ``percentile``."""
+    thresholds = {}
+    for op in ann.program.operations:
+        rectifier = rectifier_of(op)
+        if rectifier is not None and not isinstance(rectifier, QCFS):
+            name = names_of(ann)[op.out]
+            raise ConfigError(
+                f"method 'qcfs' takes thresholds that were learnt, and {name} is a plain rectifier: train the ANN with "
+                "neuron={'kind': 'qcfs'}, or take another method"
+            )
+        if rectifier is not None:
+            thresholds[op.out] = rectifier.threshold.detach().double().view(1)
+    check_levels(thresholds, names_of(ann))
+    return _rates(ann, batches, thresholds, T, 1, calibrate)
+
+
+for _name, _source, _function in (
+    ("s_resnet", "Hu et al. 2021 (S-ResNet), arXiv:1805.01352, and its released code", s_resnet),
+    ("max", "Diehl et al. 2015, doi:10.1109/IJCNN.2015.7280696", largest),
+    ("percentile", "Rueckauer et al. 2017, doi:10.3389/fnins.2017.00682", percentile),
+    ("mmse", "Li et al. 2021, arXiv:2106.06984", mmse),
+    ("calibrated", "Li et al. 2021, arXiv:2106.06984, its light pipeline", calibrated),
+    ("balancing", "Sengupta et al. 2019 (Spike-Norm), arXiv:1802.02627", balancing),
+    ("qcfs", "Bu et al. 2022 (QCFS), arXiv:2303.04347", qcfs),
+):
+    METHODS.register(_name, Method(_name, _source, _function))

@@ -1,0 +1,70 @@
+"""Which current stands for a spike at every step: rules that choose the threshold of every layer of an ANN."""
+
+import torch
+from torch import Tensor
+
+from isospike.convert.activations import (
+    Batches,
+    Levels,
+    by_row,
+    check_levels,
+    fill_silent,
+    names_of,
+    quantiles,
+    run_through,
+)
+from isospike.models import ProgramNet
+
+BINS = 1 << 14
+CANDIDATES = torch.arange(100, 5, -1, dtype=torch.float64) / 100  # shares of the largest value, as the source has them
+
+
+def quantile_thresholds(ann: ProgramNet, batches: Batches, q: float, *, per_channel: bool = False) -> Levels:
+    """The q-quantile of every layer's activations; q = 1 is their largest value.
+
+    Source: Rueckauer et al. 2017, doi:10.3389/fnins.2017.00682; with q = 1 Diehl et al. 2015.
+    """
+    seen = quantiles(ann, batches, q, per_channel=per_channel)
+    check_levels(seen.quantile, names_of(ann))
+    return {value: fill_silent(level) for value, level in seen.quantile.items()}
+
+
+def mmse_thresholds(ann: ProgramNet, batches: Batches, resolution: int, *, per_channel: bool = False) -> Levels:
+    """The thresholds at which an activation clipped and rounded to ``resolution`` steps is nearest to the activation.
+
+    95 shares of the largest activation are tried, on histograms of 16384 bins.
+
+    Args:
+        ann: In eval mode.
+        batches: Calibration images.
+        resolution: Steps from 0 to the threshold: of time, times the levels of a neuron.
+        per_channel: A threshold for each channel.
+
+    Source: Li et al. 2021, arXiv:2106.06984, its released code; there the mean of a few batches.
+    """
+    largest = quantile_thresholds(ann, batches, 1.0, per_channel=per_channel)
+    counts = {value: torch.zeros(len(level) * BINS, dtype=torch.int64) for value, level in largest.items()}
+    for images in batches:
+        for value, values in run_through(ann.program, images):
+            if value in counts:
+                counts[value] += _histogram(by_row(values, per_channel), largest[value])
+    return {value: level * _best_share(counts[value].view(-1, BINS), resolution) for value, level in largest.items()}
+
+
+def rounded(x: Tensor, resolution: int) -> Tensor:
+    """``x`` in thresholds as neurons that start at half a threshold put it out, under a constant current."""
+    return (x * resolution + 0.5).floor().clamp(0, resolution) / resolution
+
+
+def _histogram(rows: Tensor, largest: Tensor) -> Tensor:
+    """Counts ``[rows * BINS]`` of values between 0 and the largest of each row."""
+    bins = (rows.double() / largest[:, None] * BINS).long().clamp(0, BINS - 1)
+    bins += torch.arange(len(rows))[:, None] * BINS
+    return torch.bincount(bins[rows > 0], minlength=len(rows) * BINS)
+
+
+def _best_share(counts: Tensor, resolution: int) -> Tensor:
+    """The share of the largest value with the least squared error, for every row of counts ``[rows, BINS]``."""
+    centres = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
+    errors = [(rounded(centres / share, resolution) * share - centres).square() for share in CANDIDATES]
+    return CANDIDATES[(counts.double() @ torch.stack(errors).T).argmin(1)]
