@@ -24,7 +24,7 @@ import isospike as iso
 import report_runs
 from bench_results import growth_result, result, row
 from event_files import WRITERS, aedat31, some_events
-from isospike.bench import Cell
+from isospike.bench import Case
 from isospike.bench.saved import render_file
 from isospike.config import apply_overrides, parse_yaml, read_config, read_yaml
 from isospike.data import Loader, load_dataset
@@ -374,9 +374,9 @@ def read_plan(folder: Path, damaged: Path) -> object:
 
 
 def make_bench(folder: Path) -> list[Path]:
-    alone = row(Cell("fire", "64 channels", peer="spikingjelly"), agree=False)
+    alone = row(Case("fire", "64 channels", peer="spikingjelly"), agree=False)
     alone["contestants"][2]["trial"] = [{"setting": {"compile": True}, "seconds": 0.5}, {"setting": {}}]
-    write_json(folder / "rows.json", result([row(Cell("infer", "ms_resnet8", options={"width": 8})), alone]))
+    write_json(folder / "rows.json", result([row(Case("infer", "ms_resnet8", options={"width": 8})), alone]))
     write_json(folder / "growth.json", growth_result())
     return [folder / "rows.json", folder / "growth.json"]
 

@@ -10,7 +10,7 @@ from helpers import SPIKING, STEPPING, make_neuron
 from isospike.errors import ConfigError
 from isospike.layers import Steps
 from isospike.ops import BACKENDS, Firing, norm_fire, reference, use_backend
-from isospike.ops.gpu import norm
+from isospike.ops.gpu import norm_fire as norm
 from isospike.surrogates import SURROGATES
 
 pytestmark = pytest.mark.compiled
