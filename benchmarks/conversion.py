@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from common import header, save
-from isospike.convert import METHODS, accuracy_by_step
-from isospike.convert.evaluation import decisions_of
+from isospike.conversion import METHODS, accuracy_by_step
+from isospike.conversion.evaluation import decisions_of
 from isospike.data import ArrayImages, load_dataset
 from isospike.data.cifar import CifarData
 from isospike.graph import modules_of, record

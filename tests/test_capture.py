@@ -11,14 +11,14 @@ from torch import nn
 import isospike as iso
 from ann_nets import VGG, CifarResNet, TimmResNet, TorchvisionResNet, trained
 from helpers import enliven
-from isospike.convert import capture
-from isospike.convert.exported import export
+from isospike.conversion import capture
+from isospike.conversion.exported import export
 from isospike.graph import Between, Call, Conv
 from isospike.layers import Conv2d, PaddedShortcut
 from isospike.models import ProgramNet
 
 SIZE = 12
-CAPTURE = sys.modules["isospike.convert.capture"]  # the room has a function of this name
+CAPTURE = sys.modules["isospike.conversion.capture"]  # the room has a function of this name
 
 
 class Net(nn.Module):

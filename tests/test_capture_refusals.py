@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ann_nets import TorchvisionResNet, trained
-from isospike.convert import Uncapturable, capture
+from isospike.conversion import Uncapturable, capture
 from isospike.errors import ConfigError
 
 IMAGES = torch.randn(2, 3, 12, 12)

@@ -8,12 +8,12 @@ from torch import nn
 
 import isospike as iso
 from helpers import enliven
-from isospike.convert import METHODS, accuracy_by_step, decisions_by_step
-from isospike.convert.activations import quantiles
-from isospike.convert.evaluation import sums_by_step
-from isospike.convert.lowering import Plan, lower
-from isospike.convert.methods import best_gain, from_half, from_rest
-from isospike.convert.thresholds import mmse_thresholds, quantile_thresholds, rounded
+from isospike.conversion import METHODS, accuracy_by_step, decisions_by_step
+from isospike.conversion.activations import quantiles
+from isospike.conversion.evaluation import sums_by_step
+from isospike.conversion.lowering import Plan, lower
+from isospike.conversion.methods import best_gain, from_half, from_rest
+from isospike.conversion.thresholds import mmse_thresholds, quantile_thresholds, rounded
 from isospike.errors import ConfigError
 from isospike.graph import Between, Conv, modules_of, record, record_network
 from isospike.layers import Conv2d, PaddedShortcut, SpikingMaxPool, SpikingReadout

@@ -7,7 +7,7 @@ import torch
 
 import isospike as iso
 from ann_nets import CifarResNet, trained
-from isospike.convert import capture
+from isospike.conversion import capture
 from isospike.errors import CheckpointError, ConfigError
 from isospike.models import ProgramNet
 

@@ -6,8 +6,8 @@ import torch
 import isospike as iso
 from ann_nets import CifarResNet, trained
 from helpers import enliven
-from isospike.convert import capture
-from isospike.convert.capture import as_program
+from isospike.conversion import capture
+from isospike.conversion.capture import as_program
 from isospike.inference.early_exit import EarlyExit
 from isospike.models import ProgramNet
 

@@ -44,7 +44,7 @@ LEVELS = {
     "inference": 8,
     "models": 9,
     "analysis": 10,
-    "convert": 10,
+    "conversion": 10,
     "drawing": 9,
     "config": 10,
     "data": 3,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from isospike import events
 from isospike.analysis import ENERGY_TABLES, Edge, check_edges, gradient_norms, measure_energy, measure_isometry, watch
-from isospike.convert import list_methods
+from isospike.conversion import convert, list_methods
 from isospike.errors import IsospikeError
 from isospike.inference import CompiledNet, EarlyExit
 from isospike.inputs import Inputs
@@ -69,6 +69,7 @@ __all__ = [
     "binary_slots",
     "check_edges",
     "create_ann_twin",
+    "convert",
     "create_model",
     "events",
     "from_pretrained",

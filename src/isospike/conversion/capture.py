@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from isospike.convert.advice import advice_for
-from isospike.convert.builder import Builder, Map, Row, Strided, Unsupported
-from isospike.convert.checks import check_ann
-from isospike.convert.exported import export
-from isospike.convert.modules import call_of, is_in_place
-from isospike.convert.norms import as_batch_norm, is_norm_like
-from isospike.convert.patterns import PATTERNS
-from isospike.convert.trace import trace
+from isospike.conversion.advice import advice_for
+from isospike.conversion.builder import Builder, Map, Row, Strided, Unsupported
+from isospike.conversion.checks import check_ann
+from isospike.conversion.exported import export
+from isospike.conversion.modules import call_of, is_in_place
+from isospike.conversion.norms import as_batch_norm, is_norm_like
+from isospike.conversion.patterns import PATTERNS
+from isospike.conversion.trace import trace
 from isospike.errors import ConfigError
 from isospike.graph import modules_of, record_network
 from isospike.models import ProgramNet, SpikingNetwork

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from isospike.convert.activations import Levels, rectifier_of
+from isospike.conversion.activations import Levels, rectifier_of
 from isospike.errors import ConfigError
 from isospike.graph import Affine, Between, Call, Conv, Operation, Program, Value, uses
 from isospike.inference.numbers import numbers_of

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from isospike.convert.activations import (
+from isospike.conversion.activations import (
     Batches,
     Levels,
     by_row,

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from isospike.convert.builder import Unsupported
+from isospike.conversion.builder import Unsupported
 from isospike.layers import Conv2d, GlobalPool, is_exactly
 from isospike.neurons import ReLU
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from isospike.convert.builder import Builder, Map, Row, Seen, Strided, Unsupported
-from isospike.convert.norms import as_batch_norm
+from isospike.conversion.builder import Builder, Map, Row, Seen, Strided, Unsupported
+from isospike.conversion.norms import as_batch_norm
 from isospike.layers import Conv2d
 from isospike.neurons import ReLU
 

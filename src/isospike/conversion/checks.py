@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from isospike.convert.norms import is_norm_like
+from isospike.conversion.norms import is_norm_like
 from isospike.errors import ConfigError
 
 

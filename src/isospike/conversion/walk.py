@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from isospike.convert.activations import Batches, Levels, by_row, check_levels, names_of, rectifier_of, run_through
-from isospike.convert.lowering import MakeNeuron
+from isospike.conversion.activations import Batches, Levels, by_row, check_levels, names_of, rectifier_of, run_through
+from isospike.conversion.lowering import MakeNeuron
 from isospike.graph import Value, run_eager, uses
 from isospike.layers import Steps
 from isospike.models import ProgramNet

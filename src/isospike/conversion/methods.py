@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from isospike.convert.activations import Batches, Levels, check_levels, names_of, quantiles, rectifier_of
-from isospike.convert.evaluation import decisions_by_step, decisions_of
-from isospike.convert.lowering import Plan, lower
-from isospike.convert.thresholds import mmse_thresholds, quantile_thresholds
-from isospike.convert.walk import balanced_thresholds, calibrated_shifts
+from isospike.conversion.activations import Batches, Levels, check_levels, names_of, quantiles, rectifier_of
+from isospike.conversion.evaluation import decisions_by_step, decisions_of
+from isospike.conversion.lowering import Plan, lower
+from isospike.conversion.thresholds import mmse_thresholds, quantile_thresholds
+from isospike.conversion.walk import balanced_thresholds, calibrated_shifts
 from isospike.errors import ConfigError
 from isospike.layers import SpikingReadout
 from isospike.models import ProgramNet
