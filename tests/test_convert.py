@@ -1,4 +1,4 @@
-"""``iso.convert``: anybody's ANN and images in, a spiking network out, and everything else refused before work starts."""
+"""``iso.convert``: an ANN of anybody and images in, a spiking network out; all else is refused before work starts."""
 
 import pytest
 import torch
