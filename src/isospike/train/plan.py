@@ -180,7 +180,7 @@ def _do_the_same(few: _Lives, more: _Lives) -> bool:
 
 
 def _on_line(batch: int, few: _Lives, more: _Lives, a: float, b: float) -> float:
-    """What is ``a`` at few images and ``b`` at more of them is so much at ``batch``."""
+    """Extend the line through ``a`` at few images and ``b`` at more of them to ``batch`` images."""
     return b if batch == more.images else a + (b - a) / (more.images - few.images) * (batch - few.images)
 
 

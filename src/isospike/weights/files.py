@@ -32,11 +32,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
     text = json.dumps(meta, sort_keys=True)
     with atomic_write(path) as part:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        mode = part.stat().st_mode
         try:
             save_file(dense, part, metadata={"meta": text, "sha256": _digest(dense, text)})
         except SafetensorError as error:
             raise OSError(str(error)) from error
-        part.chmod(0o666 & ~_umask())  # safetensors would leave it to its owner alone
+        part.chmod(mode)  # safetensors would leave it to its owner alone
         with part.open("r+b") as file:
             _sort_metadata(file)
             file.flush()
@@ -83,12 +85,6 @@ def _sort_metadata(file: BinaryIO) -> None:
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
     file.seek(8)
     file.write(text.encode().ljust(length))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _digest(tensors: Mapping[str, Tensor], meta: str) -> str:
