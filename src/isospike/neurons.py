@@ -249,7 +249,7 @@ class QCFS(Neuron):
     """The rectifier of an ANN that is to be converted: clipped at a learnt threshold and rounded to L steps below it.
 
     ``a = threshold * clip(floor(x L / threshold + 1/2) / L, 0, 1)``; floors pass gradients straight through, so that
-    ``da/dx`` is 1 where ``0 < x < threshold``, else 0. Integrate-and-fire neurons that start at half of the threshold
+    ``da/dx`` is 1 where ``0 <= x <= threshold``, else 0. Integrate-and-fire neurons that start at half of the threshold
     put out exactly this mean over L steps of a constant current. It has no memory; its state is empty.
 
     Args:
