@@ -10,7 +10,8 @@ from torch import nn
 import isospike as iso
 from helpers import REQUIRED, enliven
 from isospike.errors import ConfigError
-from isospike.graph import Between, program_from_json, program_to_json, record_network
+from isospike.fused_training import TrainingPass
+from isospike.graph import Between, program_from_json, program_to_json, promised_domains, record_network
 from isospike.layers import MEMORY, BatchNorm, Chain, Steps
 from isospike.models import ProgramNet
 from isospike.neurons import NEURONS
@@ -200,6 +201,37 @@ def test_a_network_that_changed_is_recorded_anew(change):
     assert any(not torch.equal(before[name], after[name]) for name in shared)
 
 
+def test_hooks_change_no_promise_and_no_count():
+    """As while a network is watched: every unit has one."""
+    model = iso.create_model("ms_resnet8", num_classes=5).eval()
+    x = images(model).float()
+    before, energy = promised_domains(model), iso.measure_energy(model, x)
+    with iso.watch(model):
+        assert promised_domains(model) == before
+        assert iso.measure_energy(model, x).work.layers == energy.work.layers
+    assert len(before) == sum(isinstance(m, nn.Conv2d | nn.Linear) for m in model.modules())
+
+
+def test_of_layers_inside_a_unit_of_ones_own_nothing_is_promised():
+    model = iso.create_model("ms_resnet8")
+    unit = model.stages[1][0]
+    unit.forward = lambda x, steps: ResidualUnit.forward(unit, x, steps)
+    promises = promised_domains(model)
+    assert {promises[m].largest for m in unit.modules() if isinstance(m, nn.Conv2d)} == {None}
+    assert promises[model.stages[0][0].branch.conv1].largest == 1
+
+
+def test_an_own_join_leaves_the_rest_of_the_network_to_the_rewritten_program():
+    model = network("sew_resnet8").train()
+    own_join(model)
+    joins = [op.join for op in record_network(model).operations if isinstance(op, Between) and op.z]
+    assert [join.name for join in joins] == ["max"]
+    (cut,) = TrainingPass(record_network(model), "fast").cuts
+    assert len(cut.operations) == len(TrainingPass(record_network(network("sew_resnet8")), "fast").cuts[0].operations)
+    with pytest.raises(ConfigError, match="join 'max' cannot be written into a program"):
+        without_row(model)
+
+
 def test_what_did_not_change_is_not_recorded_again(monkeypatch):
     model = network("ms_resnet8").train()
     recorded = []
@@ -218,6 +250,16 @@ def test_what_did_not_change_is_not_recorded_again(monkeypatch):
     model(images(model))
     model.forward_features(images(model))
     assert len(recorded) == 3
+
+
+def test_a_network_that_no_program_says_is_not_tried_again_at_every_step(monkeypatch):
+    model = network("ms_resnet8").train()
+    hook_on_a_stage(model)
+    tried = []
+    monkeypatch.setattr("isospike.models.network.record", lambda *a, do=iso.graph.record: tried.append(1) or do(*a))
+    for _ in range(3):
+        model(images(model))
+    assert len(tried) == 1
 
 
 def test_a_copy_trains_its_own_weights():

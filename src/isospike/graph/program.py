@@ -13,7 +13,7 @@ from torch import nn
 
 from isospike.layers import PerStepNorm, SlotConv
 from isospike.neurons import Neuron
-from isospike.residual import Domain
+from isospike.residual import Domain, Join
 
 JoinName = Literal["add", "and", "iand"]
 
@@ -65,7 +65,10 @@ class Conv:
 
 @dataclass(frozen=True, eq=False)
 class Between:
-    """``total = x + y; s = fire(total); out = join(s, z)``, with affines behind x, y and total."""
+    """``total = x + y; s = fire(total); out = join(s, z)``, with affines behind x, y and total.
+
+    A join that is not made of ``+``, ``*`` and ``1 - x`` is the ``Join`` itself.
+    """
 
     x: Value
     out: Value
@@ -75,7 +78,7 @@ class Between:
     y_affine: Affine | None = None
     affine: Affine | None = None
     neuron: Neuron | None = None
-    join: JoinName | None = None
+    join: JoinName | Join | None = None
     total: Value | None = None
 
     def reads(self) -> tuple[Value, ...]:

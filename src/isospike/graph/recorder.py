@@ -12,7 +12,7 @@ from isospike.graph.program import Between, Call, Complement, Conv, Operation, P
 from isospike.layers import BatchNorm, PaddedShortcut, PerStepNorm, SlotConv, Steps, is_exactly, is_plain_conv
 from isospike.neurons import Neuron, ReLU, is_recurrence
 from isospike.ops.conv2d import geometry_of
-from isospike.residual import BINARY, REAL, Domain, ResidualUnit, Scale, Weigh
+from isospike.residual import BINARY, REAL, Domain, Scale, Weigh
 
 
 class Unrecordable(ConfigError):
@@ -71,6 +71,20 @@ class Recorder(Steps):
         """A map is the same in a program, whether it is kept once or for every step."""
         return x
 
+    def join(self, join: Any, *, branch: Any, skip: Any) -> Any:
+        """Write down the arithmetic of a join, or the join itself where it is none."""
+        first, count = len(self.operations), self.count
+        try:
+            return join(branch=branch, skip=skip)
+        except (TypeError, AttributeError):
+            del self.operations[first:]
+            self.count = count
+            return self.between(branch, skip.value.domain if join.binary else REAL, z=skip.value, join=join)
+
+    def opens(self, module: nn.Module) -> bool:
+        """Whether what ``module`` does is written down, in place of a call of it."""
+        return _is_ours(module) and is_untouched(module)
+
     def in_turn(self, stretches: Sequence[Callable[[Any], Any]], x: Any) -> Any:
         """Write all of them down, and where each begins and ends."""
         ranges = []
@@ -85,7 +99,7 @@ class Recorder(Steps):
         """Write down what the forward of ``module`` does, or a call where a hook or its class may do otherwise."""
         if _is_known(module, Weigh) or (_is_known(module, Scale) and module.factor != 1):
             return self.between(x, REAL, x_affine=module)
-        if _is_ours(module) and is_untouched(module):
+        if self.opens(module):
             return module.forward(x, self)
         if not isinstance(x, Symbol):
             raise Unrecordable(
@@ -122,13 +136,28 @@ class Recorder(Steps):
         return Symbol(self, out)
 
 
-def record(forward: Callable[[Any, Steps], Sequence[Any]], in_channels: int) -> Program:
+class Outline(Recorder):
+    """A recording for those who want to know what is written, and run nothing: hooks change none of that."""
+
+    def opens(self, module: nn.Module) -> bool:
+        """Whether the forward of ``module`` is known, with a hook on it or not."""
+        return _is_ours(module)
+
+
+def record(
+    forward: Callable[[Any, Steps], Sequence[Any]], in_channels: int, recording: type[Recorder] = Recorder
+) -> Program:
     """The program of a function from a map and steps to maps.
+
+    Args:
+        forward: The function.
+        in_channels: Channels of the map.
+        recording: ``Recorder``, or ``Outline`` for what is never run.
 
     Raises:
         Unrecordable: it does something else to a map than arithmetic and calls through ``Steps``.
     """
-    recorder = Recorder()
+    recorder = recording()
     image = recorder.value(in_channels, REAL)
     try:
         results = forward(Symbol(recorder, image), recorder)
@@ -141,14 +170,13 @@ def record(forward: Callable[[Any, Steps], Sequence[Any]], in_channels: int) -> 
     return Program(tuple(recorder.operations), image, values, tuple(recorder.stretches))
 
 
-def record_network(network: Network) -> Program:
-    """The program from images to logits.
+def record_network(network: Network, recording: type[Recorder] = Recorder) -> Program:
+    """The program from images to logits; arguments as of ``record``.
 
     Raises:
-        ConfigError: a join, or what a module does to a map, is no arithmetic that a program knows.
+        Unrecordable: what a module does to a map is no arithmetic that a program knows.
     """
-    _check_joins(network)
-    return record(lambda x, steps: [network.run(x, steps)], network.in_channels)
+    return record(lambda x, steps: [network.run(x, steps)], network.in_channels, recording)
 
 
 def is_untouched(*modules: nn.Module) -> bool:
@@ -190,17 +218,3 @@ def _domain(module: nn.Module, read: Domain) -> Domain:
     if isinstance(module, Neuron):
         return Domain(module.levels)
     return read if is_exactly(module, nn.MaxPool2d) or is_exactly(module, PaddedShortcut) else REAL
-
-
-def _check_joins(network: nn.Module) -> None:
-    for unit in network.modules():
-        if isinstance(unit, ResidualUnit) and unit.join is not None:
-            recorder = Recorder()
-            branch, skip = (Symbol(recorder, recorder.value(1, REAL)) for _ in range(2))
-            try:
-                unit.join(branch=branch, skip=skip)  # type: ignore[arg-type]
-            except (TypeError, AttributeError) as error:
-                raise Unrecordable(
-                    f"join '{unit.join.name}' is not made of +, * and 1 - x, so it cannot be compiled: "
-                    "let the model itself predict"
-                ) from error

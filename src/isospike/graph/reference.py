@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import nn
 
-from isospike.graph.program import Affine, Between, Complement, Operation, Value
+from isospike.graph.program import Affine, Between, Complement, JoinName, Operation, Value
 from isospike.layers import Steps
-from isospike.residual import Scale, Weigh
+from isospike.residual import Join, Scale, Weigh
 
 
 def run_eager(operation: Operation, maps: dict[Value, Any], steps: Steps) -> None:
@@ -34,11 +34,13 @@ def apply_affine(affine: Affine | None, x: Any, steps: Steps) -> Any:
     return steps.through(affine, x) if isinstance(affine, nn.Module) else x * affine
 
 
-def join(name: str | None, s: Any, z: Any) -> Any:
+def join(how: JoinName | Join | None, s: Any, z: Any) -> Any:
     """Join the spikes ``s`` of a branch with ``z``."""
-    if name == "add":
+    if isinstance(how, Join):
+        return how(branch=s, skip=z)
+    if how == "add":
         return s + z
-    return (s if name == "and" else 1 - s) * z
+    return (s if how == "and" else 1 - s) * z
 
 
 def _between(op: Between, maps: dict[Value, Any], steps: Steps) -> dict[Value, Any]:

@@ -88,7 +88,7 @@ def fuse_joins(program: Sequence[Operation], results: Collection[Value]) -> list
         other, join = (op.y, "add") if op.is_sum else (op.z, op.join)
         if other is None or other == op.x:
             continue
-        pairs = [(op.x, other)] + ([(other, op.x)] if join != "iand" else [])
+        pairs = [(op.x, other)] + ([(other, op.x)] if join in ("add", "and") else [])
         for position in reversed(range(len(done) - 1)):
             source = done[position]
             if not isinstance(source, Between) or not source.neuron or source.join or count[source.out] != 1:

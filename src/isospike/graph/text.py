@@ -20,7 +20,7 @@ from isospike.layers import (
 )
 from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, QCFS, ReLU, SpikingNeuron
 from isospike.registry import Registry, check_options
-from isospike.residual import Domain, Scale
+from isospike.residual import Domain, Join, Scale
 from isospike.surrogates import SURROGATES
 
 Options = dict[str, Any]
@@ -129,6 +129,8 @@ def _operation_to_json(op: Operation, names: Mapping[nn.Module, str]) -> Options
     for name in ("x_affine", "y_affine", "affine", "neuron"):
         if (part := getattr(op, name)) is not None:
             written[name] = _affine_to_json(part, names)
+    if isinstance(op.join, Join):
+        raise ConfigError(f"join '{op.join.name}' cannot be written into a program: it is not made of +, * and 1 - x")
     return written if op.join is None else written | {"join": op.join}
 
 

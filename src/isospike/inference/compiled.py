@@ -46,6 +46,7 @@ from isospike.ops.backend import pick
 from isospike.ops.cpu.pointwise import CompiledPass, can_run
 from isospike.ops.pointwise import Affine, Pointwise, Result, Span, run_eager
 from isospike.ops.rule import FireRule
+from isospike.residual import Join
 
 Precision = Literal["float32", "int8"]
 CACHE = 1 << 21  # bytes that a core keeps close; of this size or half of it, ResNet-20 is fastest
@@ -87,6 +88,7 @@ class CompiledNet(nn.Module):
         model = frozen(model)
         with torch.no_grad():
             program = record_network(model)
+            _check_joins(program)
             self._input, (self._result,) = program.input, program.results
             self._operations = _bind(rewrite(program.operations, program.results, INFERENCE), self._result, self)
         first = program.operations[0]
@@ -173,6 +175,15 @@ def _check_precision(precision: str, weight: Tensor) -> None:
         raise ConfigError("precision 'int8' needs a PyTorch with oneDNN, which this one lacks: use 'float32'")
 
 
+def _check_joins(program: graph.Program) -> None:
+    for op in program.operations:
+        if isinstance(op, Between) and isinstance(op.join, Join):
+            raise ConfigError(
+                f"join '{op.join.name}' is not made of +, * and 1 - x, so it cannot be compiled: let the model itself "
+                "predict"
+            )
+
+
 def _bind(program: Sequence[Operation], result: Value, net: CompiledNet) -> list[Bound]:
     """Functions for the operations in their order, those before time first."""
     time = timed_values(program)
@@ -246,6 +257,7 @@ def _between(op: Between, net: CompiledNet, integer: bool, compiled: bool) -> Ru
 
     x_affine, y_affine, affine = (here(affine) for affine in (op.x_affine, op.y_affine, op.affine))
     firing = None if op.neuron is None else firing_of(op.neuron)
+    assert not isinstance(op.join, Join), "such a network is refused before"
     spec = Pointwise(x_affine, y_affine, affine, firing, op.join, op.total is not None, integer)
     once: Callable[..., Result] = partial(run_eager, spec)
     if compiled and can_run(spec, op.out.channels):

@@ -53,6 +53,10 @@ class Steps:
         """``x [T or 1, B, ...]``, or several of them, through a module that itself runs through time."""
         return module(x, self)
 
+    def join(self, join: Callable[..., Tensor], *, branch: Tensor, skip: Tensor) -> Tensor:
+        """``join(branch=, skip=)`` of two streams ``[T or 1, B, ...]``."""
+        return join(branch=branch, skip=skip)
+
     def in_turn(self, stretches: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
         """``x`` through functions in a row, at whose borders a program may be cut."""
         return reduce(lambda x, stretch: stretch(x), stretches, x)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -171,15 +172,20 @@ class SpikingNetwork(Network):
 
         if torch.compiler.is_compiling():
             return forward(x, steps)
-        try:
-            fused = self._passes.get(
-                self, (name, self.memory), lambda: TrainingPass(record(forward, self.in_channels), self.memory)
-            )
-        except Unrecordable as error:
+
+        fused = self._passes.get(self, (name, self.memory), partial(self._prepare, forward))
+        if isinstance(fused, Unrecordable):
             if self.memory != "fast":
-                raise ConfigError(f"memory='{self.memory}' cuts the program of a network, and {error}") from error
+                raise ConfigError(f"memory='{self.memory}' cuts the program of a network, and {fused}") from fused
             return forward(x, steps)
         return [steps.unroll(result) for result in fused(x, steps)]
+
+    def _prepare(self, forward: Callable[[Any, Steps], list[Any]]) -> TrainingPass | Unrecordable:
+        """The program of ``forward``, ready to run; why there is none is kept as well, as it is alike at every step."""
+        try:
+            return TrainingPass(record(forward, self.in_channels), self.memory)
+        except Unrecordable as error:
+            return error
 
     def as_sequence(self, x: Tensor, T: int | None) -> tuple[Tensor, int]:
         """``x`` as ``[T or 1, B, C, H, W]``, and the number of steps."""

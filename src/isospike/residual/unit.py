@@ -121,7 +121,8 @@ class ResidualUnit(nn.Module):
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
         """The stream ``[T or 1, B, C, H, W]`` through one unit: ``[T, B, C', H', W']``."""
         branch, skip = self.parts(x, steps)
-        return steps.run(self.after, branch if self.join is None else self.join(branch=branch, skip=skip))
+        joined = branch if self.join is None else steps.join(self.join, branch=branch, skip=skip)
+        return steps.run(self.after, joined)
 
     def parts(self, x: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
         """Branch and skip, before they are joined."""
