@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,15 @@ import isospike as iso
 from helpers import REQUIRED, enliven
 from isospike.errors import ConfigError
 from isospike.fused_training import TrainingPass
-from isospike.graph import Between, program_from_json, program_to_json, promised_domains, record_network
+from isospike.graph import (
+    Between,
+    Conv,
+    natural_stretches,
+    program_from_json,
+    program_to_json,
+    promised_domains,
+    record_network,
+)
 from isospike.layers import MEMORY, BatchNorm, Chain, Steps
 from isospike.models import ProgramNet
 from isospike.neurons import NEURONS
@@ -101,7 +110,7 @@ def test_training_runs_the_equations_of_the_modules(name, options):
 def test_a_network_without_a_row_trains_like_one_that_has_it(name, options, memory):
     model = network(name, **options).train()
     net, x = without_row(model), images(model)
-    model.memory = memory
+    net.memory = model.memory = memory
     logits, expected = net(x), model(x)
     assert torch.equal(logits, expected)
     assert_same(gradients(net, logits), gradients(model, expected))
@@ -331,6 +340,32 @@ def test_the_program_of_an_ms_unit_by_hand():
     assert isinstance(total, Between)
     assert total.y == program.input
     assert [op.out.domain.largest for op in program.operations] == [1, None, None, 1, None, None, None]
+
+
+def test_stretches_that_nobody_noted_are_the_stem_and_the_units():
+    model = iso.create_model("ms_resnet20")
+    program = replace(record_network(model), stretches=())
+    found = natural_stretches(program)
+    convs = [sum(isinstance(op, Conv) for op in program.operations[s.start : s.stop]) for s in found]
+    assert convs == [1, 2, 2, 2, 3, 2, 2, 3, 2, 2]  # those of a projection as well
+    cuts = TrainingPass(program, "lean").cuts
+    assert sum(cut.recomputes for cut in cuts) == 10
+    assert not any(cut.recomputes for cut in TrainingPass(program, "fast").cuts)
+
+
+def test_a_module_that_takes_the_place_of_another_runs_in_its_place(tmp_path):
+    model = network("ms_resnet8").eval()
+    net, x = without_row(model), images(model)
+    before = net(x)
+    for each in (model, net):
+        each.stages.get_submodule("0.0").branch.spike1 = iso.neurons.LIF(decay=0.5, v_threshold=0.3)
+    assert torch.equal(net(x), model(x))
+    assert not torch.equal(net(x), before)
+    again = ProgramNet.from_json(json.loads(json.dumps(net.as_json()))).double().eval()
+    again.load_state_dict(net.state_dict())
+    assert torch.equal(again(x), net(x))
+    assert torch.equal(deepcopy(net)(x), net(x))
+    torch.testing.assert_close(net.compile_for_inference()(x), net(x))
 
 
 def test_stretches_are_the_units_of_a_stage():

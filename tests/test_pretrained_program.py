@@ -91,7 +91,7 @@ def test_a_damaged_network_is_one_sentence(folder, network, message):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["T", "forward", "memory", ""])
+@pytest.mark.parametrize("name", ["T", "forward", "memory", "program", ""])
 def test_a_module_cannot_take_the_name_of_something_else(net, name):
     text = net.as_json()
     modules = text["program"]["modules"]

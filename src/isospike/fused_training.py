@@ -25,6 +25,7 @@ from isospike.graph import (
     Value,
     apply_affine,
     join,
+    natural_stretches,
     rewrite,
     run_eager,
     uses,
@@ -110,7 +111,7 @@ def _cuts(program: Program, memory: str) -> Iterator[Cut]:
 def _parts(program: Program, memory: str) -> Iterator[tuple[Sequence[Operation], bool]]:
     """Yield operations in a row, and whether the backward pass recomputes them."""
     done = 0
-    for stretches in program.stretches:
+    for stretches in program.stretches or (natural_stretches(program),):
         together = MEMORY[memory](len(stretches)) if stretches else 0
         for first in range(0, len(stretches), together) if together else ():
             group = stretches[first : first + together]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from isospike.graph import Program, Value
 from isospike.graph.recorder import Recorder, Symbol
 from isospike.layers import GlobalPool, PaddedShortcut
-from isospike.models import ProgramNet, SpikingNetwork
+from isospike.models import ProgramNet
 from isospike.neurons import ReLU
 from isospike.residual import REAL
 
@@ -123,7 +123,7 @@ class Builder:
         """Whether a module may be called so: no other is, holds one or is held, and a network has names of its own."""
         first = name.partition(".")[0]
         taken = any(f"{other}.".startswith(f"{name}.") or name.startswith(f"{other}.") for other in self.modules)
-        return not taken and first not in RESERVED and not hasattr(SpikingNetwork, first)
+        return not taken and first not in RESERVED and not hasattr(ProgramNet, first)
 
     def network(self, logits: Map) -> ProgramNet:
         """All of it, in eval mode."""

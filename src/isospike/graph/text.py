@@ -1,7 +1,7 @@
 """A program as JSON and back, weights apart: a network that no row describes is saved and loaded like any other."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from torch import nn
@@ -25,6 +25,7 @@ from isospike.surrogates import SURROGATES
 
 Options = dict[str, Any]
 VERSION = 1
+PARTS = ("x_affine", "y_affine", "affine", "neuron")  # of an operation between two convolutions
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,19 @@ def modules_of(program: Program) -> list[nn.Module]:
     return [module for module in found if isinstance(module, nn.Module)]
 
 
+def with_modules(program: Program, modules: Mapping[nn.Module, nn.Module]) -> Program:
+    """The same program with other modules in the places of those that it names."""
+
+    def swapped(op: Operation) -> Operation:
+        if not isinstance(op, Between):
+            return replace(op, module=modules[op.module])  # type: ignore[arg-type]
+        parts = ((name, getattr(op, name)) for name in PARTS)
+        others: dict[str, Any] = {name: modules[part] for name, part in parts if isinstance(part, nn.Module)}
+        return replace(op, **others)
+
+    return replace(program, operations=tuple(map(swapped, program.operations)))
+
+
 def check_order(program: Program) -> None:
     """Refuse a program that reads a map before it is written, or writes one twice.
 
@@ -126,7 +140,7 @@ def _operation_to_json(op: Operation, names: Mapping[nn.Module, str]) -> Options
     for name in ("y", "z"):
         if (value := getattr(op, name)) is not None:
             written[name] = value.number
-    for name in ("x_affine", "y_affine", "affine", "neuron"):
+    for name in PARTS:
         if (part := getattr(op, name)) is not None:
             written[name] = _affine_to_json(part, names)
     if isinstance(op.join, Join):
@@ -146,7 +160,7 @@ def _operation_from_json(text: Mapping[str, Any], values: Sequence[Value], modul
         module = modules[text["module"]]
         return Conv(x, out, module) if is_exactly(module, Conv2d) else Call(x, out, module, text.get("timed", False))
     parts: Options = {name: values[text[name]] for name in ("y", "z") if name in text}
-    for name in ("x_affine", "y_affine", "affine", "neuron"):
+    for name in PARTS:
         if name in text:
             parts[name] = _affine_from_json(text[name], modules)
     return Between(x, out, join=text.get("join"), **parts)

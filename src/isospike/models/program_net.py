@@ -1,13 +1,24 @@
 """A network that is nothing but a program, as a converted one is: no row says what it does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isospike.errors import ConfigError
-from isospike.graph import Program, Value, modules_of, program_from_json, program_to_json, run_eager, timed_values
+from isospike.graph import (
+    Kept,
+    Operation,
+    Program,
+    Value,
+    modules_of,
+    program_from_json,
+    program_to_json,
+    run_eager,
+    timed_values,
+    with_modules,
+)
 from isospike.layers import Steps
 from isospike.models.network import SpikingNetwork
 
@@ -24,38 +35,55 @@ class ProgramNet(SpikingNetwork):
 
     def __init__(self, program: Program, modules: Mapping[str, nn.Module], *, T: int, least_size: int = 1) -> None:
         super().__init__(program.input.channels, T)
-        self.program, self._least = program, least_size
+        self._recorded, self._least = program, least_size
+        self._names = {module: name for name, module in modules.items()}
+        self._current = Kept()
         for name, module in modules.items():
             _place(self, name, module)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        timed = timed_values(program.operations)
-        self._static = [op for op in program.operations if op.out not in timed]
-        self._timed = [op for op in program.operations if op.out in timed]
+
+    @property
+    def program(self) -> Program:
+        """Its program, of the modules that it has now: one that took the place of another runs in its place."""
+        return self._in_order()[0]
 
     @property
     def least_size(self) -> int:
         """Height and width of the smallest images that it takes."""
         return self._least
 
-    def encode(self, x: Tensor, steps: Steps) -> dict[Value, Any]:
-        """Every map that is the same at all steps of a static image."""
-        maps: dict[Value, Any] = {self.program.input: x}
-        for op in self._static:
+    def encode(self, x: Tensor, steps: Steps) -> tuple[dict[Value, Any], Sequence[Operation]]:
+        """Every map that is the same at all steps of a static image, and the operations that are left."""
+        program, static, timed = self._in_order()
+        maps: dict[Value, Any] = {program.input: x}
+        for op in static:
             run_eager(op, maps, steps)
-        return maps
+        return maps, timed
 
-    def decode(self, current: dict[Value, Any], steps: Steps) -> Any:
+    def decode(self, current: tuple[dict[Value, Any], Sequence[Operation]], steps: Steps) -> Any:
         """Logits ``[T or 1, B, num_classes]``."""
-        maps = dict(current)
-        for op in self._timed:
+        maps = dict(current[0])
+        for op in current[1]:
             run_eager(op, maps, steps)
-        return maps[self.program.results[0]]
+        return maps[self._recorded.results[0]]
 
     def as_json(self) -> dict[str, Any]:
         """All but its weights, as plain values."""
+        program = self.program
         names = {module: name for name, module in self.named_modules()}
-        modules = {module: names[module] for module in modules_of(self.program)}
-        return {"T": self.T, "least_size": self.least_size, "program": program_to_json(self.program, modules)}
+        modules = {module: names[module] for module in modules_of(program)}
+        return {"T": self.T, "least_size": self.least_size, "program": program_to_json(program, modules)}
+
+    def _in_order(self) -> tuple[Program, list[Operation], list[Operation]]:
+        """The program of today's modules, and its operations before time begins and after."""
+        return self._current.get(self, "operations", self._reordered)
+
+    def _reordered(self) -> tuple[Program, list[Operation], list[Operation]]:
+        modules = {module: self.get_submodule(name) for module, name in self._names.items()}
+        program = with_modules(self._recorded, modules)
+        timed = timed_values(program.operations)
+        static = [op for op in program.operations if op.out not in timed]
+        return program, static, [op for op in program.operations if op.out in timed]
 
     @classmethod
     def from_json(cls, text: Mapping[str, Any]) -> "ProgramNet":
@@ -74,6 +102,8 @@ class ProgramNet(SpikingNetwork):
 def _place(root: nn.Module, name: str, module: nn.Module) -> None:
     """Register ``module`` under ``name``, and what holds it under what stands before each dot."""
     *path, last = name.split(".")
+    if hasattr(type(root), name.partition(".")[0]):
+        raise KeyError(f"a module cannot have the name '{name}', as every network has something of that name")
     for part in path:
         if part not in root._modules:
             root.add_module(part, nn.Module())  # refuses a name that something else has

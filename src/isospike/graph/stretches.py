@@ -1,0 +1,31 @@
+"""Where activation checkpointing may cut a program in which nobody has noted it."""
+
+from itertools import pairwise
+
+from isospike.graph.program import Between, Conv, Program, uses, writes
+
+
+def natural_stretches(program: Program) -> tuple[range, ...]:
+    """Find operations in a row with a convolution among them, between places that one map alone crosses.
+
+    These are the units of a residual network, and the layers of a plain one with what stands behind each.
+    """
+    stretches: list[range] = []
+    for start, stop in pairwise(_borders(program)):
+        part = program.operations[start:stop]
+        if any(isinstance(op, Conv) for op in part):
+            stretches.append(range(start, stop))
+        elif stretches and stretches[-1].stop == start and all(isinstance(op, Between) for op in part):
+            stretches[-1] = range(stretches[-1].start, stop)
+    return tuple(stretches)
+
+
+def _borders(program: Program) -> list[int]:
+    """Positions before which a single map is alive."""
+    left, alive, borders = uses(program.operations, program.results), {program.input}, [0]
+    for position, op in enumerate(program.operations, start=1):
+        left.subtract(op.reads())
+        alive = {value for value in (*alive, *writes(op)) if left[value]}
+        if len(alive) == 1:
+            borders.append(position)
+    return borders
