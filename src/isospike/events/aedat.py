@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isospike.errors import DataError
-from isospike.events.recording import Decoded, check_whole, unwrapped
+from isospike.events.recording import Decoded, check_whole, text_header, unwrapped
 from isospike.text import brief
 
 # A line of the header; data may begin with the same byte, but hardly with a line of text.
@@ -66,7 +66,7 @@ def read_aedat2(content: bytes, where: str) -> Decoded:
     Raises:
         DataError: cut short, or of a chip whose addresses are not known.
     """
-    header, start = _header(content)
+    header, start = text_header(content, HEADER_LINE, END_OF_HEADER)
     layout = _layout(header, where)
     check_whole(content, start, 8, "event", where)
     words = np.frombuffer(content, ">u4", offset=start).reshape(-1, 2)
@@ -81,16 +81,6 @@ def read_aedat2(content: bytes, where: str) -> Decoded:
         sensor=layout.sensor,
         offset=lambda event: start + 8 * int(events[event]),
     )
-
-
-def _header(content: bytes) -> tuple[bytes, int]:
-    """The lines in front of the data, and where these begin."""
-    start = 0
-    while line := HEADER_LINE.match(content, start):
-        start = line.end()
-        if line.group() in END_OF_HEADER:
-            break
-    return content[:start], start
 
 
 def _layout(header: bytes, where: str) -> Layout:
@@ -112,7 +102,7 @@ def read_aedat3(content: bytes, where: str) -> Decoded:
     Raises:
         DataError: cut short, or a packet that contradicts itself; names the byte.
     """
-    header, start = _header(content)
+    header, start = text_header(content, HEADER_LINE, END_OF_HEADER)
     words, times, places = [], [], []
     for at, packet in _packets(content, start, where):
         if packet["type"] != POLARITY:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospike.errors import DataError
-from isospike.events.recording import Decoded, check_whole, unwrapped
+from isospike.events.recording import Decoded, check_whole, text_header, unwrapped
 
 HEADER_LINE = re.compile(rb"%[ ][\t\x20-\x7e]*\r?\n")
 ENCODING = re.compile(rb"^% (?:evt |format EVT)(\d)\.?(\d?)", re.MULTILINE)
@@ -31,7 +31,7 @@ def read_dat(content: bytes, where: str) -> Decoded:
     Raises:
         DataError: cut short, or of another kind of event.
     """
-    header, start = _header(content)
+    header, start = text_header(content, HEADER_LINE, END_OF_HEADER)
     kind = tuple(content[start : start + 2])
     if len(kind) < 2 or kind[0] not in DAT_EVENTS or kind[1] != 8:
         raise DataError(
@@ -52,7 +52,7 @@ def read_dat(content: bytes, where: str) -> Decoded:
 
 def looks_like_raw(content: bytes) -> bool:
     """Whether the header names an encoding."""
-    return ENCODING.search(_header(content)[0]) is not None
+    return ENCODING.search(text_header(content, HEADER_LINE, END_OF_HEADER)[0]) is not None
 
 
 def read_raw(content: bytes, where: str) -> Decoded:
@@ -61,7 +61,7 @@ def read_raw(content: bytes, where: str) -> Decoded:
     Raises:
         DataError: cut short, of an encoding that is not known, or a word that has no meaning in it.
     """
-    header, start = _header(content)
+    header, start = text_header(content, HEADER_LINE, END_OF_HEADER)
     named = ENCODING.search(header)
     version = b".".join(part or b"0" for part in named.groups()).decode() if named else ""
     if version not in ENCODINGS:
@@ -144,16 +144,6 @@ def _evt3(content: bytes, start: int, header: bytes, where: str) -> Decoded:
 
 
 ENCODINGS: dict[str, Callable[[bytes, int, bytes, str], Decoded]] = {"2.0": _evt2, "2.1": _evt21, "3.0": _evt3}
-
-
-def _header(content: bytes) -> tuple[bytes, int]:
-    """The lines in front of the data, and where these begin; old cameras do not mark the end."""
-    start = 0
-    while line := HEADER_LINE.match(content, start):
-        start = line.end()
-        if line.group() in END_OF_HEADER:
-            break
-    return content[:start], start
 
 
 def _sensor(header: bytes, where: str) -> tuple[int, int] | None:

@@ -1,6 +1,7 @@
 """A recording of an event camera: when, where, and whether it became brighter."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,3 +189,22 @@ def unwrapped(t: npt.NDArray[Any], bits: int) -> npt.NDArray[np.int64]:
     if starts.any():
         t[1:] += np.cumsum(starts) << bits
     return t
+
+
+def text_header(content: bytes, line: re.Pattern[bytes], last: Collection[bytes]) -> tuple[bytes, int]:
+    """Split off the lines of text before the data.
+
+    Args:
+        content: The file.
+        line: Matches a line of the header.
+        last: Lines that end it; old cameras write none.
+
+    Returns:
+        The header, and where the data begin.
+    """
+    start = 0
+    while found := line.match(content, start):
+        start = found.end()
+        if found.group() in last:
+            break
+    return content[:start], start

@@ -16,7 +16,7 @@ from isospike.residual import Scale, Weigh
 @singledispatch
 def numbers_of(affine: object) -> Affine:
     """``scale`` and ``shift`` of an affine of a program, one row, or one for every step."""
-    raise NotImplementedError(type(affine))
+    raise TypeError(f"no program has an affine that is a {type(affine).__name__}")
 
 
 @numbers_of.register
