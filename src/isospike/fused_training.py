@@ -212,5 +212,5 @@ def fuse(
     if done is None:
         return None
     count = x.numel() // norm.num_features
-    norm.record(Statistics(count, done.mean, done.var * (count / (count - 1))))
+    norm.record(Statistics.from_biased(count, done.mean, done.var))
     return Fused(done.u, done.s)

@@ -13,7 +13,7 @@ from isospike.fused_training import TrainingPass
 from isospike.graph import Kept, Network, Unrecordable, record
 from isospike.inference import CompiledNet, Precision
 from isospike.inputs import Inputs
-from isospike.layers import MEMORY, PerStepNorm, Steps
+from isospike.layers import MEMORY, Steps
 from isospike.neurons import Neuron
 
 FromCurrent = Callable[[Any, Steps], list[Tensor]]  # from what encode gives to what is asked for
@@ -60,9 +60,9 @@ class SpikingNetwork(Network):
         return self.decode(self.encode(x, steps), steps)
 
     @property
+    @abstractmethod
     def knows_steps(self) -> bool:
         """Whether it has norms that know the time step, and so runs for its own T alone."""
-        return any(isinstance(module, PerStepNorm) for module in self.modules())
 
     @property
     def memory(self) -> str:

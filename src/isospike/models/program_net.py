@@ -19,7 +19,7 @@ from isospike.graph import (
     timed_values,
     with_modules,
 )
-from isospike.layers import Steps
+from isospike.layers import PerStepNorm, Steps
 from isospike.models.network import SpikingNetwork
 
 
@@ -38,6 +38,7 @@ class ProgramNet(SpikingNetwork):
         self._recorded, self._least = program, least_size
         self._names = {module: name for name, module in modules.items()}
         self._current = Kept()
+        self._knows_steps = any(isinstance(module, PerStepNorm) for module in modules.values())
         for name, module in modules.items():
             _place(self, name, module)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -51,6 +52,11 @@ class ProgramNet(SpikingNetwork):
     def least_size(self) -> int:
         """Height and width of the smallest images that it takes."""
         return self._least
+
+    @property
+    def knows_steps(self) -> bool:
+        """Whether it was made of norms that know the time step."""
+        return self._knows_steps
 
     def encode(self, x: Tensor, steps: Steps) -> tuple[dict[Value, Any], Sequence[Operation]]:
         """Every map that is the same at all steps of a static image, and the operations that are left."""

@@ -130,6 +130,11 @@ class SpikingResNet(SpikingNetwork):
         """Input pixels per pixel of the last map, to a side."""
         return self.layout.total_stride
 
+    @property
+    def knows_steps(self) -> bool:
+        """Whether its norms know the time step."""
+        return self.topology.per_step_norm
+
     def encode(self, x: Tensor, steps: Steps) -> Tensor:
         """Stem currents ``[T or 1, B, C, H, W]``; its channels-last weights make them channels-last."""
         return steps.run(self.stem, x)
