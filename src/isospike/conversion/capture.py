@@ -22,6 +22,7 @@ from isospike.conversion.trace import trace
 from isospike.errors import ConfigError
 from isospike.graph import modules_of, record_network
 from isospike.models import ProgramNet, SpikingNetwork
+from isospike.text import brief
 
 # Of code that is not ours and is given no tensors.
 FAILURES = (AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
@@ -82,8 +83,7 @@ def capture(module: nn.Module, example: Tensor) -> ProgramNet:
         return as_program(module)
     weight = next(module.parameters())
     ann, few = deepcopy(module).double(), _two_of(example).to(weight.device, torch.float64)
-    with torch.no_grad():
-        expected = ann(few.clone())
+    expected = _answer(ann, few)
     if not isinstance(expected, Tensor) or expected.dim() != 2:
         given = f"a tensor {list(expected.shape)}" if isinstance(expected, Tensor) else f"a {type(expected).__name__}"
         raise ConfigError(
@@ -92,6 +92,17 @@ def capture(module: nn.Module, example: Tensor) -> ProgramNet:
     net = _network(ann, few)
     _check_same(net, few, expected, type(module).__name__)
     return net.to(weight.dtype)
+
+
+@torch.no_grad()
+def _answer(ann: nn.Module, images: Tensor) -> Any:
+    try:
+        return ann(images.clone())
+    except RuntimeError as error:
+        shape = f"[B, {', '.join(map(str, images.shape[1:]))}]"
+        raise ConfigError(
+            f"this {type(ann).__name__} does not take the calibration images, which are {shape}: {brief(str(error))}"
+        ) from error
 
 
 def as_program(network: SpikingNetwork) -> ProgramNet:

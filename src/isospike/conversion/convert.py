@@ -29,10 +29,14 @@ def convert(ann: nn.Module, images: Tensor | Iterable[Tensor], method: str = "s_
         UnknownName: there is no such method, or it has no such option.
         Uncapturable: the ANN makes calls that no spiking network makes; all of them are listed.
         ConfigError: the ANN or the images cannot be used; says what would be right.
+        ShapeError: the ANN does not take such images.
     """
     chosen = METHODS[method]
     batches = _checked([images] if isinstance(images, Tensor) else list(images))
-    return chosen.convert(capture(ann, batches[0]), batches, **options)
+    program = capture(ann, batches[0])
+    for batch in batches:
+        program.as_sequence(batch, None)  # refuses what does not fit
+    return chosen.convert(program, batches, **options)
 
 
 def _checked(batches: list[Tensor]) -> list[Tensor]:
