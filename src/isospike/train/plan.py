@@ -21,7 +21,7 @@ from isospike.train.step import PRECISIONS
 
 SMALLEST_TRIAL, LARGEST_TRIAL = 2, 32  # images
 SMALL = 2**18  # bytes that do not matter
-PROCESS = 30e6  # bytes that PyTorch takes for its first step
+PROCESS = 22e6  # bytes that PyTorch takes for its first steps: 10 MB at one image, 10 to 25 MB at 32
 # Where freed memory is kept, by benchmarks/held.py: the largest tensor finds no hole once or twice, though there is
 # room enough in smaller ones, and gradients, which stay where they were made, keep so much of their bytes from use.
 HOLES, APART = 1.5, 0.5
