@@ -14,7 +14,7 @@ from helpers import enliven
 from isospike.analysis import ENERGY_TABLES, OperationCounter, measure_energy, nominal_counts
 from isospike.analysis.energy import layer_mj, measured_counts, membrane_mj, memory_mj
 from isospike.analysis.instrument import sum_over_batch
-from isospike.analysis.operations import LayerWork, Work, _Count, group_of, uses
+from isospike.analysis.operations import LayerWork, Work, _Count, group_of, times_read
 from isospike.errors import ConfigError, UnknownName
 from isospike.models import Domain, model_card
 from isospike.residual import BINARY, REAL
@@ -69,9 +69,9 @@ def test_operations_by_brute_force(layer, reads):
 
 def test_one_spike_in_the_middle_and_one_in_the_corner():
     """A spike is read by 9 outputs, in the corner by 4, behind stride 2 by 4 or by 1 as its place is odd or even."""
-    assert uses(4, kernel=3, stride=1, padding=1, dilation=1, outputs=4).tolist() == [2, 3, 3, 2]
-    assert uses(4, kernel=3, stride=2, padding=1, dilation=1, outputs=2).tolist() == [1, 2, 1, 1]
-    assert uses(4, kernel=1, stride=2, padding=0, dilation=1, outputs=2).tolist() == [1, 0, 1, 0]
+    assert times_read(4, kernel=3, stride=1, padding=1, dilation=1, outputs=4).tolist() == [2, 3, 3, 2]
+    assert times_read(4, kernel=3, stride=2, padding=1, dilation=1, outputs=2).tolist() == [1, 2, 1, 1]
+    assert times_read(4, kernel=1, stride=2, padding=0, dilation=1, outputs=2).tolist() == [1, 0, 1, 0]
     x = torch.zeros(1, 1, 4, 4)
     x[0, 0, 1, 1] = x[0, 0, 0, 0] = 1
     count = _Count(nn.Conv2d(1, 10, 3, padding=1), BINARY)

@@ -13,7 +13,7 @@ from isospike.errors import ConfigError, UnknownName
 from isospike.layers import MEMORY, recomputed
 from isospike.malloc import keep_freed_memory, return_freed_memory
 from isospike.train import plan as planner
-from isospike.train.plan import Plan, _at_most, _Lives, check_fits, plan_training
+from isospike.train.plan import MemoryPlan, _at_most, _Lives, check_fits, plan_training
 
 PEAK = """
 import json, sys, torch, torch.nn.functional as F
@@ -184,7 +184,7 @@ def test_leaner_modes_take_less():
 
 def test_a_run_that_does_not_fit_is_refused_with_what_would():
     """The model is there already when this is asked, and counts no more."""
-    plans = {name: Plan(name, 7e9, 0.0, alive, 0.0) for name, alive in zip(MEMORY, (9e9, 4e9, 2e9), strict=True)}
+    plans = {name: MemoryPlan(name, 7e9, 0.0, alive, 0.0) for name, alive in zip(MEMORY, (9e9, 4e9, 2e9), strict=True)}
     check_fits(plans, "fast", 10e9)
     with pytest.raises(ConfigError, match=r"needs about 9.0 GB .* 5.0 GB are free: with train.memory=lean .* 4.0 GB"):
         check_fits(plans, "fast", 5e9)

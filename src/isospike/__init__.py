@@ -92,7 +92,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What brings pydantic is imported when it is first asked for, as models do without."""
+    """Import what brings pydantic when it is first asked for, as models do without."""
     if name in ("Prediction", "Predictor", "load_run"):
         from isospike import predictor
 

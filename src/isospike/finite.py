@@ -10,7 +10,7 @@ from isospike.layers import statistics_known
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """In words, the names of the tensors that hold NaN or infinity: the first, and how many more; "" for none."""
+    """Name the tensors that hold NaN or infinity: the first, and how many more; "" for none."""
     names = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if not names:
         return ""
@@ -18,8 +18,9 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str:
 
 
 def first_bad_place(model: nn.Module, forward: Callable[[], Tensor]) -> str:
-    """In words, where the finite numbers end first: a parameter, a running statistic, a layer's output, a gradient,
-    or the loss.
+    """Say where the finite numbers end first.
+
+    That is a parameter, a running statistic, a layer's output, a gradient, or the loss.
 
     Layers are looked at even where the loss is finite: a neuron that gets no number does not fire, and hides it.
     Running statistics stay as they are.
@@ -68,7 +69,7 @@ def _bad_output(model: nn.Module, forward: Callable[[], Tensor]) -> str:
 
 
 def _bad_gradient(model: nn.Module) -> str:
-    """The backward pass runs from the head to the stem."""
+    """Return the backward pass runs from the head to the stem."""
     for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not parameter.grad.isfinite().all():
             return f"coming from the head, the first gradient that is not finite is that of '{name}'"

@@ -53,16 +53,16 @@ class Inputs:
 
     @property
     def channels(self) -> int:
-        """Of the images."""
+        """Channels of the images."""
         return len(self.mean)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return all of it as plain values, for JSON."""
         return asdict(self)
 
     @staticmethod
     def from_facts(facts: Mapping[str, Any]) -> "Inputs":
-        """From ``analysis/data.json`` of a run.
+        """Read ``analysis/data.json`` of a run.
 
         Raises:
             ConfigError: a fact is missing, or as above.

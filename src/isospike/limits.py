@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 
 def read_at_most(path: Path, most: int) -> bytes:
-    """The whole content of a file.
+    """Read the whole content of a file.
 
     Raises:
         OSError: it cannot be read, or holds more than ``most`` bytes; ``strerror`` says which.
@@ -23,7 +23,7 @@ def read_at_most(path: Path, most: int) -> bytes:
 
 
 def _content(file: BinaryIO, most: int) -> bytes:
-    """At most so many bytes; Python takes memory for all that it is asked for, so it is asked for what is there."""
+    """Read at most so many bytes, and ask for what is there: Python takes memory for all that it is asked for."""
     size = os.fstat(file.fileno()).st_size
     content = file.read(min(size + 1, most))
     while len(content) < most and (

@@ -8,7 +8,7 @@ import torch
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory held so far: allocated on a GPU, resident in the process on a CPU."""
+    """Return most memory held so far: allocated on a GPU, resident in the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:
@@ -20,7 +20,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def available_memory(device: torch.device) -> float:
-    """Bytes that a process can still allocate on a device; on a GPU with what PyTorch's allocator holds unused."""
+    """Return the bytes that a process can still allocate on a device, on a GPU with what PyTorch keeps unused."""
     if device.type != "cuda":
         return available_to_process()
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -28,7 +28,7 @@ def available_memory(device: torch.device) -> float:
 
 
 def available_to_process(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes that this process can still take: what the machine has, and no more than any limit of its cgroups leaves.
+    """Return the bytes that this process can still take of the machine and of its cgroups.
 
     Args:
         proc: Where the kernel describes processes.
@@ -39,7 +39,7 @@ def available_to_process(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/
 
 
 def _memory_cgroups(membership: Path, cgroups: Path) -> Iterator[Path]:
-    """Folders of the cgroups that the process is in, from its own to the root, for each version.
+    """Yield folders of the cgroups that the process is in, from its own to the root, for each version.
 
     In a container the path may be that of the host, or lead out of what is mounted: then only the root is there to see.
     """
@@ -53,7 +53,7 @@ def _memory_cgroups(membership: Path, cgroups: Path) -> Iterator[Path]:
 
 
 def _room(cgroup: Path) -> float:
-    """Bytes that a cgroup leaves; what it holds of files counts as free, since the kernel drops it for whoever asks."""
+    """Return the bytes that a cgroup leaves; files count as free, since the kernel drops them."""
     for limit, usage, prefix in (
         ("memory.max", "memory.current", ""),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
@@ -67,5 +67,5 @@ def _room(cgroup: Path) -> float:
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """The numbers of a file of the kernel that has a name and a number on each line."""
+    """Return the numbers of a file of the kernel that has a name and a number on each line."""
     return {name: int(number) for name, number, *_ in map(str.split, path.read_text().splitlines())}

@@ -34,11 +34,11 @@ class Neuron(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What it puts out ``[T, B, ...]``, and its state after the last step."""
+        """Return what the neuron puts out ``[T, B, ...]``, and its state after the last step."""
 
     @abstractmethod
     def current_to_fire(self) -> Coefficient:
-        """A constant current at which the neuron, from rest, puts out 1 at every step."""
+        """Return a constant current at which the neuron, from rest, puts out 1 at every step."""
 
 
 class SpikingNeuron(Neuron, ABC):
@@ -55,32 +55,32 @@ class SpikingNeuron(Neuron, ABC):
 
     @abstractmethod
     def coefficients(self) -> tuple[Coefficient, Coefficient]:
-        """``(decay, gain)``."""
+        """Return ``(decay, gain)``."""
 
     def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Spikes ``[T, B, ...]`` and the potential after the last step; see ``leaky_fire``."""
+        """Return spikes ``[T, B, ...]`` and the potential after the last step; see ``leaky_fire``."""
         decay, gain = self.coefficients()
         return leaky_fire(x, v, decay=decay, gain=gain, rule=self.rule)
 
     def current_to_fire(self) -> Coefficient:
-        """From the rule."""
+        """Return the current of the rule, divided by the gain."""
         decay, gain = self.coefficients()
         return self.rule.current_to_fire(decay) / gain
 
     def extra_repr(self) -> str:
-        """The rule, for ``print(model)``."""
+        """Return the rule, for ``print(model)``."""
         return ", ".join(f"{f.name}={getattr(self.rule, f.name)}" for f in fields(self.rule))
 
 
 def is_recurrence(neuron: nn.Module) -> TypeGuard[SpikingNeuron]:
-    """Whether its rule and its coefficients say all that it does: no class of a user's own has another ``forward``."""
+    """Return whether its rule and its coefficients say all that it does: its class has no other ``forward``."""
     if not isinstance(neuron, SpikingNeuron) or type(neuron).forward is not SpikingNeuron.forward:
         return False
     return type(neuron.rule) in (FireRule, IntegerRule) and "forward" not in vars(neuron)
 
 
 def _fire_rule(neuron: type, options: dict[str, Any]) -> FireRule:
-    """The rule that these options of a neuron give; ``surrogate`` also by name or as ``{"kind": name, ...}``.
+    """Return the rule that these options of a neuron give; ``surrogate`` also by name or as ``{"kind": name, ...}``.
 
     Raises:
         UnknownName: an option that the neuron does not have.
@@ -107,7 +107,7 @@ class IF(SpikingNeuron):
         super().__init__(_fire_rule(type(self), rule))
 
     def coefficients(self) -> tuple[Coefficient, Coefficient]:
-        """(1, 1)."""
+        """Return (1, 1)."""
         return 1.0, 1.0
 
 
@@ -149,11 +149,11 @@ class LIF(SpikingNeuron):
             self.gain = 1.0 if decay_input is False else 1 / tau
 
     def coefficients(self) -> tuple[Coefficient, Coefficient]:
-        """The numbers given at construction."""
+        """Return the numbers given at construction."""
         return self.decay, self.gain
 
     def extra_repr(self) -> str:
-        """Leak and rule, for ``print(model)``."""
+        """Return leak and rule, for ``print(model)``."""
         return f"decay={self.decay:g}, gain={self.gain:g}, {super().extra_repr()}"
 
 
@@ -174,7 +174,7 @@ class PLIF(SpikingNeuron):
         self.w = nn.Parameter(torch.tensor(-math.log(tau - 1)))
 
     def coefficients(self) -> tuple[Coefficient, Coefficient]:
-        """(1 - k, k), both with gradient."""
+        """Return (1 - k, k), both with gradient."""
         k = self.w.sigmoid()
         return 1 - k, k
 
@@ -203,7 +203,7 @@ class MLF(SpikingNeuron):
         self.decay = _checked_decay(decay)
 
     def coefficients(self) -> tuple[Coefficient, Coefficient]:
-        """(decay, 1)."""
+        """Return (decay, 1)."""
         return self.decay, 1.0
 
 
@@ -227,7 +227,7 @@ class ILIF(SpikingNeuron):
         self.decay = _checked_decay(decay)
 
     def coefficients(self) -> tuple[Coefficient, Coefficient]:
-        """(decay, 1)."""
+        """Return (decay, 1)."""
         return self.decay, 1.0
 
 
@@ -237,11 +237,11 @@ class ReLU(Neuron):
     levels, v_threshold = None, 1.0
 
     def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """``max(x, 0)`` at every step, and an empty state."""
+        """Return ``max(x, 0)`` at every step, and an empty state."""
         return x.relu(), x.new_empty(0)
 
     def current_to_fire(self) -> Coefficient:
-        """1."""
+        """Return 1."""
         return 1.0
 
 
@@ -271,17 +271,17 @@ class QCFS(Neuron):
         self.threshold = nn.Parameter(torch.tensor(float(threshold)))
 
     def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The activation at every step, and an empty state."""
+        """Return the activation at every step, and an empty state."""
         share = (x / self.threshold).clamp(0, 1)
         rounded = (share * self.L + 0.5).floor() / self.L
         return (share + (rounded - share).detach()) * self.threshold, x.new_empty(0)
 
     def current_to_fire(self) -> Coefficient:
-        """1, where the threshold is above it."""
+        """Return 1, where the threshold is above it."""
         return 1.0
 
     def extra_repr(self) -> str:
-        """Steps and threshold, for ``print(model)``."""
+        """Return steps and threshold, for ``print(model)``."""
         return f"L={self.L}, threshold={self.threshold.item():g}"
 
 
@@ -299,7 +299,7 @@ NeuronSpec = str | Mapping[str, Any] | Neuron | Callable[[], Neuron]
 
 
 def build_neuron(spec: NeuronSpec) -> Neuron:
-    """One neuron for one place.
+    """Build one neuron for one place.
 
     Args:
         spec: A name in ``NEURONS``; ``{"kind": name, option: value, ...}``; a neuron, of which a copy is made; or a
@@ -321,7 +321,7 @@ def build_neuron(spec: NeuronSpec) -> Neuron:
 
 
 def neuron_options(spec: NeuronSpec) -> dict[str, Any]:
-    """``{"kind": name, option: value, ...}`` for the reader; of an object only the name of its class."""
+    """Return ``{"kind": name, option: value, ...}`` for the reader; of an object only the name of its class."""
     if isinstance(spec, Mapping):
         return dict(spec)
     return {"kind": spec if isinstance(spec, str) else type(build_neuron(spec)).__name__}

@@ -61,7 +61,7 @@ class TETSpec(ObjectiveSpec):
     target: float = 1.0
 
     def loss(self, logits: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """``(1 - weight) * mean_t CE(logits[t], targets) + weight * mean (logits - target)^2``."""
+        """Compute ``(1 - weight) * mean_t CE(logits[t], targets) + weight * mean (logits - target)^2``."""
         smoothing = self.label_smoothing
         steps = [cross_entropy(step, targets, label_smoothing=smoothing, weights=class_weights) for step in logits]
         mean = sum(steps[1:], start=steps[0]) / len(steps)
@@ -69,7 +69,7 @@ class TETSpec(ObjectiveSpec):
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float, weights: Tensor | None = None) -> Tensor:
-    """``- mean_b sum_k weights[k] * shares[b, k] * log softmax(logits)[b, k]``, the shares smoothed.
+    """Compute ``- mean_b sum_k weights[k] * shares[b, k] * log softmax(logits)[b, k]``, the shares smoothed.
 
     The mean is over the images, not over their weights as that of PyTorch's is for labels: a batch then has the same
     gradient whole, in parts, and shared by processes.

@@ -42,17 +42,17 @@ def import_rows(sources: Iterable[str] | None) -> None:
 
 
 def imported() -> dict[str, str]:
-    """What ``import_rows`` has imported in this process: its name, and the SHA-256 of its file."""
+    """Return what ``import_rows`` has imported in this process: its name, and the SHA-256 of its file."""
     return {source: _digest(module) for source, module in _IMPORTED.items()}
 
 
 def imports_again() -> str:
-    """The options that name the imported code once more, for the end of a command."""
+    """Return the options that name the imported code once more, for the end of a command."""
     return import_options(_IMPORTED)
 
 
 def import_options(sources: Iterable[str]) -> str:
-    """The options that name this code, for the end of a command."""
+    """Return the options that name this code, for the end of a command."""
     return "".join(f" --import {shlex.quote(source)}" for source in sources)
 
 
@@ -109,7 +109,7 @@ def _module_name(source: str) -> str:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """A file as the module of its name, found by that name from now on, also by processes that are spawned."""
+    """Import a file as the module of its name, found by that name from now on, also by spawned processes."""
     if not path.is_file():
         raise ConfigError(f"there is no file {path} to import")
     if not path.stem.isidentifier():
@@ -131,7 +131,7 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _owner(name: str) -> str | None:
-    """The file that this module name leads to, or what else it is; None where it is free."""
+    """Return the file that this module name leads to, or what else it is; None where it is free."""
     try:
         spec = importlib.util.find_spec(name)
     except ValueError:  # of a module without a specification, as __main__ may be
@@ -154,7 +154,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _failure(error: Exception) -> ConfigError:
-    """Where in the imported code an error is from, in a sentence, with the traceback from there on as a note."""
+    """Return where in the imported code an error is from, in a sentence, with the traceback from there on as a note."""
     if isinstance(error, SyntaxError):
         return ConfigError(f"{error.filename}, line {error.lineno}: {error.msg}")
     frames = traceback.extract_tb(error.__traceback__)
@@ -173,7 +173,7 @@ def _is_importing(file: str) -> bool:
 
 
 def _digest(module: ModuleType) -> str:
-    """Of its file; "" where there is none."""
+    """Return the SHA-256 of its file; "" where there is none."""
     return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest() if module.__file__ else ""
 
 

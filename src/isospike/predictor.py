@@ -42,7 +42,7 @@ class Prediction:
         return [self.classes[index] for index in self.probabilities.argmax(1).tolist()]
 
     def top(self, count: int = 5) -> list[list[tuple[str, float]]]:
-        """The ``count`` likeliest classes of every image (all, where there are fewer) with their probabilities."""
+        """Return the ``count`` likeliest classes of every image (all, where there are fewer), with probabilities."""
         best = self.probabilities.topk(min(count, len(self.classes)))
         return [
             [(self.classes[index], share) for index, share in zip(indices, shares, strict=True)]
@@ -85,7 +85,7 @@ class Predictor:
         self._augment = Augment(AugmentSpec(), self.inputs.mean, self.inputs.std, len(self.classes))
 
     def __call__(self, images: Picture | Sequence[Picture]) -> Prediction:
-        """Classes of one image or of several.
+        """Tell the classes of one image or of several.
 
         Args:
             images: Paths of image files, images of Pillow, uint8 arrays ``[H, W]`` or ``[H, W, C]``, uint8 tensors
@@ -130,7 +130,7 @@ def load_run(
     precision: str = "float32",
     batch_size: int = 64,
 ) -> Predictor:
-    """The network that a run has trained, ready for images; ``.model`` of it is the network itself.
+    """Load the network that a run has trained, ready for images; ``.model`` of it is the network itself.
 
     Args:
         run: The run folder.
@@ -185,12 +185,12 @@ def _each(images: Picture | Sequence[Picture]) -> list[Picture]:
 
 
 def _name(picture: Picture, number: int) -> str:
-    """What to call it in an error."""
+    """Return what to call it in an error."""
     return str(picture) if isinstance(picture, str | Path) else f"image {number}"
 
 
 def _from_array(array: np.ndarray[Any, Any] | Tensor, name: str) -> Image.Image:
-    """An image from ``[H, W]``, from NumPy's ``[H, W, C]`` or from PyTorch's ``[C, H, W]``."""
+    """Return an image from ``[H, W]``, from NumPy's ``[H, W, C]`` or from PyTorch's ``[C, H, W]``."""
     if str(array.dtype).removeprefix("torch.") != "uint8":
         raise DataError(
             f"{name} is of {array.dtype}, and images are uint8 from 0 to 255: call the model itself on normalised ones"

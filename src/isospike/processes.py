@@ -34,17 +34,17 @@ class World:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """Sum over all processes."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """Return whether the flag is set in any process."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=self.device)))
 
     def agree(self, value: T) -> T:
-        """The first process's value, in all of them."""
+        """Return the first process's value, in all of them."""
         values = [value]
         if self.size > 1:
             dist.broadcast_object_list(values, src=0)
@@ -67,14 +67,14 @@ class World:
             raise refusal
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank."""
+        """Return the values of all processes, by rank."""
         values = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value)
         return values
 
     def wrap(self, model: nn.Module, *, sync_norm: bool) -> nn.Module:
-        """The model with its gradients averaged over the processes, and its batch statistics joined on request."""
+        """Wrap the model to average gradients over the processes, and to join batch statistics on request."""
         if self.size == 1:
             return model
         if sync_norm and dist.group.WORLD is not None:
@@ -120,7 +120,7 @@ def open_world(device: str) -> Iterator[World]:
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of a process.
+    """Return the device of a process.
 
     Args:
         name: As of ``open_world``.

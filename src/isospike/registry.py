@@ -54,7 +54,7 @@ class Registry(Generic[T]):
 
 
 def unknown_name(what: str, name: str, names: Iterable[str]) -> UnknownName:
-    """The error for ``name``: the nearest of ``names``, or all of them where none is near and they are few."""
+    """Return the error for ``name``: the nearest of ``names``, or all of them where none is near and they are few."""
     names = list(names)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
     if near:

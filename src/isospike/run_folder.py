@@ -42,27 +42,27 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """All of the configuration."""
+        """The file of the configuration."""
         return self.path / "config.yaml"
 
     @property
     def environment(self) -> Path:
-        """What it began on."""
+        """The file of what the run began on."""
         return self.path / "env.json"
 
     @property
     def metrics(self) -> Path:
-        """A JSON object per line."""
+        """The file of metrics, a JSON object per line."""
         return self.path / "metrics.jsonl"
 
     @property
     def flow(self) -> Path:
-        """What fired and what flowed during training, a JSON object per line; none where nothing was watched."""
+        """The file of what fired and flowed in training, an object per line; none where nothing was watched."""
         return self.path / "flow.jsonl"
 
     @property
     def weights(self) -> Path:
-        """The weights at the end of training."""
+        """The file of the weights at the end of training."""
         return self.path / "model.safetensors"
 
     @property
@@ -71,11 +71,11 @@ class RunFolder:
         return self.path / "report.html"
 
     def checkpoint(self, name: str) -> Path:
-        """The checkpoint called "last" or "best"."""
+        """Return the checkpoint called "last" or "best"."""
         return self.path / "checkpoints" / f"{name}.safetensors"
 
     def analysis(self, name: str) -> Path:
-        """A result by its name, such as "test"."""
+        """Return a result by its name, such as "test"."""
         return self.path / "analysis" / f"{name}.json"
 
     def create(self, config: RunConfig, environment: Mapping[str, Any]) -> None:
@@ -125,7 +125,7 @@ class RunFolder:
             )
 
     def read_config(self) -> RunConfig:
-        """The configuration of the run.
+        """Return the configuration of the run.
 
         Raises:
             ConfigError: there is no run here, or its configuration is damaged.
@@ -146,7 +146,7 @@ class RunFolder:
             write_text(self.config, config.model_copy(update={"train": train}).to_yaml())
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All whole records; a last line that was torn when the run was killed is left out.
+        """Return all whole records; a last line that was torn when the run was killed is left out.
 
         Raises:
             ConfigError: a line before the last one is damaged.
@@ -166,7 +166,7 @@ class RunFolder:
             write_json(self.analysis(name), result)
 
     def read_analysis(self, name: str) -> dict[str, Any] | None:
-        """A result, or None where it has not been made.
+        """Return a result, or None where it has not been made.
 
         Raises:
             ConfigError: it is damaged, or holds no keys and values.
@@ -250,7 +250,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 
 def new_folder(name: str) -> Path:
-    """A folder below ``runs/`` for a new run or sweep, named after its recipe, that is not taken yet.
+    """Return a folder below ``runs/`` for a new run or sweep, named after its recipe, that is not taken yet.
 
     Raises:
         ConfigError: the name leads out of ``runs/``.
@@ -262,7 +262,7 @@ def new_folder(name: str) -> Path:
 
 
 def next_free(path: Path) -> Path:
-    """``path``, or with the first number behind it that is not taken: a new run never touches an old one."""
+    """Return ``path``, or with the first number behind it that is not taken: a new run never touches an old one."""
     number, free = 1, path
     while free.exists():
         number += 1
@@ -289,7 +289,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def noting_files() -> Iterator[list[Path]]:
-    """The files of JSON that are read inside the block, so that an error about what they hold can name them."""
+    """Note the JSON files that are read inside the block, so that an error can name them."""
     files: list[Path] = []
     token = _noted.set(files)
     try:
@@ -302,7 +302,7 @@ _noted: ContextVar[list[Path] | None] = ContextVar("noted", default=None)
 
 
 def misread(files: Sequence[Path], error: BaseException) -> str:
-    """A sentence about files whose JSON is not what isospike writes; ``error`` is one of ``MISREAD``."""
+    """Return a sentence about files whose JSON is not what isospike writes; ``error`` is one of ``MISREAD``."""
     names = " or ".join(map(str, dict.fromkeys(files))) or "a file of this run"
     if isinstance(error, KeyError):
         return f"{names} lacks {brief(str(error))}: another version wrote it; make it anew"
@@ -310,7 +310,7 @@ def misread(files: Sequence[Path], error: BaseException) -> str:
 
 
 def read_records(path: Path) -> tuple[list[dict[str, Any]], str]:
-    """The records of a file with one per line, none where there is no file.
+    """Return the records of a file with one per line, none where there is no file.
 
     A last line that was torn when the run was killed is left out, and so are damaged ones before it.
 
@@ -333,7 +333,7 @@ def read_records(path: Path) -> tuple[list[dict[str, Any]], str]:
 
 
 def _record(line: str) -> dict[str, Any]:
-    """One line; what every record has is of its kind.
+    """Read one line; what every record has is of its kind.
 
     Raises:
         ValueError: it is no JSON, or not such a record.
@@ -348,7 +348,7 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file.
+    """Return the value in a JSON file.
 
     Raises:
         ConfigError: it is damaged, or larger than ``LARGEST_JSON`` bytes.

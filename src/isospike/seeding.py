@@ -4,7 +4,7 @@ import numpy as np
 
 
 def derive_seed(*parts: int) -> int:
-    """A 63-bit seed from whole numbers such as ``(run seed, purpose, epoch, batch)``; any change gives another.
+    """Return a 63-bit seed from whole numbers such as ``(run seed, purpose, epoch, batch)``; any change gives another.
 
     How many they are counts: ``(0, 3)`` and ``(0, 3, 0)`` are two seeds.
 

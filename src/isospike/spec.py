@@ -51,7 +51,7 @@ class Kinds(Registry[type[S]], Generic[S]):
         return row
 
     def rows(self) -> list[type[S]]:
-        """Every row once, whatever the number of its names."""
+        """Return every row once, whatever the number of its names."""
         return list(dict.fromkeys(self[kind] for kind in self))
 
     def held_by(self, holder: type[BaseModel]) -> None:

@@ -45,11 +45,11 @@ class Surrogate(ABC):
 
     @abstractmethod
     def primitive(self, u: Tensor) -> Tensor:
-        """The smooth step, in [0, 1]; same shape and dtype as ``u``."""
+        """Return the smooth step, in [0, 1]; same shape and dtype as ``u``."""
 
     @abstractmethod
     def derivative(self, u: Tensor) -> Tensor:
-        """d primitive / d u, at least 0; finite for every finite ``u``, in half precision too."""
+        """Return d primitive / d u, at least 0; finite for every finite ``u``, in half precision too."""
 
 
 def _positive(name: str, value: float) -> None:
@@ -71,11 +71,11 @@ class Rectangle(Surrogate):
         _positive("width of the rectangle", self.width)
 
     def primitive(self, u: Tensor) -> Tensor:
-        """clamp(u/width + 1/2, 0, 1)."""
+        """Return clamp(u/width + 1/2, 0, 1)."""
         return (u / self.width + 0.5).clamp(0, 1)
 
     def derivative(self, u: Tensor) -> Tensor:
-        """(1/width) [|u| < width/2]."""
+        """Return (1/width) [|u| < width/2]."""
         return (u.abs() < self.width / 2).to(u.dtype) / self.width
 
 
@@ -93,11 +93,11 @@ class Arctan(Surrogate):
         _positive("alpha of the arctan", self.alpha)
 
     def primitive(self, u: Tensor) -> Tensor:
-        """arctan(pi/2 alpha u) / pi + 1/2."""
+        """Return arctan(pi/2 alpha u) / pi + 1/2."""
         return (math.pi / 2 * self.alpha * u).atan() / math.pi + 0.5
 
     def derivative(self, u: Tensor) -> Tensor:
-        """A square that overflows to infinity gives 0, as it should."""
+        """Return (alpha/2) / (1 + (pi/2 alpha u)^2); a square that overflows to infinity gives 0, as it should."""
         return self.alpha / 2 / (1 + (math.pi / 2 * self.alpha * u).square())
 
 
@@ -115,11 +115,11 @@ class Sigmoid(Surrogate):
         _positive("alpha of the sigmoid", self.alpha)
 
     def primitive(self, u: Tensor) -> Tensor:
-        """sigmoid(alpha u)."""
+        """Return sigmoid(alpha u)."""
         return (self.alpha * u).sigmoid()
 
     def derivative(self, u: Tensor) -> Tensor:
-        """alpha s (1 - s)."""
+        """Return alpha s (1 - s)."""
         s = self.primitive(u)
         return self.alpha * s * (1 - s)
 
@@ -138,12 +138,12 @@ class Triangle(Surrogate):
         _positive("gamma of the triangle", self.gamma)
 
     def primitive(self, u: Tensor) -> Tensor:
-        """1/2 + w - sign(w) w^2 / 2 with w = clamp(u/gamma, -1, 1)."""
+        """Return 1/2 + w - sign(w) w^2 / 2 with w = clamp(u/gamma, -1, 1)."""
         w = (u / self.gamma).clamp(-1, 1)
         return 0.5 + w - w * w.abs() / 2
 
     def derivative(self, u: Tensor) -> Tensor:
-        """max(0, 1 - |u|/gamma) / gamma."""
+        """Return max(0, 1 - |u|/gamma) / gamma."""
         return (1 - u.abs() / self.gamma).clamp_min(0) / self.gamma
 
 
@@ -181,7 +181,7 @@ class _FireForward(_Fire):
 
 
 def fire(u: Tensor, surrogate: Surrogate, *, strict: bool) -> Tensor:
-    """The step function with a surrogate gradient.
+    """Compute the step function with a surrogate gradient.
 
     Args:
         u: Potential minus threshold, any shape.
@@ -224,12 +224,12 @@ class _FireIntegerForward(_FireInteger):
 
 
 def slope_integer(u: Tensor, levels: int) -> Tensor:
-    """What stands in for the derivative of ``fire_integer``: 1 where ``0 <= u <= levels``, else 0; of ``u``'s dtype."""
+    """Return the stand-in for the derivative of ``fire_integer``: 1 where ``0 <= u <= levels``, else 0."""
     return ((u >= 0) & (u <= levels)).to(u.dtype)
 
 
 def fire_integer(u: Tensor, levels: int) -> Tensor:
-    """The nearest integer in {0, ..., levels}, half to even, with gradient 1 where ``0 <= u <= levels``.
+    """Round to the nearest integer in {0, ..., levels}, half to even, with gradient 1 where ``0 <= u <= levels``.
 
     Args:
         u: Potential in thresholds, any shape.

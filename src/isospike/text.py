@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 
 def duration(seconds: float) -> str:
-    """The two largest units: "2 h 05 min", "3 min 09 s", "12 s"."""
+    """Return the two largest units: "2 h 05 min", "3 min 09 s", "12 s"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -13,7 +13,7 @@ def duration(seconds: float) -> str:
 
 
 def energy_unit(millijoules: Iterable[float]) -> tuple[str, float]:
-    """One unit for all of these, by the largest of them, and how many of it are a millijoule: ("uJ", 1000)."""
+    """Return one unit for all of these, by the largest of them, and how many of it are a millijoule: ("uJ", 1000)."""
     largest = max(millijoules, default=0.0)
     if largest >= 1:
         return "mJ", 1.0
@@ -21,6 +21,6 @@ def energy_unit(millijoules: Iterable[float]) -> tuple[str, float]:
 
 
 def brief(text: str, most: int = 100) -> str:
-    """Text out of a foreign file, on one line and no longer than ``most`` characters, for an error."""
+    """Return text out of a foreign file, on one line and no longer than ``most`` characters, for an error."""
     line = "".join(c if c.isprintable() else " " for c in text[: most + 1]).strip()
     return line if len(text) <= most else f"{line[:most]}..."

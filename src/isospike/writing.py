@@ -29,5 +29,5 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def cannot_write(path: Path, error: OSError, *, kept: str = "") -> RunFailed:
-    """The sentence about a file that the disk does not take, and what of it is ``kept``."""
+    """Return the sentence about a file that the disk does not take, and what of it is ``kept``."""
     return RunFailed(f"cannot write {path}: {error.strerror or error}{kept}")

@@ -45,7 +45,7 @@ class Counts:
     reals_as_mac: float
 
     def mj(self, table: EnergyTable) -> dict[str, float]:
-        """Millijoules by way of counting, the ANN twin first."""
+        """Return millijoules by way of counting, the ANN twin first."""
         spikes, mac, ac = self.spikes * table.ac_pj, table.mac_pj, table.ac_pj
         return {
             "ann": self.ann * mac * MJ,
@@ -56,7 +56,7 @@ class Counts:
 
 
 def nominal_counts(card: ModelCard, *, spikes_per_neuron: float = 1.0, real_projections: bool = True) -> Counts:
-    """What papers count: every layer behind the stem reads ``spikes_per_neuron`` spikes per input and sample.
+    """Count as papers do: every layer behind the stem reads ``spikes_per_neuron`` spikes per input and sample.
 
     For comparison with published numbers; nothing here was measured. The head counts among the layers that read
     spikes, although it reads their means: it is less than one part in a hundred.
@@ -79,7 +79,7 @@ def nominal_counts(card: ModelCard, *, spikes_per_neuron: float = 1.0, real_proj
 
 
 def measured_counts(work: Work) -> Counts:
-    """What really flowed; an integer spike k counts as k accumulates."""
+    """Count what really flowed; an integer spike k counts as k accumulates."""
     behind = [layer for layer in work.layers if layer.group != "stem"]
     stem = sum(layer.operations for layer in work.layers if layer.group == "stem")
     reals = sum(layer.macs for layer in behind)
@@ -94,20 +94,22 @@ def measured_counts(work: Work) -> Counts:
 
 
 def layer_mj(layer: LayerWork, table: EnergyTable) -> float:
-    """Energy of one layer as it ran: accumulates for spikes, multiply-accumulates for real numbers."""
+    """Return the energy of one layer as it ran: accumulates for spikes, multiply-accumulates for real numbers."""
     return (layer.macs * table.mac_pj + layer.graded_acs * table.ac_pj) * MJ
 
 
 def membrane_mj(work: Work, table: EnergyTable) -> float:
-    """Estimate: at every step a potential takes one multiply-accumulate if it leaks, else one addition, to charge,
-    and the energy of an addition to be compared with its threshold. Resets are free.
+    """Estimate what potentials cost.
+
+    At every step one takes a multiply-accumulate if it leaks, else an addition, to charge, and the energy of an
+    addition to be compared with its threshold. Resets are free.
     """
     charge = work.leaky * table.mac_pj + (work.potentials - work.leaky) * table.ac_pj
     return work.T * (charge + work.potentials * table.ac_pj) * MJ
 
 
 def memory_mj(work: Work, table: EnergyTable) -> dict[str, float]:
-    """Estimate of a lower bound: each number crosses the memory as seldom as it can, whatever the operations.
+    """Estimate a lower bound: each number crosses the memory as seldom as it can, whatever the operations.
 
     At every run of a layer its weights are read once and its inputs written and read once; at every step a potential
     is read and written once. Spikes take one bit, counts the bits of their bound, all else the table's width. In the
@@ -134,7 +136,7 @@ class Energy:
 
     @property
     def table(self) -> EnergyTable:
-        """What an operation costs."""
+        """The table of energies that says what an operation costs."""
         return ENERGY_TABLES[self.table_name]
 
     @property
@@ -144,7 +146,7 @@ class Energy:
 
     @property
     def ratio(self) -> float:
-        """How many times the energy of this network its ANN twin takes, stem and real numbers counted as they ran."""
+        """How many times as much as this network its ANN twin takes, the stem and real numbers counted as they ran."""
         return self.mj["ann"] / self.mj["stem_once"]
 
     @property
@@ -154,11 +156,11 @@ class Energy:
 
     @property
     def spikes_per_neuron(self) -> float:
-        """Per sample, over all time steps."""
+        """Spikes of a neuron per sample, over all time steps."""
         return self.work.spikes / self.work.neurons
 
     def groups(self) -> dict[str, dict[str, float]]:
-        """Sums by part of the network, per sample."""
+        """Return sums by part of the network, per sample."""
         sums: dict[str, dict[str, float]] = {}
         for layer in self.work.layers:
             row = sums.setdefault(layer.group, dict.fromkeys(_COLUMNS, 0.0))
@@ -168,7 +170,7 @@ class Energy:
         return {group: sums[group] for group in order}
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``analysis/energy.json``; energies in millijoules per sample."""
+        """Return all of it for ``analysis/energy.json``; energies are in millijoules per sample."""
         work, table = self.work, self.table
         return {
             "measured": True,
@@ -200,7 +202,7 @@ def _columns(layer: LayerWork, table: EnergyTable) -> dict[str, float]:
 def measure_energy(
     model: SpikingNetwork, batches: Tensor | Iterable[Tensor], *, T: int | None = None, table: str = "45nm_float32"
 ) -> Energy:
-    """The energy of ``model`` in eval mode on real images.
+    """Measure the energy of ``model`` in eval mode on real images.
 
     Args:
         model: The model; its mode is put back.

@@ -31,12 +31,12 @@ class EnergyTable:
 
     @property
     def mac_pj(self) -> float:
-        """A multiply-accumulate."""
+        """What a multiply-accumulate costs."""
         return self.multiply_pj + self.add_pj
 
     @property
     def ac_pj(self) -> float:
-        """An accumulate: what a spike costs at each of its uses."""
+        """What an accumulate costs, which is what a spike costs at each of its uses."""
         return self.add_pj
 
 

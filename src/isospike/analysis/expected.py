@@ -59,7 +59,7 @@ def layers_seen(unit: ResidualUnit | None) -> Iterator[dict[nn.Module, Seen]]:
 
 
 def expected_moments(unit: ResidualUnit, seen: dict[nn.Module, Seen]) -> Moments | None:
-    """phi and varphi of ``unit`` by the serial and the parallel rule; None where they say nothing of a join or a layer.
+    """Compute phi and varphi of ``unit`` by the serial and the parallel rule; None where a part has no rule.
 
     The rules take blocks as independent of each other.
     """
@@ -79,7 +79,7 @@ def _chains(unit: ResidualUnit) -> tuple[Chain, Chain, Chain, Chain]:
 
 
 def _parts(chain: Chain, seen: dict[nn.Module, Seen]) -> list[Part] | None:
-    """The chain as components; a convolution and the norm behind it are one."""
+    """Split the chain into components; a convolution and the norm behind it are one."""
     parts: list[Part] = []
     conv: nn.Conv2d | None = None
     layers = [*chain.children()]
@@ -116,7 +116,7 @@ def _normed(conv: nn.Conv2d, read: float, made: float) -> Moments:
 
 
 def _over_time(neuron: Neuron, x: Tensor) -> Moments:
-    """Of a neuron over all its steps, what passes through its potential and its reset included, by probes of its own.
+    """Probe a neuron over all its steps, with what passes through its potential and its reset.
 
     ``forward`` is called by its name, so that no hook sees these calls.
     """
@@ -126,11 +126,11 @@ def _over_time(neuron: Neuron, x: Tensor) -> Moments:
 
 
 def _rescaling(x: Tensor, y: Tensor) -> Moments:
-    """A norm on its own: every channel times the ratio of its standard deviations."""
+    """Describe a norm on its own: every channel times the ratio of its standard deviations."""
     ratios = (_deviation(y) / _deviation(x)).nan_to_num(0.0, posinf=0.0)
     return theory.slopes(ratios)
 
 
 def _deviation(x: Tensor) -> Tensor:
-    """Of every channel, the third dimension from the end."""
+    """Return the standard deviation of every channel, the third dimension from the end."""
     return x.double().transpose(0, -3).flatten(1).std(1, correction=0)

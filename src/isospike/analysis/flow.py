@@ -50,7 +50,7 @@ class NeuronFlow:
 
     @property
     def mean_rate(self) -> float:
-        """Over all steps."""
+        """The rate over all steps."""
         return sum(self.rate) / len(self.rate)
 
 
@@ -89,12 +89,12 @@ class Flow:
 
     @property
     def spikes_per_neuron(self) -> float:
-        """Per sample, over all steps; an integer output counts as so many spikes."""
+        """Spikes of a neuron per sample, over all steps; an integer output counts as so many spikes."""
         spikes = sum(n.neurons * sum(n.rate) for n in self.neurons)
         return spikes / sum(n.neurons for n in self.neurons)
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``analysis/flow.json``."""
+        """Return all of it for ``analysis/flow.json``."""
         return {**asdict(self), "spikes_per_neuron": self.spikes_per_neuron}
 
 
@@ -122,7 +122,7 @@ class Watch(Instrument):
         self._step = 0  # of the neuron that was called last: all of a pass are at the same one
 
     def flow(self) -> Flow:
-        """All that was counted so far.
+        """Return all that was counted so far.
 
         Raises:
             ConfigError: nothing ran, or a stream was not finite.
@@ -159,12 +159,12 @@ class Watch(Instrument):
 
 
 def watch(model: nn.Module, *, gates: bool = True) -> Watch:
-    """A ``Watch`` on ``model``."""
+    """Make a ``Watch`` on ``model``."""
     return Watch(model, gates=gates)
 
 
 def potentials(neuron: SpikingNeuron, x: Tensor, v: Tensor | None = None) -> Iterator[Tensor]:
-    """The potential before the reset at every step of a current.
+    """Yield the potential before the reset at every step of a current.
 
     A loop of its own over the rule: the recurrence that runs the network hands out only spikes and the last potential.
 
@@ -205,7 +205,7 @@ class _Firing:
         self.opened: Tensor | None = None  # in the sequence that runs, for every neuron and sample
 
     def add(self, inputs: tuple[Any, ...], s: Tensor) -> int:
-        """Outputs ``[T, B, ...]`` of one call; returns the step of the first."""
+        """Add the outputs ``[T, B, ...]`` of one call; return the step of the first."""
         if starts_from_rest(inputs):
             self._end_sequence()
             self.step, self.samples = 0, self.samples + s.shape[1]
@@ -248,7 +248,7 @@ class _Firing:
             self.opened = None
 
     def result(self, name: str) -> NeuronFlow:
-        """All sums as shares."""
+        """Return all sums as shares."""
         assert self.per_neuron is not None
         self._end_sequence()
         neurons, total = self.per_neuron.numel(), sum(self.outputs)
@@ -279,7 +279,7 @@ class _Stream:
         self.largest: list[Tensor] = []
 
     def add(self, x: Tensor, first: int) -> None:
-        """``[T, B, ...]``, the first of them time step ``first``."""
+        """Add ``[T, B, ...]``, whose first time step is ``first``."""
         for step, x_t in enumerate(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, first):
             mean, largest = x_t.mean(), x_t.amax()
             variance = (x_t - mean).square_().mean()  # several times faster than torch.var
@@ -292,7 +292,7 @@ class _Stream:
                 self.largest[step] = torch.maximum(self.largest[step], largest)
 
     def result(self, name: str) -> UnitFlow:
-        """All sums as means."""
+        """Return all sums as means."""
         mean = tuple(float(now.mean) for now in self.seen)
         variance = tuple(float(now.biased_var) for now in self.seen)
         if not all(map(math.isfinite, variance)):

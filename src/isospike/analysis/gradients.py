@@ -30,14 +30,14 @@ class GradientNorms:
     weights: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return all of it as plain values, for JSON."""
         return {"loss": self.loss, "inputs": self.inputs, "weights": self.weights}
 
 
 def gradient_norms(
     model: SpikingResNet, images: Tensor, labels: Tensor, *, T: int | None = None, seed: int = 0
 ) -> GradientNorms:
-    """One forward in training mode and one backward; gradients, statistics and mode of the model are left as they are.
+    """Run one forward in training mode and one backward; the model keeps its gradients, statistics and mode.
 
     It takes the memory of a training step. Static images are copied to T steps, as by ``measure_isometry``.
 

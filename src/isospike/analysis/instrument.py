@@ -46,17 +46,17 @@ class Instrument(ABC):
 
 
 def spiking(model: nn.Module) -> Iterator[tuple[str, Neuron]]:
-    """Neurons that put out spikes or counts of them, by name."""
+    """Yield neurons that put out spikes or counts of them, by name."""
     return ((name, m) for name, m in model.named_modules() if isinstance(m, Neuron) and m.levels is not None)
 
 
 def starts_from_rest(inputs: tuple[Any, ...]) -> bool:
-    """Whether a call of a neuron with these arguments begins a sequence: it was given no potential to go on from."""
+    """Return whether a call of a neuron with these arguments begins a sequence, and gives it no potential."""
     return len(inputs) < 2 or inputs[1] is None
 
 
 def sum_over_batch(x: Tensor) -> Tensor:
-    """Numbers ``[N, ...]`` summed over N, float32 or wider; exact for counts up to 2^24.
+    """Sum ``[N, ...]`` over N, in float32 or wider; exact for counts up to 2^24.
 
     As a product with ones, in the order in which the numbers lie in memory: several times faster than a reduction.
     """

@@ -51,11 +51,11 @@ class UnitIsometry:
 
     @property
     def log10_phi(self) -> float:
-        """Minus infinity where no gradient passes."""
+        """The logarithm of phi; minus infinity where no gradient passes."""
         return math.log10(self.phi.value) if self.phi.value else -math.inf
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return all of it as plain values, for JSON."""
         plain = {key: getattr(self, key) for key in ("name", "stage", "index", "size", "projects", "adds", "tail")}
         expected = None if self.expected is None else self.expected._asdict()
         return {**plain, "phi": self.phi.as_dict(), "varphi": self.varphi.as_dict(), "expected": expected}
@@ -64,7 +64,7 @@ class UnitIsometry:
 def measure_isometry(
     model: SpikingResNet, images: Tensor, *, T: int | None = None, probes: int = 4, seed: int = 0
 ) -> list[UnitIsometry]:
-    """phi and varphi of every residual unit of ``model`` on these images.
+    """Measure phi and varphi of every residual unit of ``model`` on these images.
 
     The network runs forward without a graph; at every unit only that unit's graph is built, probed and dropped, so
     memory does not grow with depth. Norms take the statistics of the batch, and everything is left as it was.
@@ -109,7 +109,7 @@ def measure_isometry(
 def measure_isometry_of(
     modules: Sequence[nn.Module] | Mapping[str, nn.Module], x: Tensor, *, probes: int = 4, seed: int = 0
 ) -> list[UnitIsometry]:
-    """The same of any modules in a row, each fed with what the one before puts out.
+    """Measure the same of any modules in a row, each fed with what the one before puts out.
 
     Args:
         modules: Each a function of one tensor; units and chains of isospike get the number of their steps too.
@@ -136,7 +136,7 @@ def measure_isometry_of(
 
 
 def log10_product(units: Sequence[UnitIsometry]) -> Estimate:
-    """log10 of the product of phi over all units, how much the square of a gradient grows from the last to the first.
+    """Return log10 of the product of phi over all units: the growth of a gradient's square from last to first.
 
     Its interval takes the units' probes as independent, which they are.
     """
@@ -149,7 +149,7 @@ def log10_product(units: Sequence[UnitIsometry]) -> Estimate:
 
 
 def as_clip(model: SpikingResNet, images: Tensor, T: int | None) -> tuple[Tensor, int]:
-    """Images ``[T, B, C, H, W]``, static ones repeated without a copy.
+    """Return images ``[T, B, C, H, W]``, static ones repeated without a copy.
 
     Raises:
         ConfigError: they hold a number that is not finite.
@@ -199,7 +199,7 @@ def _with_steps(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _measure(place: _Place, x: Tensor, probes: int, seed: int) -> tuple[UnitIsometry, Tensor]:
-    """What there is to say of a unit that reads ``x``, and what it puts out."""
+    """Measure a unit that reads ``x``, and return what it puts out as well."""
     if not x.isfinite().all():
         raise ConfigError(f"what {place.name} reads holds numbers that are not finite: no verdict would mean anything")
     generator = torch.Generator().manual_seed(derive_seed(seed, place.index))
@@ -229,7 +229,7 @@ def _adds(unit: ResidualUnit) -> bool:
 
 
 def _tail(unit: ResidualUnit) -> float | None:
-    """Mean size of the factors of the norm behind the last convolution of the branch."""
+    """Return mean size of the factors of the norm behind the last convolution of the branch."""
     tail = None
     for layer in unit.branch.children():
         if isinstance(layer, nn.Conv2d):

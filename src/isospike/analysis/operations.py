@@ -68,7 +68,7 @@ class LayerWork:
         return 0.0 if self.is_real else self.graded
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, what is derived included."""
+        """Return all of it as plain values, for JSON; what is derived is included."""
         derived = {"reads": str(self.reads), "macs": self.macs, "acs": self.acs, "graded_acs": self.graded_acs}
         return {**asdict(self), **derived}
 
@@ -135,7 +135,7 @@ class OperationCounter(Instrument):
         self._last = (None, None)
 
     def work(self) -> Work:
-        """All that was counted so far, per sample.
+        """Return all that was counted so far, per sample.
 
         Raises:
             ConfigError: nothing ran.
@@ -180,21 +180,21 @@ class OperationCounter(Instrument):
 
 
 def _before_time(model: ProgramNet) -> set[nn.Module]:
-    """Layers that run once for a static image."""
+    """Return layers that run once for a static image."""
     timed = timed_values(model.program.operations)
     return {op.module for op in model.program.operations if isinstance(op, Conv | Call) and op.out not in timed}
 
 
 def group_of(name: str) -> str:
-    """The part of the network that a layer belongs to; a link over stages is a projection."""
+    """Return the part of the network that a layer belongs to; a link over stages is a projection."""
     parts = name.split(".")
     if {"skip", "links"} & set(parts):
         return "projections"
     return f"stage {int(parts[1]) + 1}" if parts[0] == "stages" else parts[0]
 
 
-def uses(size: int, kernel: int, stride: int, padding: int, dilation: int, outputs: int) -> Tensor:
-    """How many pairs of kernel position and output read each of ``size`` inputs along one side; int64 ``[size]``."""
+def times_read(size: int, kernel: int, stride: int, padding: int, dilation: int, outputs: int) -> Tensor:
+    """Count the pairs of kernel position and output that read each input along one side: int64 ``[size]``."""
     read = torch.arange(outputs).view(-1, 1) * stride + torch.arange(kernel) * dilation - padding
     return torch.bincount(read[(read >= 0) & (read < size)], minlength=size)
 
@@ -210,7 +210,7 @@ class _Count:
         self._maps: dict[tuple[int, ...], Tensor] = {}
 
     def add(self, x: Tensor, output: Tensor, sums: Tensor | None) -> None:
-        """One call on ``[N, ...]``, with the sums of ``x`` over N where they are known."""
+        """Count one call on ``[N, ...]``, with the sums of ``x`` over N where they are known."""
         weight = self.layer.weight
         per_input = weight.shape[0] // getattr(self.layer, "groups", 1)  # output channels that read an input channel
         each = self._uses(x, output)
@@ -229,7 +229,7 @@ class _Count:
         self.operations = self.operations + operations * per_input
 
     def _uses(self, x: Tensor, output: Tensor) -> Tensor:
-        """Operations per output channel that an input takes part in, by its place: float64 ``[H, W]``, or ``[1]``."""
+        """Count the operations per output channel that each input takes part in: float64 ``[H, W]``, or ``[1]``."""
         layer = self.layer
         if not isinstance(layer, nn.Conv2d):
             return torch.ones(1, dtype=torch.float64, device=x.device)
@@ -237,12 +237,12 @@ class _Count:
         if (*size, *out) not in self._maps:
             assert not isinstance(layer.padding, str)
             shape = zip(size, layer.kernel_size, layer.stride, layer.padding, layer.dilation, out, strict=True)
-            rows, columns = (uses(*side) for side in shape)
+            rows, columns = (times_read(*side) for side in shape)
             self._maps[(*size, *out)] = torch.outer(rows, columns).to(x.device, torch.float64)
         return self._maps[(*size, *out)]
 
     def result(self, name: str, samples: int, is_stem: bool = False) -> LayerWork:
-        """Per sample."""
+        """Return the counts per sample."""
         return LayerWork(
             layer=name,
             group="stem" if is_stem else group_of(name),
@@ -258,7 +258,7 @@ class _Count:
 
 
 def _times_used(counts: Tensor, each: Tensor) -> Tensor:
-    """Sum of counts ``[C, H, W]`` or ``[features]``, weighted by the uses of their place."""
+    """Sum counts ``[C, H, W]`` or ``[features]``, weighted by the uses of their place."""
     return (counts.double() * each).sum()
 
 
@@ -270,7 +270,7 @@ class _Population:
         self.spikes: Tensor | float = 0.0
 
     def add(self, s: Tensor, sums: Tensor, begins: bool) -> None:
-        """Outputs ``[T, B, ...]`` of one call, and their sums over T and B."""
+        """Add the outputs ``[T, B, ...]`` of one call, and their sums over T and B."""
         self.samples += s.shape[1] if begins else 0
         self.steps += s.shape[0] * s.shape[1]
         self.neurons = s[0, 0].numel()
@@ -278,7 +278,7 @@ class _Population:
 
 
 def _potentials_of(neuron: nn.Module) -> int:
-    """Potentials of one neuron."""
+    """Count the potentials of one neuron."""
     shape = neuron.rule.state_shape(()) if isinstance(neuron, SpikingNeuron) else ()
     return shape[0] if shape else 1
 

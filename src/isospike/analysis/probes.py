@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
         return self.value + (self.error or 0.0)
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON."""
+        """Return all of it as plain values, for JSON."""
         if self.error is None:
             return {"value": self.value, "low": None, "high": None}
         return {"value": self.value, "low": self.low, "high": self.high}
@@ -50,11 +50,11 @@ class Probed(NamedTuple):
     second: list[float]
 
     def phi(self) -> Estimate:
-        """Mean of the eigenvalues of ``J J^T``."""
+        """Return mean of the eigenvalues of ``J J^T``."""
         return Estimate(_mean(self.first), _error(self.first))
 
     def varphi(self) -> Estimate:
-        """Their variance; the square of phi is taken without the bias that a square of a mean of probes has."""
+        """Return their variance; the square of phi is taken without the bias that a square of a mean of probes has."""
         phi, n = _mean(self.first), len(self.first)
         spread = sum((a - phi) ** 2 for a in self.first) / (n - 1) if n > 1 else 0.0
         value = _mean(self.second) - (phi**2 - spread / n)
@@ -62,7 +62,7 @@ class Probed(NamedTuple):
 
 
 def signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Random signs of the shape of ``like``; the generator is that of the CPU, so that every device gets the same."""
+    """Draw random signs of the shape of ``like``, on the CPU, so that every device gets the same."""
     drawn = torch.randint(0, 2, like.shape, generator=generator, dtype=torch.int8)
     return drawn.to(like.device, like.dtype) * 2 - 1
 
@@ -100,7 +100,7 @@ def probe(f: Map, x: Tensor, vectors: Callable[[Tensor], Iterable[Tensor]]) -> P
 
 
 def student_t(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t; from 3 degrees on by its expansion around the normal one.
+    """Return the 97.5 % quantile of Student's t; from 3 degrees on by its expansion around the normal one.
 
     Source: Abramowitz and Stegun 1964, 26.7.5; off by 0.12 % at 3 degrees.
     """

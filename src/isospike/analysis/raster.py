@@ -14,7 +14,7 @@ from isospike.seeding import derive_seed
 
 @dataclass(frozen=True)
 class PopulationRaster:
-    """Some neurons of one population.
+    """Spikes of some neurons of one population.
 
     Args:
         name: Its name in the model.
@@ -46,7 +46,7 @@ class Raster:
     populations: tuple[PopulationRaster, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``analysis/raster.json``."""
+        """Return all of it for ``analysis/raster.json``."""
         return asdict(self)
 
 
@@ -67,7 +67,7 @@ def record_raster(
     Raises:
         ConfigError: the model has no spiking neuron, or the image holds numbers that are not finite.
     """
-    with _Recorder(model) as recorder:
+    with _SpikeRecorder(model) as recorder:
         model(x)
     heard = [name for name in recorder.neurons if name in recorder.outputs]
     chosen = sorted({round(k * (len(heard) - 1) / max(1, populations - 1)) for k in range(populations)})
@@ -84,7 +84,7 @@ def record_raster(
     return Raster(T, kept, len(heard), tuple(found))
 
 
-class _Recorder(Instrument):
+class _SpikeRecorder(Instrument):
     """Keeps what the neurons put out for one sample, one byte each."""
 
     def __init__(self, model: nn.Module) -> None:

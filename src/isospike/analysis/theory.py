@@ -35,12 +35,12 @@ IDENTITY = Moments(1.0, 0.0)
 
 
 def rectifier(open_share: float) -> Moments:
-    """A ReLU with this share of its inputs above 0 (Yao et al. 2023, table 8): p and p - p^2."""
+    """Return the moments of a ReLU with this share of its inputs above 0 (Yao et al. 2023, table 8): p and p - p^2."""
     return Moments(open_share, open_share - open_share**2)
 
 
 def neuron(open_share: float, width: float = 1.0) -> Moments:
-    """One step of a neuron whose surrogate is a rectangle, for the share of potentials inside: p/a^2, (p - p^2)/a^4.
+    """Return those of one step of a neuron with a rectangle, p potentials inside: p/a^2, (p - p^2)/a^4.
 
     Derived: the Jacobian is diagonal and holds 1/a or 0. What reaches a step through the potential is left out.
     """
@@ -48,7 +48,7 @@ def neuron(open_share: float, width: float = 1.0) -> Moments:
 
 
 def slopes(derivatives: Tensor) -> Moments:
-    """Any element-wise function, from its derivatives: mean and variance of their squares; ``neuron`` is a case."""
+    """Return those of any element-wise function, the mean and variance of its squared derivatives."""
     squares = derivatives.double().square()
     return Moments(squares.mean().item(), squares.var(correction=0).item())
 
@@ -56,7 +56,7 @@ def slopes(derivatives: Tensor) -> Moments:
 def convolution(
     in_channels: int, out_channels: int, kernel: Sequence[int], variance: float, *, stride: int = 1
 ) -> Moments:
-    """Independent weights of this variance: c_in k_h k_w sigma^2 (Yao et al. 2023, table 8), far from the border.
+    """Return those of independent weights far from the border: c_in k_h k_w sigma^2 (Yao et al. 2023, table 8).
 
     The variance is derived: every frequency sees a random matrix of c_out rows, and c_in columns for each of the
     frequencies that the stride folds into one, which are as alike as the few weights of the kernel make them.
@@ -68,7 +68,7 @@ def convolution(
 def normed_convolution(
     in_moment: float, out_moment: float, in_channels: int, out_channels: int, kernel: Sequence[int], *, stride: int = 1
 ) -> Moments:
-    """Convolution and batch norm as one: the ratio alpha_out / alpha_in of second moments (Chen et al. 2020).
+    """Return those of a convolution and its norm: the ratio alpha_out / alpha_in of second moments (Chen et al. 2020).
 
     The norm takes the means of its channels away, so both moments are around them (derived); for spikes of rate r the
     first is r (1 - r). Neighbours count as independent, which those of a picture are not. The variance as of
@@ -79,7 +79,7 @@ def normed_convolution(
 
 
 def _likeness(kernel: Sequence[int], stride: int) -> float:
-    """Of all pairs of weights along each side, the share that lies a multiple of the stride apart."""
+    """Return the share of all pairs of weights along each side that lie a multiple of the stride apart."""
     share = 1.0
     for side in kernel:
         alike = [len(range(start, side, stride)) for start in range(stride)]
@@ -88,17 +88,17 @@ def _likeness(kernel: Sequence[int], stride: int) -> float:
 
 
 def orthogonal(gain: float = 1.0) -> Moments:
-    """An orthogonal matrix times a gain (Yao et al. 2023, table 8): gain^2 and 0."""
+    """Return those of an orthogonal matrix times a gain (Yao et al. 2023, table 8): gain^2 and 0."""
     return Moments(gain**2, 0.0)
 
 
 def average_pool(kernel: int) -> Moments:
-    """Means of squares without overlap (derived): rows at right angles, each of squared length 1/k^2."""
+    """Return those of means without overlap (derived): rows at right angles, each of squared length 1/k^2."""
     return Moments(1 / kernel**2, 0.0)
 
 
 def serial(parts: Sequence[Part]) -> Moments:
-    """Blocks one after the other (Chen et al. 2020, multiplication).
+    """Return those of blocks one after the other (Chen et al. 2020, multiplication).
 
     phi is the product; varphi is phi^2 times the sum of varphi_i / phi_i^2, each times m_last / m_i.
     """
@@ -111,7 +111,7 @@ def serial(parts: Sequence[Part]) -> Moments:
 
 
 def parallel(branches: Sequence[Moments]) -> Moments:
-    """Independent blocks that are added, at most one of them with a mean Jacobian (Chen et al. 2020, addition).
+    """Return those of independent blocks that are added, at most one with a mean Jacobian (Chen et al. 2020).
 
     phi is the sum; varphi is phi^2 plus the sum of varphi_i - phi_i^2.
     """
@@ -120,12 +120,12 @@ def parallel(branches: Sequence[Moments]) -> Moments:
 
 
 def scaled(moments: Moments, factor: float) -> Moments:
-    """The block times a constant."""
+    """Return those of the block times a constant."""
     return Moments(moments.phi * factor**2, moments.varphi * factor**4)
 
 
 def membrane_unit(zeta: float, inner: Moments) -> Moments:
-    """MS unit of unchanged shape: phi = 1 + zeta^2 phi(inner); zeta is the weight of the last norm (Hu et al. 2024).
+    """Return phi of an MS unit of unchanged shape: 1 + zeta^2 phi(inner), zeta its last norm's weight (Hu et al. 2024).
 
     With zeta 0 it is exactly the identity: 1 and 0.
     """
@@ -133,7 +133,7 @@ def membrane_unit(zeta: float, inner: Moments) -> Moments:
 
 
 def gated_unit(gate: Moments, branch: Moments) -> Moments:
-    """Vanilla unit of unchanged shape, a neuron behind the sum: phi = p (1 + phi(branch)), p that of the gate.
+    """Return phi of a vanilla unit of unchanged shape: p (1 + phi(branch)), p that of the neuron behind the sum.
 
     Derived. The neuron stands on the identity path too, so the gradient is multiplied by p in every unit.
     """
@@ -141,7 +141,7 @@ def gated_unit(gate: Moments, branch: Moments) -> Moments:
 
 
 def spike_added_unit(gate: Moments, inner: Moments) -> Moments:
-    """SEW unit of unchanged shape with join "add": phi = 1 + p phi(inner), the neuron within the branch.
+    """Return phi of a SEW unit of unchanged shape with join "add": 1 + p phi(inner), the neuron within the branch.
 
     Derived; ``inner`` is the branch before its last neuron.
     """

@@ -9,7 +9,7 @@ from torch import nn
 
 @contextmanager
 def in_training_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Batch statistics inside the block; behind it modes, running statistics and the random state are as before."""
+    """Use batch statistics inside the block; behind it modes, running statistics and random state are as before."""
     every = {inner for module in modules for inner in module.modules()}
     modes = {module: module.training for module in every}
     buffers = [

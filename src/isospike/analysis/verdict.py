@@ -47,7 +47,7 @@ class Depth:
 
     @property
     def projections(self) -> list[UnitIsometry]:
-        """The others."""
+        """The units that change the shape."""
         return [unit for unit in self.units if unit.projects and len(self.kept) < len(self.units)]
 
     @property
@@ -57,7 +57,7 @@ class Depth:
 
     @property
     def back(self) -> list[float]:
-        """log10 of that product from each to the last: how much a gradient's square has grown when it comes out."""
+        """log10 of that product from each unit to the last: the growth of a gradient's square till it comes out."""
         sums, total = [], 0.0
         for unit in reversed(self.kept):
             total += unit.log10_phi
@@ -66,14 +66,14 @@ class Depth:
 
     @property
     def over(self) -> str:
-        """Over how many units the product is."""
+        """The number of units that the product is over."""
         n = len(self.kept)
         if not self.projections:
             return f"{n} units"
         return f"the {n} units that keep their shape" if n > 1 else "the unit that keeps its shape"
 
     def first_beyond(self, limit: float) -> int:
-        """The unit, counted from 1, at which a gradient on its way back leaves the limit; above it, or below."""
+        """Return the unit, counted from 1, at which a gradient on its way back leaves the limit; above it, or below."""
         beyond = [u.index for u, b in zip(self.kept, self.back, strict=True) if (b > limit if limit > 0 else b < limit)]
         return max(beyond)
 
@@ -249,12 +249,12 @@ class Verdict:
         return "; ".join(said.text for said in (self.main, *self.notes))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return all of it as plain values, for JSON."""
         return {**asdict(self.main), "notes": [asdict(note) for note in self.notes]}
 
 
 def judge(units: Sequence[UnitIsometry], gradients: GradientNorms | None = None, *, trained: bool = False) -> Verdict:
-    """The verdict on a network from what was measured of it.
+    """Judge a network by what was measured of it.
 
     Args:
         units: Of ``measure_isometry``.

@@ -50,12 +50,12 @@ class Case:
 
     @property
     def fires(self) -> bool:
-        """Whether it is of neurons alone."""
+        """Whether it is a case of neurons alone."""
         return self.work.startswith("fire")
 
     @property
     def channels(self) -> int:
-        """Of neurons alone."""
+        """Channels, of a case of neurons alone."""
         return int(self.model.split()[0])
 
 
@@ -64,7 +64,7 @@ NEURONS_64 = "64 channels"
 
 
 def _quick() -> list[Case]:
-    """A minute: the training step that everyone compares."""
+    """Return cases of a minute: the training step that everyone compares."""
     return [
         Case("fire_train", NEURONS_64, batch=8, peer="spikingjelly"),
         Case("train", "ms_resnet20", batch=8, peer="spikingjelly"),
@@ -73,7 +73,7 @@ def _quick() -> list[Case]:
 
 
 def _cpu() -> list[Case]:
-    """What docs/performance.md promises: neurons, training steps and inference beside both peers."""
+    """Return the cases of docs/performance.md: neurons, training steps and inference beside both peers."""
     return [
         *(
             Case(work, NEURONS_64, peer=peer)
@@ -90,7 +90,7 @@ def _cpu() -> list[Case]:
 
 
 def _gpu() -> list[Case]:
-    """ImageNet's networks under autocast, deep thin ones bound by launches; then neurons and small networks."""
+    """Return ImageNet's networks under autocast, deep thin ones bound by launches, neurons and small networks."""
     cases = [
         Case("train", model, batch=64, peer="spikingjelly", size=224, precision="bf16", every_mode=False)
         for model in ("ms_resnet34", "sew_resnet34")
@@ -115,13 +115,13 @@ GROWTH = {
 
 
 def _growth() -> list[Case]:
-    """Training steps along depth, T, batch and width, everything else of ms_resnet20 at T=4 and batch 8 held."""
+    """Return training steps along depth, T, batch and width, everything else of ms_resnet20 at T=4 and batch 8 held."""
     cases = [growth_case(axis, value) for axis, values in GROWTH.items() for value in values]
     return [case for index, case in enumerate(cases) if case not in cases[:index]]
 
 
 def growth_case(axis: str, value: int) -> Case:
-    """The point of a growth curve."""
+    """Return the point of a growth curve."""
     if axis == "depth":
         return Case("train", f"ms_resnet{value}", batch=4, every_mode=False)
     if axis == "width":

@@ -37,11 +37,11 @@ class Check:
 
     @property
     def holds(self) -> bool:
-        """NaN never does."""
+        """Whether the value is within its limit; NaN never is."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return all of it as plain values, for JSON."""
         return {**asdict(self), "holds": self.holds}
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Check:
 
 
 def exactly(ours: Outputs, theirs: Outputs) -> list[Check]:
-    """Values that differ, of every tensor."""
+    """Count the values that differ, of every tensor."""
     return [
         Check(f"differing values of {name}", float((mine != yours).sum()), 0.0)
         for name, mine, yours in _pairs(ours, theirs)
@@ -57,7 +57,7 @@ def exactly(ours: Outputs, theirs: Outputs) -> list[Check]:
 
 
 def closely(ours: Outputs, theirs: Outputs) -> list[Check]:
-    """The largest difference of any tensor, as a share of that tensor's largest value.
+    """Find the largest difference of any tensor, as a share of that tensor's largest value.
 
     A gradient that is 0 but for rounding, as that of a bias before a norm, is held against the largest gradient.
     """
@@ -70,7 +70,7 @@ def closely(ours: Outputs, theirs: Outputs) -> list[Check]:
 
 
 def alike(ours: Outputs, theirs: Outputs) -> list[Check]:
-    """Cosine of the logits; in training the loss, and the most unequal length of a convolution's gradient."""
+    """Compare logits by cosine; in training the loss, and the most unequal length of a convolution's gradient."""
     pairs = {name: (mine, yours) for name, mine, yours in _pairs(ours, theirs)}
     checks = [Check("cosine of logits", _cosine(*pairs["logits"]), LOGITS_COSINE, at_least=True)]
     if "loss" in pairs:
@@ -82,7 +82,7 @@ def alike(ours: Outputs, theirs: Outputs) -> list[Check]:
 
 
 def _pairs(ours: Outputs, theirs: Outputs) -> list[tuple[str, Tensor, Tensor]]:
-    """Tensors by name, in float64; a name or a shape of only one side is compared as infinitely far."""
+    """Yield tensors of one name in float64; a name or a shape of only one side is compared as infinitely far."""
     found = []
     for name in sorted(ours.keys() | theirs.keys()):
         mine, yours = ours.get(name), theirs.get(name)
@@ -101,7 +101,7 @@ def _cosine(mine: Tensor, yours: Tensor) -> float:
 
 
 def _ratio(mine: Tensor, yours: Tensor) -> float:
-    """Of the longer to the shorter."""
+    """Return the ratio of the longer to the shorter."""
     lengths = sorted((float(mine.norm()), float(yours.norm())))
     return lengths[1] / lengths[0] if lengths[0] else float("inf")
 

@@ -56,7 +56,7 @@ PEERS.register("snntorch", Peer("on_snntorch.py"))
 
 
 def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[Contestant]:
-    """Ours in every mode, the floor, and the peer with and without its memory optimisation.
+    """Return ours in every mode, the floor, and the peer with and without its memory optimisation.
 
     Args:
         case: What is measured.
@@ -96,7 +96,7 @@ def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[
 
 
 def own_modes(case: Case) -> list[Mapping[str, str]]:
-    """The ways in which our network does this work; the first is that of a model as it is created."""
+    """Return the ways in which our network does this work; the first is that of a model as it is created."""
     if not case.every_mode or case.fires:
         return [{}]
     if case.work == "train":

@@ -17,7 +17,7 @@ Description = dict[str, Any]
 
 
 def describe_neuron(neuron: SpikingNeuron) -> Description:
-    """Leak, threshold, reset and surrogate as numbers and words.
+    """Describe leak, threshold, reset and surrogate as numbers and words.
 
     Raises:
         ConfigError: several levels, integers, or a learned leak: no peer has these.
@@ -35,7 +35,7 @@ def describe_neuron(neuron: SpikingNeuron) -> Description:
 
 
 def describe(model: SpikingResNet) -> Description:
-    """A model as chains of convolutions, norms, pools and neurons, by the names of our modules.
+    """Describe a model as chains of convolutions, norms, pools and neurons, by the names of our modules.
 
     Raises:
         ConfigError: the model holds something else, such as links over stages or norms per time step.
@@ -83,7 +83,7 @@ def _layer(layer: nn.Module) -> Description:
 
 
 def network_tensors(model: SpikingResNet, batch: int, size: int) -> dict[str, Tensor]:
-    """Images ``x``, labels ``y``, and weights under which all layers fire: every branch weighs something.
+    """Return images ``x``, labels ``y``, and weights under which all layers fire: every branch weighs something.
 
     Biases are low enough for networks of membranes to fire about as one fresh from its initialisation, 18 %.
     Running statistics become those of the images, so that inference fires as training does. A norm's weight is given
@@ -108,7 +108,7 @@ def network_tensors(model: SpikingResNet, batch: int, size: int) -> dict[str, Te
 
 
 def firing_share(model: SpikingResNet, x: Tensor) -> float:
-    """Of all its neurons at all steps those that fire for images ``x``, from 0 to 1; running statistics move."""
+    """Return the share of all neurons and steps that fires for images ``x``; running statistics move."""
     fired: list[int] = []
     neurons: list[int] = []
 
@@ -125,7 +125,7 @@ def firing_share(model: SpikingResNet, x: Tensor) -> float:
 
 
 def fire_tensors(T: int, batch: int, channels: int, size: int) -> dict[str, Tensor]:
-    """Currents ``x`` and gradients ``g`` ``[T, B, C, H, W]`` on which every neuron below must agree to the last bit.
+    """Make currents and gradients ``[T, B, C, H, W]`` on which all neurons must agree to the last bit.
 
     Currents are odd multiples of 1/128, gradients multiples of 1/64: with a decay and a threshold of 1/2 all products
     and sums are exact in float32, and no potential meets the threshold or an edge of the rectangle, so that it does not

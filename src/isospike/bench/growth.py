@@ -15,12 +15,12 @@ Points = list[tuple[float, float]]
 
 
 def exponents(points: Sequence[tuple[float, float]]) -> list[float]:
-    """The power by which y grows from each point ``(x, y)`` to the next: 1 is linear, 0 constant."""
+    """Return the power by which y grows from each point ``(x, y)`` to the next: 1 is linear, 0 constant."""
     return [math.log(y1 / y0) / math.log(x1 / x0) for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False)]
 
 
 def curves(result: Mapping[str, Any]) -> dict[str, dict[str, Points]]:
-    """By axis and by what was measured, the points ``(value of the axis, milliseconds or megabytes)``."""
+    """Return the points ``(value of the axis, milliseconds or megabytes)`` by axis and by what was measured."""
     by_case = {_key(row): row for row in result["rows"]}
     found: dict[str, dict[str, Points]] = {}
     for axis, values in GROWTH.items():
@@ -34,7 +34,7 @@ def curves(result: Mapping[str, Any]) -> dict[str, dict[str, Points]]:
 
 
 def growth_markdown(result: Mapping[str, Any]) -> str:
-    """A table per axis: every point, and the power by which it grew from the point before."""
+    """Return a table per axis: every point, and the power by which it grew from the point before."""
     parts = []
     for axis, measured in curves(result).items():
         case = growth_case(axis, GROWTH[axis][0])
@@ -52,7 +52,7 @@ def growth_markdown(result: Mapping[str, Any]) -> str:
 
 
 def charts(result: Mapping[str, Any]) -> dict[str, Spec]:
-    """By file name: time, and memory, along every axis."""
+    """Return charts by file name: time, and memory, along every axis."""
     found = {}
     for axis, measured in curves(result).items():
         for kind in ("milliseconds", "megabytes"):
@@ -85,7 +85,7 @@ def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def covers(cases: Sequence[Case]) -> bool:
-    """Whether these are the points of the growth suite."""
+    """Return whether these are the points of the growth suite."""
     return {_key(vars(case)) for case in cases} >= {
         _key(vars(growth_case(axis, value))) for axis, values in GROWTH.items() for value in values
     }

@@ -31,7 +31,7 @@ class Runs(Protocol):
     """What can be timed."""
 
     def run(self, least: float = 0.0) -> float:
-        """Seconds of the work, run for at least so long."""
+        """Run the work for at least so many seconds, and return the seconds of one run."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Plan:
 
 
 def measure_case(case: Case, competing: Sequence[Contestant], plan: Plan) -> Row:
-    """A row of the table.
+    """Measure a row of the table.
 
     Raises:
         RunFailed: a contestant cannot do the work in any of its settings.
@@ -75,7 +75,7 @@ def measure_case(case: Case, competing: Sequence[Contestant], plan: Plan) -> Row
 
 
 def interleaved(workers: Mapping[str, Runs], repeats: int, seconds: float) -> dict[str, list[float]]:
-    """Seconds of every contestant, all of them in turn, so that what slows the machine slows all of them."""
+    """Time every contestant in turn, so that what slows the machine slows all of them."""
     found: dict[str, list[float]] = {name: [] for name in workers}
     began = time.perf_counter()
     for number in range(repeats):
@@ -87,13 +87,13 @@ def interleaved(workers: Mapping[str, Runs], repeats: int, seconds: float) -> di
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Median, quartiles and the values themselves."""
+    """Return median, quartiles and the values themselves."""
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": statistics.median(values), "quartiles": [low, high], "all": list(values)}
 
 
 def _job(case: Case, device: str, tensors: Path) -> dict[str, Any]:
-    """What every contestant is told, with its tensors written."""
+    """Write the tensors of a case, and return what every contestant is told."""
     job = {**asdict(case), "device": device, "tensors": str(tensors)}
     if case.fires:
         torch.save(fire_tensors(case.T, case.batch, case.channels, case.size), tensors)
@@ -109,7 +109,7 @@ def _job(case: Case, device: str, tensors: Path) -> dict[str, Any]:
 def _start(
     job: Mapping[str, Any], competing: Sequence[Contestant], plan: Plan, stack: ExitStack
 ) -> tuple[list[Row], dict[str, Worker]]:
-    """Every contestant warmed up in its best setting."""
+    """Warm every contestant up in its best setting."""
     rows: list[Row] = []
     workers: dict[str, Worker] = {}
     best: dict[str, Setting] = {}
@@ -131,7 +131,7 @@ def _start(
 def _trial(
     contestant: Contestant, settings: Sequence[Setting], job: Mapping[str, Any], plan: Plan
 ) -> list[dict[str, Any]]:
-    """Seconds of every setting after one run to warm up, in a process each; infinite where it cannot."""
+    """Time every setting once after one run to warm up, in a process each; infinite where it cannot."""
     found: list[dict[str, Any]] = []
     for setting in settings:
         with Worker(contestant.name, contestant.command, plan.threads) as worker:
@@ -148,7 +148,7 @@ def _trial(
 
 
 def _peak(job: Mapping[str, Any], contestant: Contestant, plan: Plan) -> float:
-    """Peak megabytes of two runs, in a process in which nothing else was done."""
+    """Measure the peak megabytes of two runs, in a process in which nothing else was done."""
     with Worker(contestant.name, contestant.command, plan.threads, GIVES_BACK) as worker:
         worker.prepare(job)
         for _ in range(2):
@@ -165,7 +165,7 @@ def _equality(
     competing: Mapping[str, Contestant],
     plan: Plan,
 ) -> list[dict[str, Any]]:
-    """Every mode of ours, and every peer, against our first mode."""
+    """Compare every mode of ours, and every peer, with our first mode."""
     first, *others = (row for row in rows if row["role"] != "floor")
     if not others:
         return []
@@ -194,7 +194,7 @@ def _in_float64(
     competing: Mapping[str, Contestant],
     plan: Plan,
 ) -> dict[str, Any]:
-    """Outputs on a few images."""
+    """Return outputs on a few images, in float64."""
     tensors = torch.load(job["tensors"], weights_only=True)
     few = folder / "few.pt"
     torch.save({**tensors, "x": tensors["x"][:CHECKED_IMAGES], "y": tensors["y"][:CHECKED_IMAGES]}, few)

@@ -21,7 +21,7 @@ class Ours(Network):
     """A network of ours; gradients are given for weights that hold their norm's constant factor."""
 
     def outputs(self) -> Tensors:
-        """As of any network."""
+        """Return outputs as any network does."""
         found = super().outputs()
         for name, layer in self.layers.items():
             if isinstance(layer, BatchNorm) and f"grad {name}.weight" in found:
@@ -36,12 +36,12 @@ class Floor:
         self.run = run
 
     def outputs(self) -> Tensors:
-        """None."""
+        """Return nothing: only its time matters."""
         return {}
 
 
 def load_model(job: Job, tensors: Tensors) -> SpikingResNet:
-    """The model of a job with its weights."""
+    """Load the model of a job with its weights."""
     model = create_model(job["model"], T=job["T"], **job["options"])
     weights = {name: value for name, value in tensors.items() if name not in ("x", "y")}
     for name, module in model.named_modules():
@@ -52,7 +52,7 @@ def load_model(job: Job, tensors: Tensors) -> SpikingResNet:
 
 
 def network(job: Job, tensors: Tensors) -> Task:
-    """The network as its users have it."""
+    """Make the network as its users have it."""
     model = load_model(job, tensors)
     model.memory = job["setting"].get("memory", model.memory)
     layers = {name: m for name, m in model.named_modules() if not isinstance(m, SpikingResNet)}
@@ -62,7 +62,7 @@ def network(job: Job, tensors: Tensors) -> Task:
 
 
 def convolutions(job: Job, tensors: Tensors) -> Task:
-    """The convolutions of the network alone, channels-last, on random spikes: the stem once, all others T times."""
+    """Make the convolutions of the network alone, on random spikes: the stem once, all others T times."""
     model = load_model(job, tensors).train()
     calls: list[tuple[nn.Conv2d, Tensor, Tensor]] = []
 
@@ -96,7 +96,7 @@ def convolutions(job: Job, tensors: Tensors) -> Task:
 
 
 def fire(job: Job, tensors: Tensors) -> Task:
-    """The neuron of a job, on channels-last currents."""
+    """Make the neuron of a job, on channels-last currents."""
     spec = job["neuron"]
     surrogate = SURROGATES[spec["surrogate"]](spec["surrogate_parameter"])  # type: ignore[call-arg]
     options: dict[str, Any] = {key: spec[key] for key in ("decay", "v_threshold", "reset", "v_reset", "detach_reset")}
@@ -105,7 +105,7 @@ def fire(job: Job, tensors: Tensors) -> Task:
 
 
 def copies(job: Job, tensors: Tensors) -> Task:
-    """The traffic of the neurons alone: read and write once; for the backward pass read twice and write once."""
+    """Make the traffic of the neurons: read and write once; for the backward pass read twice and write once."""
     x, g = tensors["x"].to(job["device"]), tensors["g"].to(job["device"])
     y, z = torch.empty_like(x), torch.empty_like(x)
 
@@ -126,7 +126,7 @@ CONTESTANTS: dict[str, Callable[[Job, Tensors], Task]] = {
 
 
 def build(job: Job, tensors: Tensors) -> Task:
-    """The contestant that the setting names."""
+    """Build the contestant that the setting names."""
     return CONTESTANTS[job["setting"]["contestant"]](job, tensors)
 
 

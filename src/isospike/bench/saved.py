@@ -11,7 +11,7 @@ from isospike.run_folder import MISREAD, misread, read_json
 
 
 def read_result(file: Path) -> dict[str, Any]:
-    """A result that ``isospike bench`` saved.
+    """Read a result that ``isospike bench`` saved.
 
     Raises:
         DataError: there is no such file, or it is something else.
@@ -26,14 +26,14 @@ def read_result(file: Path) -> dict[str, Any]:
 
 
 def render(result: dict[str, Any]) -> str:
-    """A result as Markdown; that of the growth suite has tables of its own."""
+    """Render a result as Markdown; that of the growth suite has tables of its own."""
     cases = [Case(**{key: row[key] for key in Case.__dataclass_fields__}) for row in result["rows"]]
     rows = growth_markdown(result) if covers(cases) else markdown(result)
     return "\n\n".join(f"{line}." for line in header_lines(result)) + "\n\n" + rows
 
 
 def render_file(file: Path) -> str:
-    """A saved result as Markdown.
+    """Render a saved result as Markdown.
 
     Raises:
         DataError: there is no such file, it is something else, or it lacks what a table needs.

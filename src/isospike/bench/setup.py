@@ -10,7 +10,7 @@ REQUIREMENTS = Path(__file__).parent / "peers" / "requirements.txt"
 
 
 def python_of(environment: Path) -> Path:
-    """Its interpreter."""
+    """Return the interpreter of the environment."""
     return environment / "bin" / "python"
 
 

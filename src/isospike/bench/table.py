@@ -16,12 +16,12 @@ WORKS = {
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
-    """``above / below`` of every turn, in which one was measured right after the other: median and quartiles."""
+    """Return ``above / below`` of every turn, in which one was measured right after the other: median and quartiles."""
     return summary([a / b for a, b in zip(above, below, strict=True)])
 
 
 def title(row: Row) -> str:
-    """What was measured."""
+    """Return what was measured."""
     options = "".join(f", {key}={value}" for key, value in row["options"].items())
     firing = f", {row['firing']:.0%} firing" if row.get("firing") else ""  # results of old do not say
     return (
@@ -31,7 +31,7 @@ def title(row: Row) -> str:
 
 
 def lines(row: Row) -> list[list[str]]:
-    """A line of cells, in the order of ``COLUMNS``, for every contestant."""
+    """Return a line of cells, in the order of ``COLUMNS``, for every contestant."""
     floor, peer = one_of(row, "floor"), _first(row, "peer")
     refused = {check["of"] for check in row["equality"] if not check["agree"]}
     found = []
@@ -59,7 +59,7 @@ def lines(row: Row) -> list[list[str]]:
 
 
 def refusals(row: Row) -> list[str]:
-    """A sentence for every contestant that did not compute what ours did."""
+    """Return a sentence for every contestant that did not compute what ours did."""
     found = []
     for equality in row["equality"]:
         failed = [check for check in equality["checks"] if not check["holds"]]
@@ -74,7 +74,7 @@ def refusals(row: Row) -> list[str]:
 
 
 def notes(row: Row) -> list[str]:
-    """The trials of settings, and how closely outputs agree."""
+    """Return the trials of settings, and how closely outputs agree."""
     found = []
     for one in row["contestants"]:
         if one["trial"]:
@@ -92,7 +92,7 @@ def notes(row: Row) -> list[str]:
 
 
 def header_lines(result: Mapping[str, Any]) -> list[str]:
-    """Command, hardware and versions."""
+    """Return command, hardware and versions."""
     header = result["header"]
     cpu = ", ".join(filter(None, (header["cpu"], header.get("instruction_set"), f"{header['threads']} threads")))
     versions = dict(
@@ -108,7 +108,7 @@ def header_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Every row, for a document."""
+    """Return every row, for a document."""
     parts: list[str] = []
     for row in result["rows"]:
         parts.append(f"**{title(row)}**\n")
@@ -120,7 +120,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def one_of(row: Row, role: str) -> dict[str, Any]:
-    """The first contestant that is "ours" or the "floor".
+    """Return the first contestant that is "ours" or the "floor".
 
     Raises:
         LookupError: a row that was not written by ``isospike bench`` has none.
@@ -147,7 +147,7 @@ def _variables(values: Mapping[str, str]) -> str:
 
 
 def _ms(seconds: float) -> str:
-    """Milliseconds, with decimals where they say something."""
+    """Return milliseconds, with decimals where they say something."""
     ms = seconds * 1e3
     return f"{ms:,.0f}" if ms >= 100 else f"{ms:.1f}" if ms >= 10 else f"{ms:.2f}"
 

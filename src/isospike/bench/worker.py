@@ -43,15 +43,15 @@ class Worker:
             raise RunFailed(f"the contestant '{name}' cannot be started: {error}") from error
 
     def prepare(self, job: Mapping[str, Any]) -> dict[str, str]:
-        """Build the work; the versions of what it runs on."""
+        """Build the work, and return the versions of what it runs on."""
         return self._ask(do="prepare", job=dict(job))["versions"]
 
     def run(self, least: float = 0.0) -> float:
-        """Seconds of the work, the median of as many runs as fill ``least`` seconds."""
+        """Run the work until ``least`` seconds are full, and return the median seconds of a run."""
         return self._ask(do="run", seconds=least)["seconds"]
 
     def memory(self) -> float:
-        """Peak megabytes since the work was built, above what was held before."""
+        """Return peak megabytes since the work was built, above what was held before."""
         return self._ask(do="memory")["peak_mb"]
 
     def outputs(self, file: Path) -> None:
@@ -102,5 +102,5 @@ class Worker:
 
 
 def python_of_ours() -> list[str]:
-    """The command of our own contestants."""
+    """Return the command of our own contestants."""
     return [sys.executable, "-m", "isospike.bench.ours"]

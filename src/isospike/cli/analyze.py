@@ -109,7 +109,7 @@ def _untrained(name: str, batch: int, seed: int) -> Subject:
 def _result(
     units: list[UnitIsometry], gradients: GradientNorms, verdict: Verdict, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """For JSON, which knows no infinity: a product of 0 has no logarithm there."""
+    """Return plain values for JSON, which knows no infinity: a product of 0 has no logarithm there."""
     product = log10_product(units)
     finite = all(unit.phi.value for unit in units)
     return {

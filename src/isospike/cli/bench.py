@@ -81,7 +81,7 @@ def choose(
     precision: str | None,
     peer: str | None,
 ) -> list[Case]:
-    """The rows that the options ask for.
+    """Return the rows that the options ask for.
 
     Raises:
         ConfigError: a suite and a model, neither, or options of a model beside a suite.
@@ -121,7 +121,7 @@ def _against(cases: Sequence[Case], suite: str, peer: str | None) -> list[Case]:
 
 
 def show(row: dict[str, Any]) -> None:
-    """One row on the terminal."""
+    """Show one row on the terminal."""
     out.print(title(row), style="bold", highlight=False, markup=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     for index, heading in enumerate(COLUMNS):
@@ -136,7 +136,7 @@ def show(row: dict[str, Any]) -> None:
 
 
 def finish(result: dict[str, Any], cases: Sequence[Case], target: Path, json: bool) -> None:
-    """What follows from all rows: charts of growth, where it was saved, refusals."""
+    """Tell what follows from all rows: charts of growth, where it was saved, refusals."""
     if json:
         print_json(result)
     else:

@@ -23,5 +23,5 @@ Checkpoint = Annotated[str, typer.Option(help="Which weights: last or best.")]
 
 
 def print_json(value: Any) -> None:
-    """Plain JSON, whatever the terminal."""
+    """Print plain JSON, whatever the terminal."""
     typer.echo(json.dumps(value, indent=1))

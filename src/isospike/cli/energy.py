@@ -64,7 +64,7 @@ def energy_command(
 def _measure(
     folder: RunFolder, config: RunConfig, checkpoint: str, images: int, table: str, device: str
 ) -> dict[str, dict[str, Any]]:
-    """What goes to ``analysis/``: energy, flow and raster."""
+    """Measure what goes to ``analysis/``: energy, flow and raster."""
     dataset = load_dataset(config.data)
     with open_world(device) as world:
         model = load_trained(
@@ -101,7 +101,7 @@ def _draw(dataset: Dataset, order: Tensor, batch_size: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def _run(model: SpikingResNet, batches: Iterator[Tensor], table: str) -> tuple[Energy, Flow]:
-    """Operations on all batches, the flow on the first."""
+    """Count the operations on all batches, and the flow on the first."""
     with OperationCounter(model) as counter:
         with watch(model) as seen:
             model(next(batches))
@@ -153,7 +153,7 @@ def _table(rows: Mapping[str, Mapping[str, Any]], first: str) -> Table:
 
 
 def _nominal(name: str, table: str, json: bool) -> None:
-    """What papers count, from the model's card alone."""
+    """Print what papers count, from the model's card alone."""
     card = model_card(name)
     with torch.device("meta"):
         model = create_model(name)

@@ -76,7 +76,7 @@ def evaluate_command(
 
 
 def _in_words(inference: dict[str, Any] | None) -> str:
-    """How a compiled network was run."""
+    """Return how a compiled network was run."""
     if inference is None:
         return ""
     words = f"; compiled, {inference['precision']}"

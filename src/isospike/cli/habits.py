@@ -41,7 +41,7 @@ class TrainCommand(TyperCommand):
     """``isospike train``, which answers an option that is a key of a run by the ``--set`` of that key."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As every command, once no option is one of those.
+        """Parse as every command does, once no option is one of those.
 
         Raises:
             ConfigError: one is; says what to write instead.
@@ -54,7 +54,7 @@ class TrainCommand(TyperCommand):
 
 
 def _options(args: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Every long option of a command line, with its value or what follows it; None where nothing does."""
+    """Yield every long option of a command line, with its value or what follows it; None where nothing does."""
     for place, argument in enumerate(args):
         if argument == "--":
             return
@@ -65,7 +65,7 @@ def _options(args: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _instead(word: str, value: str | None) -> str | None:
-    """What does here what this option does elsewhere; None where that is not known."""
+    """Return what does here what this option does elsewhere; None where that is not known."""
     if word in OPTIONS:
         return f"{OPTIONS[word]} {value or OPTIONS[word].removeprefix('--').upper()}"
     key = KEYS.get(word) or find_key(word)

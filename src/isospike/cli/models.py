@@ -11,7 +11,7 @@ from isospike.errors import UnknownName
 from isospike.layers import MEMORY
 from isospike.models import ModelCard, create_model, list_models, model_card
 from isospike.own_rows import import_rows
-from isospike.train.plan import Plan, plan_training
+from isospike.train.plan import MemoryPlan, plan_training
 
 
 def models_command(
@@ -40,13 +40,13 @@ def models_command(
         out.print(f"{label}: {neuron}; {card.source}", highlight=False, soft_wrap=True)
 
 
-def _plans(card: ModelCard, batch: int) -> list[Plan]:
-    """For SGD with momentum in float32, at the size of the card."""
+def _plans(card: ModelCard, batch: int) -> list[MemoryPlan]:
+    """MemoryPlan for SGD with momentum in float32, at the size of the card."""
     model = create_model(card.name)
     return [plan_training(model, batch=batch, size=card.input_size, memory=name) for name in MEMORY]
 
 
-def _print_memory(rows: list[tuple[ModelCard, list[Plan]]], json: bool) -> None:
+def _print_memory(rows: list[tuple[ModelCard, list[MemoryPlan]]], json: bool) -> None:
     if json:
         print_json([{"model": card.name, **{plan.memory: round(plan.total) for plan in plans}} for card, plans in rows])
         return
@@ -60,7 +60,7 @@ def _print_memory(rows: list[tuple[ModelCard, list[Plan]]], json: bool) -> None:
 
 
 def _presets(cards: list[ModelCard]) -> Iterator[tuple[str, ModelCard]]:
-    """A card for every neuron that a topology comes with, and the names that it stands for."""
+    """Yield a card for every neuron that a topology comes with, and the names that it stands for."""
     groups: dict[str, dict[str, list[ModelCard]]] = {}
     for card in cards:
         groups.setdefault(card.topology, {}).setdefault(str(card.neuron), []).append(card)
@@ -81,5 +81,5 @@ def _table(cards: list[ModelCard]) -> Table:
 
 
 def _short(count: int) -> str:
-    """With three figures and M or G."""
+    """Write a number with three figures and M or G."""
     return f"{count / 1e9:.3g} G" if count >= 1e9 else f"{count / 1e6:.3g} M"

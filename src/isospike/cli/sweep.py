@@ -175,7 +175,7 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 def _say_nothing(text: str) -> None:
-    """For a program that reads the standard output."""
+    """Say nothing, for a program that reads the standard output."""
 
 
 def _say(text: str) -> None:

@@ -19,7 +19,7 @@ from isospike.text import brief
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """``values`` with each ``dotted.key=value`` put in; the value is read as YAML.
+    """Return ``values`` with each ``dotted.key=value`` put in; the value is read as YAML.
 
     Raises:
         ConfigError: an override without ``=``, or a path through something that has no keys.
@@ -45,7 +45,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
 
 
 def read_config(values: Mapping[str, Any], origin: str) -> RunConfig:
-    """A checked configuration.
+    """Return a checked configuration.
 
     Raises:
         ConfigError: what is wrong with the first wrong key, where, and what would be right; or it was made with code of
@@ -61,7 +61,7 @@ def read_config(values: Mapping[str, Any], origin: str) -> RunConfig:
 
 
 def with_data_dir(config: RunConfig, data_dir: str | None) -> RunConfig:
-    """The same run with its images in another folder; None changes nothing.
+    """Return the same run with its images in another folder; None changes nothing.
 
     Raises:
         ConfigError: its data is not read from a folder.
@@ -81,7 +81,7 @@ def _in_folder(data: DataSpec, folder: str) -> DataSpec:
 
 
 def with_data_keys(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """The same run with keys of its data changed, to test it on other images or at another size.
+    """Return the same run with keys of its data changed, to test it on other images or at another size.
 
     Args:
         config: Of a trained run.
@@ -99,7 +99,7 @@ def with_data_keys(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 
 
 def with_epochs(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """The same run with another number of epochs, which is all that may change where it goes on.
+    """Return the same run with another number of epochs, which is all that may change where it goes on.
 
     Args:
         config: Of a run.
@@ -118,7 +118,7 @@ def with_epochs(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 
 
 def find_key(word: str) -> str | None:
-    """The whole key of a run that ends in ``word``, as "optim.lr" for "lr"; of a part, as "model", its name or kind."""
+    """Find the whole key of a run that ends in ``word``, as "optim.lr" for "lr"; of a part its name or kind."""
     keys = {
         part: [key for spec in _specs_of(field) for key in spec.model_fields]
         for part, field in RunConfig.model_fields.items()
@@ -129,14 +129,14 @@ def find_key(word: str) -> str | None:
 
 
 def tuples(value: Any) -> Any:
-    """YAML has lists only; strict models take tuples."""
+    """Turn lists into tuples: YAML has lists only, and strict models take tuples."""
     if isinstance(value, Mapping):
         return {key: tuples(item) for key, item in value.items()}
     return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _sentence(error: ErrorDetails, values: Mapping[str, Any]) -> str:
-    """One of pydantic's errors in a sentence."""
+    """Return one of pydantic's errors in a sentence."""
     place = brief(".".join(str(part) for part in _without_tags(error["loc"], values)))
     got = brief(repr(error["input"]))
     if error["type"] == "extra_forbidden":
@@ -157,7 +157,7 @@ def _sentence(error: ErrorDetails, values: Mapping[str, Any]) -> str:
 
 
 def _without_tags(loc: tuple[int | str, ...], values: Any) -> Iterator[int | str]:
-    """The path as the user wrote it: pydantic puts the kind of a union into it."""
+    """Yield the path as the user wrote it: pydantic puts the kind of a union into it."""
     for part in loc:
         if isinstance(values, Mapping) and part not in values and values.get("kind") == part:
             continue
@@ -166,7 +166,7 @@ def _without_tags(loc: tuple[int | str, ...], values: Any) -> Iterator[int | str
 
 
 def _nearest_key(loc: tuple[int | str, ...]) -> str:
-    """The nearest keys that exist where an unknown one was given."""
+    """Return the nearest keys that exist where an unknown one was given."""
     keys = _keys_at(loc[:-1])
     near = difflib.get_close_matches(brief(str(loc[-1])), keys, n=3, cutoff=0.6)
     return f"; nearest: {', '.join(near)}" if near else f"; keys there are {', '.join(keys)}"

@@ -123,7 +123,7 @@ class RunConfig(Spec):
         return self
 
     def to_yaml(self) -> str:
-        """All of it, defaults included, so that a run folder says everything."""
+        """Return all of it, defaults included, so that a run folder says everything."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 

@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """PyYAML takes some texts for numbers that Python then cannot make, as ``0b_``."""
+        """Read a number, or refuse a text such as ``0b_`` that PyYAML takes for one and Python cannot make."""
         construct = self.construct_yaml_int if node.tag.endswith(":int") else self.construct_yaml_float
         try:
             number: int | float = construct(node)
@@ -56,7 +56,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """The value in ``text``.
+    """Return the value in ``text``.
 
     Raises:
         ConfigError: not YAML, or more than a configuration may hold: a tag, an alias of itself, ``MOST_VALUES``
@@ -73,7 +73,7 @@ def parse_yaml(text: str, origin: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Return the mapping in a YAML file.
 
     Raises:
         ConfigError: no such file, not YAML, not a mapping, or more than a configuration may hold.

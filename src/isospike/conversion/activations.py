@@ -21,25 +21,25 @@ Levels = dict[Value, Tensor]
 
 
 def rectifier_of(op: Operation) -> nn.Module | None:
-    """The rectifier that an operation of an ANN ends with, if it does."""
+    """Return the rectifier that an operation of an ANN ends with, if it does."""
     module = op.neuron if isinstance(op, Between) else op.module if isinstance(op, Call) else None
     return module if isinstance(module, ReLU | QCFS) else None
 
 
 def names_of(ann: ProgramNet) -> dict[Value, str]:
-    """What to call each rectifier, by the map that it puts out."""
+    """Return what to call each rectifier, by the map that it puts out."""
     names = {module: name for name, module in ann.named_modules()}
     return {op.out: names[found] for op in ann.program.operations if (found := rectifier_of(op)) is not None}
 
 
 def rectified(program: Program) -> list[Value]:
-    """The maps that rectifiers put out, in their order."""
+    """Return the maps that rectifiers put out, in their order."""
     return [op.out for op in program.operations if rectifier_of(op) is not None]
 
 
 @torch.no_grad()
 def run_through(program: Program, images: Tensor) -> Iterator[tuple[Value, Tensor]]:
-    """Every map ``[B, ...]`` of an ANN on images ``[B, C, H, W]``; each is let go when nothing reads it any more."""
+    """Yield every map ``[B, ...]`` of an ANN on images; each is let go when nothing reads it any more."""
     maps, steps = {program.input: images.unsqueeze(0)}, Steps(1, {})
     left = uses(program.operations, program.results)
     for op in program.operations:
@@ -52,7 +52,7 @@ def run_through(program: Program, images: Tensor) -> Iterator[tuple[Value, Tenso
 
 
 def by_row(values: Tensor, per_channel: bool) -> Tensor:
-    """``[B, C, ...]`` as ``[C, n]`` where channels are apart, or else as ``[1, n]``."""
+    """Return ``[B, C, ...]`` as ``[C, n]`` where channels are apart, or else as ``[1, n]``."""
     return values.transpose(0, 1).flatten(1) if per_channel else values.reshape(1, -1)
 
 
@@ -78,7 +78,7 @@ class TopQuantile:
         self.top = values.topk(min(self.keep, values.shape[1]), dim=1).values
 
     def result(self) -> Tensor:
-        """The quantile of each row, interpolated between its two neighbours, in float64."""
+        """Return the quantile of each row, interpolated between its two neighbours, in float64."""
         assert self.top is not None
         below, above = self.top[:, -1].double(), self.top[:, max(self.keep - 2, 0)].double()
         return below + (above - below) * self.share
@@ -100,7 +100,7 @@ class Activations:
 
 
 def quantiles(ann: ProgramNet, batches: Batches, q: float, *, per_channel: bool = False) -> Activations:
-    """The q-quantile of what every rectifier puts out on all images together; q = 1 is the largest value.
+    """Return the q-quantile of what every rectifier puts out on all images together; q = 1 is the largest value.
 
     Exact, by linear interpolation, in one pass: of every layer the share 1 - q of its values is kept.
 
@@ -146,7 +146,7 @@ def _check_count(q: float, count: int, samples: int) -> None:
 
 
 def count_images(batches: Batches) -> int:
-    """How many images there are.
+    """Return how many images there are.
 
     Raises:
         ConfigError: none.
@@ -174,5 +174,5 @@ def check_levels(levels: Mapping[Value, Tensor], names: Mapping[Value, str]) -> 
 
 
 def fill_silent(level: Tensor) -> Tensor:
-    """Thresholds of channels, where those that never fired on the calibration images get the layer's largest."""
+    """Return thresholds of channels, where those that never fired on the calibration images get the layer's largest."""
     return torch.where(level > 0, level, level.max())

@@ -23,5 +23,5 @@ ADVICE = {
 
 
 def advice_for(name: str) -> str:
-    """For a function, method, operator or class of this name."""
+    """Return the advice for a function, method, operator or class of this name."""
     return ADVICE.get(name.lower().rstrip("_"), VOCABULARY)

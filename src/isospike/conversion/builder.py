@@ -69,7 +69,7 @@ class Builder:
         self._least = example[2:]
 
     def call(self, x: Map, layer: nn.Module) -> Map:
-        """``x`` through a layer that is called this once."""
+        """Write ``x`` through a layer that is called this once."""
         name, count = self.name, 0
         while not self._is_free(name):
             name, count = f"{self.name}_{count + 1}", count + 1
@@ -77,7 +77,7 @@ class Builder:
         return self.call_again(x, layer)
 
     def call_again(self, x: Map, layer: nn.Module) -> Map:
-        """``x`` through a layer that has its name."""
+        """Write ``x`` through a layer that has its name."""
         if isinstance(layer, nn.Linear) and not x.is_flat:
             raise Unsupported("a linear layer reads features: flatten or pool the map before it")
         if x.is_flat and not isinstance(layer, nn.Linear | ReLU):
@@ -86,46 +86,46 @@ class Builder:
         return Map(self.recorder.through(layer, x.symbol), self.shape, is_flat)
 
     def add(self, x: Map, y: Map) -> Map:
-        """The sum of two maps of one shape."""
+        """Write the sum of two maps of one shape."""
         if x.shape != y.shape or x.is_flat != y.is_flat:
             raise Unsupported(f"it adds maps of {list(x.shape)} and {list(y.shape)}: both must have one shape")
         return Map(x.symbol + y.symbol, self.shape, x.is_flat)
 
     def times(self, x: Map, factor: float) -> Map:
-        """A map times a number."""
+        """Write a map times a number."""
         return Map(x.symbol * float(factor), self.shape, x.is_flat)
 
     def pool(self, x: Map) -> Map:
-        """The mean of every map."""
+        """Write the mean of every map."""
         self._least = tuple(-(-size // pixels) for size, pixels in zip(self.input.shape[2:], x.shape[2:], strict=True))
         return self.call(x, GlobalPool())
 
     def shortcut(self, x: Map | Strided, before: int = 0, behind: int = 0) -> Map:
-        """``x`` between channels of zeros."""
+        """Write ``x`` between channels of zeros."""
         whole, step = (x.whole, x.step) if isinstance(x, Strided) else (x, (1, 1))
         if step[0] != step[1]:
             raise Unsupported(f"it takes every {step[0]}th row and every {step[1]}th column: take as many of both")
         return self.call(whole, PaddedShortcut(whole.symbol.value.channels, step[0], before, behind))
 
     def flatten(self, x: Map) -> Map:
-        """``[B, C, H, W]`` to ``[B, C * H * W]``."""
+        """Write ``[B, C, H, W]`` as ``[B, C * H * W]``."""
         flat = self.call(x, nn.Flatten())
         out = replace(flat.symbol.value, channels=self.shape[1])
         self.recorder.operations[-1] = replace(self.recorder.operations[-1], out=out)
         return Map(Symbol(self.recorder, out), self.shape, is_flat=True)
 
     def unknown(self) -> Map:
-        """Stands for what an unsupported call puts out, so that those behind it are seen too."""
+        """Stand in for what an unsupported call puts out, so that those behind it are seen too."""
         channels = self.shape[1] if len(self.shape) > 1 else 1
         return Map(Symbol(self.recorder, self.recorder.value(channels, REAL)), self.shape, len(self.shape) < 4)
 
     def _is_free(self, name: str) -> bool:
-        """Whether a module may be called so: no other is, holds one or is held, and a network has names of its own."""
+        """Return whether a module may have this name: it is no other's and part of no other's."""
         first = name.partition(".")[0]
         taken = any(f"{other}.".startswith(f"{name}.") or name.startswith(f"{other}.") for other in self.modules)
         return not taken and first not in RESERVED and not hasattr(ProgramNet, first)
 
     def network(self, logits: Map) -> ProgramNet:
-        """All of it, in eval mode."""
+        """Return all of it, in eval mode."""
         program = Program(tuple(self.recorder.operations), self.input.symbol.value, (logits.symbol.value,))
         return ProgramNet(program, self.modules, T=1, least_size=min(self._least)).eval()

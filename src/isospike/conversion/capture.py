@@ -62,7 +62,7 @@ class Uncapturable(ConfigError):
 
 
 def capture(module: nn.Module, example: Tensor) -> ProgramNet:
-    """The ANN as a network that is nothing but its program, with copies of its weights.
+    """Capture the ANN as a network that is nothing but its program, with copies of its weights.
 
     It is compared with the ANN on the example, in float64, before it is handed out.
 
@@ -106,7 +106,7 @@ def _answer(ann: nn.Module, images: Tensor) -> Any:
 
 
 def as_program(network: SpikingNetwork) -> ProgramNet:
-    """A copy of a network of this package that is nothing but its program."""
+    """Copy a network of this package into one that is nothing but its program."""
     copied = deepcopy(network)
     names = {module: name for name, module in copied.named_modules()}
     program = record_network(copied)
@@ -115,7 +115,7 @@ def as_program(network: SpikingNetwork) -> ProgramNet:
 
 
 def _network(ann: nn.Module, images: Tensor) -> ProgramNet:
-    """From the calls that it makes."""
+    """Write a network down from the calls that the ANN makes."""
     norms = {m: norm for m in ann.modules() if is_norm_like(m) and (norm := as_batch_norm(m)) is not None}
     try:
         graph = trace(ann, images, norms)
@@ -138,7 +138,7 @@ class _Walk:
         self.problems: list[Problem] = []
 
     def through(self, graph: fx.Graph) -> Any:
-        """What the ANN gives."""
+        """Write all calls down, and return what the ANN gives."""
         for node in graph.nodes:
             if node.op == "output":
                 (self.seen[node],) = self._values(node.args[0] if isinstance(node.args[0], tuple) else node.args)
@@ -204,7 +204,7 @@ class _Walk:
 
 
 def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What a call gives that reads numbers and weights alone."""
+    """Compute what a call gives that reads numbers and weights alone."""
     with torch.no_grad():
         if isinstance(node.target, str):
             return getattr(args[0], node.target)(*args[1:], **kwargs)
@@ -212,12 +212,12 @@ def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 
 def _settled(builder: Builder, x: Any) -> Any:
-    """Pixels that were only to be taken are taken by a layer of their own."""
+    """Take the pixels that were only to be taken by a layer of their own."""
     return builder.shortcut(x) if isinstance(x, Strided) else x
 
 
 def _leaves(*parts: Any) -> list[Any]:
-    """All that is in tuples, lists and mappings."""
+    """Return all that is in tuples, lists and mappings."""
     found: list[Any] = []
     for part in parts:
         if isinstance(part, tuple | list):
@@ -235,7 +235,7 @@ def _attribute(ann: nn.Module, name: str) -> Any:
 
 
 def _call_name(ann: nn.Module, node: fx.Node) -> str:
-    """Of the function, the method, ATen's operator with its prefix, or the class of the module."""
+    """Name the function, the method, ATen's operator with its prefix, or the class of the module."""
     if node.op == "call_module":
         return type(ann.get_submodule(str(node.target))).__name__
     if isinstance(node.target, str):
@@ -262,7 +262,7 @@ def _problem(ann: nn.Module, node: fx.Node, advice: str) -> Problem:
 
 
 def _two_of(example: Tensor) -> Tensor:
-    """Two images, so that nothing is fixed to one."""
+    """Return two images, so that nothing is fixed to one."""
     if not isinstance(example, Tensor) or example.dim() != 4 or not len(example):
         given = list(example.shape) if isinstance(example, Tensor) else type(example).__name__
         raise ConfigError(f"an ANN is captured on images [B, C, H, W], got {given}")

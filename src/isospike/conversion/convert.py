@@ -40,7 +40,7 @@ def convert(ann: nn.Module, images: Tensor | Iterable[Tensor], method: str = "s_
 
 
 def _checked(batches: list[Tensor]) -> list[Tensor]:
-    """The batches that hold images."""
+    """Return the batches that hold images."""
     for batch in batches:
         if batch.dim() != 4:
             raise ConfigError(

@@ -13,7 +13,7 @@ BATCH = 32  # images whose maps a core's cache holds
 
 
 def sums_by_step(net: CompiledNet, images: Tensor, T: int) -> Iterator[Tensor]:
-    """The sum of the logits ``[B, K]`` of the first 1, 2, ... T steps, for images ``[B, C, H, W]``."""
+    """Yield the sum of the logits ``[B, K]`` of the first 1, 2, ... T steps, for images ``[B, C, H, W]``."""
     x, T = net.check(images, T)
     with torch.inference_mode():
         maps, states, total = net.begin(x[0]), {}, torch.zeros(())  # type: ignore[var-annotated]
@@ -23,14 +23,14 @@ def sums_by_step(net: CompiledNet, images: Tensor, T: int) -> Iterator[Tensor]:
 
 
 def decisions_by_step(net: ProgramNet, images: Tensor, T: int) -> Tensor:
-    """The class ``[T, N]`` that the first 1, 2, ... T steps decide for; that of ``net(images, T=t)`` but for ties."""
+    """Return the class ``[T, N]`` that the first 1, 2, ... T steps decide for, as ``net(images, T=t)`` does."""
     compiled = net.eval().compile_for_inference()
     parts = [torch.stack([sums.argmax(1) for sums in sums_by_step(compiled, part, T)]) for part in images.split(BATCH)]
     return torch.cat(parts, 1)
 
 
 def accuracy_by_step(net: ProgramNet, batches: Iterable[tuple[Tensor, Tensor]], T: int) -> Tensor:
-    """Share of right answers ``[T]`` after 1, 2, ... T steps, in float64.
+    """Return share of right answers ``[T]`` after 1, 2, ... T steps, in float64.
 
     Args:
         net: A converted network.
@@ -46,6 +46,6 @@ def accuracy_by_step(net: ProgramNet, batches: Iterable[tuple[Tensor, Tensor]], 
 
 @torch.no_grad()
 def decisions_of(ann: ProgramNet, images: Tensor) -> Tensor:
-    """The class ``[N]`` that an ANN decides for."""
+    """Return the class ``[N]`` that an ANN decides for."""
     parts = [ann.run(part.unsqueeze(0), Steps(1, {}))[0].argmax(1) for part in images.split(BATCH)]
     return torch.cat(parts)

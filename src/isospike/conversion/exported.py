@@ -12,7 +12,7 @@ TORCH = str(Path(torch.__file__).parent)
 
 
 def export(module: nn.Module, example: Tensor, before: Exception) -> fx.Graph:
-    """The operators that ``module`` runs on ``example``, with the ``meta`` that ``trace`` gives; weights as ``tensor``.
+    """Return the operators that ``module`` runs on ``example``, with the ``meta`` of ``trace``.
 
     Args:
         module: In eval mode.
@@ -45,7 +45,7 @@ def export(module: nn.Module, example: Tensor, before: Exception) -> fx.Graph:
 
 
 def _source(trace: str) -> tuple[str, int] | None:
-    """File and line of the last call in a stack trace that is not in PyTorch."""
+    """Return file and line of the last call in a stack trace that is not in PyTorch."""
     calls = re.findall(r'File "([^"]+)", line (\d+)', trace)
     return next(((file, int(line)) for file, line in reversed(calls) if not file.startswith(TORCH)), None)
 

@@ -56,7 +56,7 @@ class Plan:
 
 @torch.no_grad()
 def lower(ann: ProgramNet, plan: Plan, T: int) -> ProgramNet:
-    """The network that ``plan`` makes of an ANN; the ANN stays as it is.
+    """Make the network that ``plan`` says of an ANN; the ANN stays as it is.
 
     Args:
         ann: In eval mode.
@@ -97,7 +97,7 @@ class _Lowering:
         self.made[self.old.input] = self._value(self.old.input.channels, REAL), ONE
 
     def program(self) -> Program:
-        """All that was taken, from images to logits."""
+        """Return all that was taken, from images to logits."""
         (result,) = self.old.results
         value, unit = self.made[result]
         value, factor = self._scaled(value, unit / self.plan.logits)
@@ -122,7 +122,7 @@ class _Lowering:
             self.made[op.out] = self._layer(op)
 
     def _plan_backwards(self) -> None:
-        """The unit that each current shall have, and where a shift can become a bias."""
+        """Choose the unit that each current shall have, and where a shift can become a bias."""
         self.wanted[self.old.results[0]] = self.plan.logits
         for op in reversed(self.old.operations):
             threshold = self.plan.thresholds.get(op.out)
@@ -143,7 +143,7 @@ class _Lowering:
                 self.shifts[self._shifted(terms, op)] = shift
 
     def _shifted(self, terms: list[Value], op: Operation) -> Value:
-        """The term whose bias takes up a shift."""
+        """Return the term whose bias takes up a shift."""
         for value in terms:
             writer = self.writers.get(value)
             if isinstance(writer, Conv) or (isinstance(writer, Call) and isinstance(writer.module, nn.Linear)):
@@ -175,7 +175,7 @@ class _Lowering:
         return value, unit
 
     def _between(self, op: Between) -> tuple[Value, Tensor]:
-        """A sum, a norm that stands alone, or a factor."""
+        """Lower a sum, a norm that stands alone, or a factor."""
         if op.z is not None or op.total is not None or op.affine is not None:
             raise ConfigError(f"{self._name(op)} multiplies two maps, and firing rates have no product: take sums")
         if op.y is None:
@@ -188,7 +188,7 @@ class _Lowering:
         return out, unit
 
     def _term(self, value: Value, affine: Affine | None, unit: Tensor) -> tuple[Value, float | None]:
-        """A term of a sum in ``unit``, by a number or by a convolution of its own where channels differ."""
+        """Lower a term of a sum to ``unit``, by a number or by a convolution where channels differ."""
         if affine is not None:
             raise ConfigError(f"map {value.number} enters a sum through an affine: write it as an operation before it")
         x, read = self.made[value]
@@ -224,7 +224,7 @@ class _Lowering:
         return out, unit
 
     def _fire(self, op: Operation) -> tuple[Value, Tensor]:
-        """Neurons in place of a rectifier, and the sum before it where both are one operation."""
+        """Put neurons in place of a rectifier, and of the sum before it where both are one operation."""
         threshold = self.plan.thresholds[op.out]
         x, read = self.made[op.x]
         if isinstance(op, Between) and (op.y is not None or op.x_affine or op.affine or op.z is not None):
@@ -285,7 +285,7 @@ class _Lowering:
         return Value(self.values - 1, channels, domain)
 
     def _add(self, op: Operation, module: nn.Module, name: str) -> None:
-        """An operation with a module under a name of its own: one rectifier of an ANN may stand in many places."""
+        """Add an operation with a module under a name of its own: a rectifier may stand in many places."""
         self.operations.append(op)
         names = (name, *(f"{name}_{n}" for n in range(2, len(self.modules) + 3)))
         self.modules[next(free for free in names if free not in self.modules)] = module
@@ -297,13 +297,13 @@ class _Lowering:
 
 
 def _weights(layer: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor]:
-    """Weight and bias in float64; where there is no bias, zeros."""
+    """Return weight and bias in float64; where there is no bias, zeros."""
     weight = layer.weight.detach().double()
     return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double()
 
 
 def _new_conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> Conv2d:
-    """A convolution of the same geometry, with a bias where there is something to add."""
+    """Make a convolution of the same geometry, with a bias where there is something to add."""
     names = "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"
     made = Conv2d(**{name: getattr(like, name) for name in names}, bias=bool(bias.any())).double()
     made.weight.copy_(weight)
@@ -318,11 +318,11 @@ def _max_pool_of_rates(pool: nn.MaxPool2d, levels: int | None) -> SpikingMaxPool
 
 
 def _numbers(norm: BatchNorm) -> tuple[Tensor, Tensor]:
-    """Scale and shift of a trained norm ``[C]``."""
+    """Return scale and shift of a trained norm ``[C]``."""
     scale, shift = numbers_of(norm)
     return scale[0].double(), shift[0].double()
 
 
 def _rows(unit: Tensor, features: int) -> Tensor:
-    """A unit for every input, where each channel may be many features."""
+    """Return a unit for every input, where each channel may be many features."""
     return unit.double().repeat_interleave(features // len(unit))

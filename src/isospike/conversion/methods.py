@@ -37,7 +37,7 @@ class Method:
     function: Callable[..., ProgramNet]
 
     def convert(self, ann: ProgramNet, batches: Batches, **options: Any) -> ProgramNet:
-        """A spiking network of an ANN.
+        """Convert an ANN into a spiking network.
 
         Args:
             ann: A program of one time step whose neurons are ``ReLU`` or ``QCFS``, in eval mode. It stays as it is.
@@ -57,17 +57,17 @@ METHODS: Registry[Method] = Registry("method")
 
 
 def list_methods() -> list[str]:
-    """Names of the ways to convert."""
+    """Return names of the ways to convert."""
     return list(METHODS)
 
 
 def from_rest() -> IF:
-    """Integrate and fire, threshold 1, reset by subtraction, from potential 0."""
+    """Make neurons that integrate and fire: threshold 1, reset by subtraction, from potential 0."""
     return IF(v_threshold=1.0, reset="subtract")
 
 
 def from_half(levels: int = 1) -> ILIF:
-    """The same from potential 1/2: it rounds its potential where the other takes whole thresholds off it.
+    """Make the same from potential 1/2: they round where the others take whole thresholds off.
 
     A potential that starts at half of the threshold and one that starts at 0 and fires half a threshold earlier put
     out the same spikes.
@@ -85,7 +85,7 @@ def s_resnet(
     compensation: Compensation = "start",
     largest_factor: float = 1.2,
 ) -> ProgramNet:
-    """S-ResNet: every layer in units of a quantile of its activations, sums in that of the layer behind them.
+    """Put every layer in units of a quantile of its activations, sums in that of the layer behind (S-ResNet).
 
     Neurons stand behind average pools and logits too; a max-pool lets the rate of its most active input through. The
     logits of a step are spikes of the output neurons, with what their potentials say where counts are equal.
@@ -122,7 +122,7 @@ def s_resnet(
 
 
 def best_gain(ann: ProgramNet, plan: Plan, images: Tensor, T: int, largest: float, steps: int = 20) -> float:
-    """The factor from 1 to ``largest`` with which most decisions are the ANN's; of equal ones the smallest."""
+    """Find the factor from 1 to ``largest`` with which most decisions are the ANN's; of equal ones the smallest."""
     if not 1 < largest <= 2:
         raise ConfigError(f"largest_factor is the largest factor on the weights, above 1 and at most 2, got {largest}")
     truth = decisions_of(ann, images)
@@ -135,7 +135,7 @@ def best_gain(ann: ProgramNet, plan: Plan, images: Tensor, T: int, largest: floa
 
 
 def _rates(ann: ProgramNet, batches: Batches, thresholds: Levels, T: int, levels: int, calibrate: bool) -> ProgramNet:
-    """Neurons that start at half a threshold, real logits, and biases that are calibrated or as they were."""
+    """Convert to neurons that start at half a threshold, with real logits, and biases calibrated or as they were."""
     neuron = partial(from_half, levels)
     thresholds = {value: threshold / levels for value, threshold in thresholds.items()}
     shifts = calibrated_shifts(ann, batches, T, neuron, thresholds) if calibrate else {}
@@ -158,7 +158,7 @@ def percentile(
     levels: int = 1,
     calibrate: bool = False,
 ) -> ProgramNet:
-    """Thresholds at a quantile of the activations.
+    """Choose thresholds at a quantile of the activations.
 
     Args:
         ann: See ``Method``.
@@ -182,7 +182,7 @@ def largest(
     levels: int = 1,
     calibrate: bool = False,
 ) -> ProgramNet:
-    """Thresholds at the largest activation; arguments as ``percentile``."""
+    """Choose thresholds at the largest activation; arguments as ``percentile``."""
     return percentile(ann, batches, T=T, quantile=1.0, per_channel=per_channel, levels=levels, calibrate=calibrate)
 
 
@@ -195,7 +195,7 @@ def mmse(
     levels: int = 1,
     calibrate: bool = False,
 ) -> ProgramNet:
-    """Thresholds with the least squared error of activations that T steps clip and round; as ``percentile``."""
+    """Choose thresholds with the least squared error of activations that T steps clip and round."""
     thresholds = mmse_thresholds(ann, batches, T * _checked(levels), per_channel=per_channel)
     return _rates(ann, batches, thresholds, T, levels, calibrate)
 
@@ -203,21 +203,21 @@ def mmse(
 def calibrated(
     ann: ProgramNet, batches: Batches, *, T: int = 32, per_channel: bool = False, levels: int = 1
 ) -> ProgramNet:
-    """``mmse`` with calibrated biases; arguments as ``percentile``."""
+    """Choose thresholds as ``mmse``, and calibrate biases; arguments as ``percentile``."""
     return mmse(ann, batches, T=T, per_channel=per_channel, levels=levels, calibrate=True)
 
 
 def balancing(
     ann: ProgramNet, batches: Batches, *, T: int = 256, levels: int = 1, calibrate: bool = False
 ) -> ProgramNet:
-    """Thresholds at the largest current of a step behind layers that spike; arguments as ``percentile``."""
+    """Choose thresholds at the largest current of a step behind layers that spike; arguments as ``percentile``."""
     neuron = partial(from_half, _checked(levels))
     thresholds = balanced_thresholds(ann, batches, T, neuron, levels)
     return _rates(ann, batches, {value: levels * t for value, t in thresholds.items()}, T, levels, calibrate)
 
 
 def qcfs(ann: ProgramNet, batches: Batches, *, T: int = 8, calibrate: bool = False) -> ProgramNet:
-    """Thresholds that were learnt with the ANN, whose neurons are ``QCFS``; arguments as ``percentile``."""
+    """Take thresholds that were learnt with the ANN, whose neurons are ``QCFS``; arguments as ``percentile``."""
     thresholds = {}
     for op in ann.program.operations:
         rectifier = rectifier_of(op)

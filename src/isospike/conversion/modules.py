@@ -11,7 +11,7 @@ from isospike.neurons import ReLU
 
 
 def _of(name: str, *attributes: str) -> Callable[[nn.Module], tuple[str, tuple[Any, ...]]]:
-    """The call of ``name`` with these attributes of the module behind the map."""
+    """Return the call of ``name`` with these attributes of the module behind the map."""
     return lambda module: (name, tuple(getattr(module, attribute) for attribute in attributes))
 
 
@@ -45,10 +45,10 @@ CALLS: dict[type[nn.Module], Callable[[Any], tuple[str, tuple[Any, ...]]]] = {
 
 
 def call_of(module: nn.Module) -> tuple[str, tuple[Any, ...]] | None:
-    """Name and arguments behind the map; None where its class is not known."""
+    """Return name and arguments behind the map; None where its class is not known."""
     return next((call(module) for kind, call in CALLS.items() if is_exactly(module, kind)), None)
 
 
 def is_in_place(module: nn.Module) -> bool:
-    """Whether it writes into the map that it reads."""
+    """Return whether it writes into the map that it reads."""
     return getattr(module, "inplace", False) is True

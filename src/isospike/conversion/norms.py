@@ -11,7 +11,7 @@ ROUNDING = 1e-9  # of float64
 
 
 def is_norm_like(module: Any) -> bool:
-    """Whether it has what a batch norm has: statistics of every channel, or PyTorch's class."""
+    """Return whether it has what a batch norm has: statistics of every channel, or PyTorch's class."""
     statistics = (getattr(module, name, None) for name in ("running_mean", "running_var"))
     return isinstance(module, nn.modules.batchnorm._BatchNorm) or all(
         isinstance(tensor, Tensor) and tensor.dim() == 1 for tensor in statistics
@@ -19,7 +19,7 @@ def is_norm_like(module: Any) -> bool:
 
 
 def as_batch_norm(module: Any) -> BatchNorm | None:
-    """The batch norm that does what ``module`` does in eval mode; None where there is none.
+    """Return the batch norm that does what ``module`` does in eval mode; None where there is none.
 
     The class of another library may do more than its statistics say, so its forward is asked.
     """

@@ -28,7 +28,7 @@ PATTERNS: dict[str, Pattern] = {}
 
 
 def pattern(*names: str, takes: tuple[type, ...] = ()) -> Callable[[Callable[..., Seen]], Any]:
-    """Registers a function for these calls; it takes their arguments behind a builder."""
+    """Register a function for these calls; it takes their arguments behind a builder."""
 
     def register(function: Callable[..., Seen]) -> Callable[..., Seen]:
         PATTERNS.update(dict.fromkeys(names, Pattern(function, takes)))
@@ -51,14 +51,14 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Map:
-    """A convolution; of a map without pixels it is a linear layer."""
+    """Write a convolution; of a map without pixels it is a linear layer."""
     if x.is_flat and weight.shape[2:] == (1, 1) and groups == 1:
         return linear(b, x, weight.flatten(1), bias)
     return b.call(x, convolution(weight, bias, stride, padding, dilation, groups))
 
 
 def convolution(weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int) -> Conv2d:
-    """The layer of these weights ``[O, I / groups, kH, kW]``."""
+    """Return the layer of these weights ``[O, I / groups, kH, kW]``."""
     out_channels, each, height, width = weight.shape
     kernel = (height, width)
     padding = _padding(padding, kernel, dilation)
@@ -70,7 +70,7 @@ def convolution(weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, 
 
 @pattern("linear")
 def linear(b: Builder, x: Map, weight: Tensor, bias: Tensor | None = None) -> Map:
-    """A linear layer."""
+    """Write a linear layer."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None).to(weight)
     return b.call(x, _with(layer, weight=weight, bias=bias))
 
@@ -87,7 +87,7 @@ def batch_norm(
     momentum: float | None = 0.1,
     eps: float = 1e-5,
 ) -> Map:
-    """A batch norm by its running statistics."""
+    """Write a batch norm by its running statistics."""
     if training or running_mean is None or running_var is None:
         raise Unsupported("a batch norm without running statistics cannot be folded: train it with them")
     norm = nn.BatchNorm2d(len(running_mean), eps, momentum, affine=weight is not None).to(running_mean)
@@ -110,7 +110,7 @@ def aten_batch_norm(
     eps: float,
     cudnn_enabled: bool = True,
 ) -> Map:
-    """The same with its arguments in another order."""
+    """Write the same with its arguments in another order."""
     return batch_norm(b, x, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
@@ -119,13 +119,13 @@ def aten_batch_norm(
 
 @pattern("relu", "relu_")
 def relu(b: Builder, x: Map, inplace: bool = False) -> Map:
-    """A rectifier of its own, however often the module is called."""
+    """Write a rectifier of its own, however often the module is called."""
     return b.call(x, ReLU())
 
 
 @pattern("clamp", "clamp_", "clamp_min", "clamp_min_")
 def clamp(b: Builder, x: Map, min: float | None = None, max: float | None = None) -> Map:
-    """A rectifier where it cuts at 0 alone."""
+    """Write a rectifier where it cuts at 0 alone."""
     if min != 0 or max is not None:
         raise Unsupported("only a clamp at 0 from below is a rectifier: train with ReLU")
     return relu(b, x)
@@ -133,7 +133,7 @@ def clamp(b: Builder, x: Map, min: float | None = None, max: float | None = None
 
 @pattern("add", "add_", "iadd")
 def add(b: Builder, x: Map | Tensor, y: Map | Tensor, alpha: float = 1) -> Map:
-    """A sum of maps."""
+    """Write a sum of maps."""
     if not (isinstance(x, Map) and isinstance(y, Map)):
         raise Unsupported("a number or a parameter is added to a map: make it the bias of the layer before it")
     return b.add(x, y if alpha == 1 else b.times(y, alpha))
@@ -141,13 +141,13 @@ def add(b: Builder, x: Map | Tensor, y: Map | Tensor, alpha: float = 1) -> Map:
 
 @pattern("sub", "sub_")
 def sub(b: Builder, x: Map, y: Map, alpha: float = 1) -> Map:
-    """A difference of maps."""
+    """Write a difference of maps."""
     return add(b, x, y, -alpha)
 
 
 @pattern("mul", "mul_", "imul", takes=(Strided,))
 def mul(b: Builder, x: Map | Strided | float, y: Map | Strided | float) -> Map | Tensor:
-    """A map times a number; zeros where that is 0."""
+    """Write a map times a number; zeros where that is 0."""
     x, y = (y, x) if isinstance(y, Map | Strided) else (x, y)
     if isinstance(x, Map | Strided) and isinstance(y, int | float):
         return zeros(b) if y == 0 else b.times(b.shortcut(x) if isinstance(x, Strided) else x, y)
@@ -158,7 +158,7 @@ def mul(b: Builder, x: Map | Strided | float, y: Map | Strided | float) -> Map |
 
 @pattern("div", "div_", "truediv")
 def div(b: Builder, x: Map, y: float) -> Map | Tensor:
-    """A map divided by a number."""
+    """Write a map divided by a number."""
     if not isinstance(y, int | float):
         raise Unsupported("it divides by a map or a parameter: train without it")
     return mul(b, x, 1 / y)
@@ -166,13 +166,13 @@ def div(b: Builder, x: Map, y: float) -> Map | Tensor:
 
 @pattern("zeros_like", "new_zeros", takes=(Strided, Row))
 def zeros(b: Builder, *like: Any, **options: Any) -> Tensor:
-    """Zeros, whatever the map."""
+    """Write zeros, whatever the map."""
     return torch.zeros(b.shape)
 
 
 @pattern("dropout", "dropout2d", "feature_dropout", "alpha_dropout")
 def dropout(b: Builder, x: Map, p: float = 0.5, training: bool = False, inplace: bool = False) -> Map:
-    """Nothing in eval mode."""
+    """Write nothing, as dropout does nothing in eval mode."""
     if training:
         raise Unsupported("dropout is on whatever the mode: write training=self.training")
     return x
@@ -180,7 +180,7 @@ def dropout(b: Builder, x: Map, p: float = 0.5, training: bool = False, inplace:
 
 @pattern("contiguous", "clone", "detach", "alias", "float", "double", "to", "type_as", "type", "_to_copy", "detach_")
 def same(b: Builder, x: Map, *how: Any, **options: Any) -> Map:
-    """The same numbers elsewhere, or in another precision: that of a program is that of its weights."""
+    """Write nothing for the same numbers elsewhere or in another precision, which is that of the weights."""
     return x
 
 
@@ -198,7 +198,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Map | Strided:
-    """A max pool; of 1x1 pixels it takes every few pixels."""
+    """Write a max pool; of 1x1 pixels it takes every few pixels."""
     if return_indices:
         raise Unsupported("it hands out where the largest were: pool without return_indices")
     step = _pair(stride or kernel_size)
@@ -218,7 +218,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Map | Strided:
-    """An average pool; one over all pixels is global."""
+    """Write an average pool; one over all pixels is global."""
     kernel, step = _pair(kernel_size), _pair(stride or kernel_size)
     if divisor_override is not None:
         raise Unsupported("it divides by another number than that of its pixels: pool without divisor_override")
@@ -231,18 +231,18 @@ def avg_pool2d(
 
 @pattern("adaptive_avg_pool2d")
 def adaptive_avg_pool2d(b: Builder, x: Map, output_size: Any) -> Map | Strided:
-    """A global pool, or an average pool where the pixels divide."""
+    """Write a global pool, or an average pool where the pixels divide."""
     return avg_pool2d(b, x, kernel) if (kernel := _adaptive(b, x)) else x
 
 
 @pattern("adaptive_max_pool2d")
 def adaptive_max_pool2d(b: Builder, x: Map, output_size: Any, return_indices: bool = False) -> Map | Strided:
-    """A max pool where the pixels divide."""
+    """Write a max pool where the pixels divide."""
     return max_pool2d(b, x, kernel, return_indices=return_indices) if (kernel := _adaptive(b, x)) else x
 
 
 def _adaptive(b: Builder, x: Map) -> tuple[int, int] | None:
-    """The kernel that an adaptive pool has on these pixels; None where it has nothing to do."""
+    """Return the kernel that an adaptive pool has on these pixels; None where it has nothing to do."""
     if x.shape == b.shape:
         return None
     sides = list(zip(x.shape[2:], b.shape[2:], strict=True))
@@ -254,7 +254,7 @@ def _adaptive(b: Builder, x: Map) -> tuple[int, int] | None:
 
 @pattern("mean", takes=(Row,))
 def mean(b: Builder, x: Map | Row, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Map | Row:
-    """A global pool, all at once or one side after the other."""
+    """Write a global pool, all at once or one side after the other."""
     before = x.shape
     dims = {d % len(before) for d in ([dim] if isinstance(dim, int) else dim or range(len(before)))}
     if isinstance(x, Row) and dims == {2}:
@@ -273,7 +273,7 @@ def mean(b: Builder, x: Map | Row, dim: Any = None, keepdim: bool = False, dtype
 
 @pattern("flatten", "view", "reshape", "squeeze", "unsqueeze", "_unsafe_view", "squeeze_", "unsqueeze_", takes=(Row,))
 def reshape(b: Builder, x: Map | Row, *shape: Any, **more: Any) -> Map | Row:
-    """A map in a row, in whatever words: what matters is the shape that comes out."""
+    """Write a map in a row, in whatever words: what matters is the shape that comes out."""
     before, after = x.shape, b.shape
     if before == after:
         return x
@@ -292,7 +292,7 @@ def reshape(b: Builder, x: Map | Row, *shape: Any, **more: Any) -> Map | Row:
 
 @pattern("getitem", takes=(Strided,))
 def getitem(b: Builder, x: Map | Strided, index: Any) -> Map | Row | Strided:
-    """Every few pixels from the first on, or the one pixel that there is."""
+    """Write every few pixels from the first on, or the one pixel that there is."""
     index = index if isinstance(index, tuple) else (index,)
     if Ellipsis in index:
         at = index.index(Ellipsis)
@@ -310,19 +310,19 @@ def getitem(b: Builder, x: Map | Strided, index: Any) -> Map | Row | Strided:
 def aten_slice(
     b: Builder, x: Map | Strided, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Map | Row | Strided:
-    """One side of a slice."""
+    """Write one side of a slice."""
     end = None if end is None or end >= x.shape[dim] else end
     return getitem(b, x, (*[slice(None)] * dim, slice(start, end, step)))
 
 
 @pattern("aten::select")
 def aten_select(b: Builder, x: Map, dim: int, index: int) -> Map | Row | Strided:
-    """The one pixel that there is."""
+    """Write the one pixel that there is."""
     return getitem(b, x, (*[slice(None)] * dim, index))
 
 
 def every(b: Builder, x: Map | Strided, step: tuple[int, int]) -> Map | Strided:
-    """Every ``step``-th pixel of both sides."""
+    """Return every ``step``-th pixel of both sides."""
     if step == (1, 1):
         return x
     if isinstance(x, Map):
@@ -332,7 +332,7 @@ def every(b: Builder, x: Map | Strided, step: tuple[int, int]) -> Map | Strided:
 
 @pattern("pad", takes=(Strided,))
 def pad(b: Builder, x: Map | Strided, pad: Sequence[int], mode: str = "constant", value: float | None = 0) -> Map:
-    """Channels of zeros."""
+    """Write channels of zeros."""
     channels = [0, 0, *pad[4:6]][-2:]
     if mode != "constant" or value or any(pad[:4]) or len(pad) > 6 or min(channels) < 0:
         raise Unsupported("it pads pixels, or not with zeros: give the convolution or pool behind it the padding")
@@ -341,7 +341,7 @@ def pad(b: Builder, x: Map | Strided, pad: Sequence[int], mode: str = "constant"
 
 @pattern("cat", "concat", "concatenate", takes=(Strided,))
 def cat(b: Builder, tensors: Sequence[Any], dim: int = 0) -> Map:
-    """Channels of zeros before or behind a map."""
+    """Write channels of zeros before or behind a map."""
     places = [n for n, t in enumerate(tensors) if not isinstance(t, Tensor)]
     if len(places) != 1 or dim not in (1, -3) or any(t.any() for t in tensors if isinstance(t, Tensor)):
         raise Unsupported("it concatenates maps: add them, as residual networks do")
@@ -359,7 +359,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _padding(padding: Any, kernel: Sequence[int], dilation: Any) -> tuple[int, int]:
-    """In pixels, where it has a name."""
+    """Return the padding in pixels, where it has a name."""
     if padding == "valid":
         return 0, 0
     if padding != "same":
@@ -371,7 +371,7 @@ def _padding(padding: Any, kernel: Sequence[int], dilation: Any) -> tuple[int, i
 
 
 def _with(layer: Any, **tensors: Tensor | None) -> Any:
-    """A layer with these weights."""
+    """Write a layer with these weights."""
     with torch.no_grad():
         for name, tensor in tensors.items():
             if tensor is not None:

@@ -20,7 +20,7 @@ CANDIDATES = torch.arange(100, 5, -1, dtype=torch.float64) / 100  # shares of th
 
 
 def quantile_thresholds(ann: ProgramNet, batches: Batches, q: float, *, per_channel: bool = False) -> Levels:
-    """The q-quantile of every layer's activations; q = 1 is their largest value.
+    """Return the q-quantile of every layer's activations; q = 1 is their largest value.
 
     Source: Rueckauer et al. 2017, doi:10.3389/fnins.2017.00682; with q = 1 Diehl et al. 2015.
     """
@@ -30,7 +30,7 @@ def quantile_thresholds(ann: ProgramNet, batches: Batches, q: float, *, per_chan
 
 
 def mmse_thresholds(ann: ProgramNet, batches: Batches, resolution: int, *, per_channel: bool = False) -> Levels:
-    """The thresholds at which an activation clipped and rounded to ``resolution`` steps is nearest to the activation.
+    """Return the thresholds at which activations clipped and rounded to ``resolution`` steps err least.
 
     95 shares of the largest activation are tried, on histograms of 16384 bins.
 
@@ -52,19 +52,19 @@ def mmse_thresholds(ann: ProgramNet, batches: Batches, resolution: int, *, per_c
 
 
 def rounded(x: Tensor, resolution: int) -> Tensor:
-    """``x`` in thresholds as neurons that start at half a threshold put it out, under a constant current."""
+    """Round ``x`` in thresholds as neurons do that start at half a threshold, under a constant current."""
     return (x * resolution + 0.5).floor().clamp(0, resolution) / resolution
 
 
 def _histogram(rows: Tensor, largest: Tensor) -> Tensor:
-    """Counts ``[rows * BINS]`` of values between 0 and the largest of each row."""
+    """Return counts ``[rows * BINS]`` of values between 0 and the largest of each row."""
     bins = (rows.double() / largest[:, None] * BINS).long().clamp(0, BINS - 1)
     bins += torch.arange(len(rows))[:, None] * BINS
     return torch.bincount(bins[rows > 0], minlength=len(rows) * BINS)
 
 
 def _best_share(counts: Tensor, resolution: int) -> Tensor:
-    """The share of the largest value with the least squared error, for every row of counts ``[rows, BINS]``."""
+    """Return the share of the largest value with the least squared error, for every row of counts ``[rows, BINS]``."""
     centres = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
     errors = [(rounded(centres / share, resolution) * share - centres).square() for share in CANDIDATES]
     return CANDIDATES[(counts.double() @ torch.stack(errors).T).argmin(1)]

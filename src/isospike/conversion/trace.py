@@ -17,7 +17,7 @@ CALL, GETATTR = nn.Module.__call__, nn.Module.__getattr__  # which torch.fx repl
 
 
 def trace(module: nn.Module, example: Tensor, norms: Collection[nn.Module]) -> fx.Graph:
-    """The calls that ``module`` makes on ``example``, each node with ``shape`` and ``source`` in its ``meta``.
+    """Return the calls that ``module`` makes on ``example``, each node with ``shape`` and ``source`` in its ``meta``.
 
     What it does that depends on the shape of a map is done for the shape of the example.
 
@@ -41,19 +41,19 @@ class Tracer(fx.Tracer):
         self.example, self.norms = example, norms
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
-        """The images alone: all other arguments are what they are by default."""
+        """Return the images alone: all other arguments are what they are by default."""
         return root_fn, [self.root, self.create_proxy("placeholder", "images", (), {})]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether ``m`` is called as a whole."""
+        """Return whether ``m`` is called as a whole."""
         return m in self.norms or super().is_leaf_module(m, module_qualified_name)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        """A map that knows its shape."""
+        """Return a map that knows its shape."""
         return ShapedProxy(node, self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **others: Any) -> fx.Proxy:
-        """As of ``fx.Tracer``; runs the call on the example too."""
+        """Create a proxy as ``fx.Tracer`` does, and run the call on the example too."""
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **others)
         if isinstance(proxy, ShapedProxy):
             with untraced():
@@ -81,34 +81,34 @@ class ShapedProxy(fx.Proxy):
 
     @property
     def shape(self) -> torch.Size:
-        """Of the tensor."""
+        """The shape of the tensor."""
         return self.value.shape
 
     @property
     def ndim(self) -> int:
-        """Of the tensor."""
+        """The number of dimensions of the tensor."""
         return self.value.ndim
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the tensor."""
+        """The dtype of the tensor."""
         return self.value.dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the tensor."""
+        """The device of the tensor."""
         return self.value.device
 
     def size(self, dim: int | None = None) -> Any:
-        """Of the tensor."""
+        """Return the size of the tensor."""
         return self.value.size() if dim is None else self.value.size(dim)
 
     def dim(self) -> int:
-        """Of the tensor."""
+        """Return the number of dimensions of the tensor."""
         return self.value.dim()
 
     def numel(self) -> int:
-        """Of the tensor."""
+        """Return the number of elements of the tensor."""
         return self.value.numel()
 
     def __len__(self) -> int:
@@ -123,7 +123,7 @@ class ShapedProxy(fx.Proxy):
 
 @contextmanager
 def untraced() -> Iterator[None]:
-    """Modules run as they are, though they are being traced."""
+    """Let modules run as they are inside the block, though they are being traced."""
     traced = nn.Module.__call__, nn.Module.__getattr__
     nn.Module.__call__, nn.Module.__getattr__ = CALL, GETATTR  # type: ignore[method-assign]
     try:
@@ -133,12 +133,12 @@ def untraced() -> Iterator[None]:
 
 
 def _values(args: Any) -> Any:
-    """The same with the tensors that proxies stand for."""
+    """Return the same with the tensors that proxies stand for."""
     return map_aggregate(args, lambda a: a.value if isinstance(a, ShapedProxy) else a)
 
 
 def _source() -> tuple[str, int] | None:
-    """File and line of the call, in the code of whoever wrote the ANN."""
+    """Return file and line of the call, in the code of whoever wrote the ANN."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if not frame.f_code.co_filename.startswith((TORCH, HERE, "<")):

@@ -21,12 +21,12 @@ Choose = Callable[[Value, Tensor], Tensor]
 
 
 def over_time(x: Tensor, row: Tensor) -> Tensor:
-    """A number, or one for each channel, beside a map ``[T, B, C, ...]``."""
+    """Return a number, or one for each channel, beside a map ``[T, B, C, ...]``."""
     return row.to(x.dtype).view(-1, *[1] * (x.dim() - 3))
 
 
 def fire(neuron: Neuron, current: Tensor, threshold: Tensor, T: int) -> Tensor:
-    """What neurons put out ``[T, B, ...]`` in the ANN's units, for a current ``[T or 1, B, ...]`` in them."""
+    """Return what neurons put out ``[T, B, ...]`` in the ANN's units, for a current ``[T or 1, B, ...]`` in them."""
     theta = over_time(current, threshold)
     spikes, _ = neuron((current / theta).expand(T, *current.shape[1:]))
     return spikes * theta
@@ -56,14 +56,14 @@ def walk(ann: ProgramNet, images: Tensor, T: int, choose: Choose) -> None:
 
 
 def affordable(ann: ProgramNet, batches: Batches, T: int) -> Tensor:
-    """As many calibration images, from the first on, as T steps of their largest map have room for."""
+    """Return as many calibration images, from the first on, as T steps of their largest map have room for."""
     images = batches[0]
     largest = max(values[0].numel() for _, values in run_through(ann.program, images[:1]))
     return torch.cat(list(batches))[: max(1, MEMORY // (T * largest * images.element_size()))]
 
 
 def balanced_thresholds(ann: ProgramNet, batches: Batches, T: int, neuron: MakeNeuron, levels: int) -> Levels:
-    """The largest current that each layer gets at any step while all layers before it spike.
+    """Return the largest current that each layer gets at any step while all layers before it spike.
 
     Args:
         ann: In eval mode.
@@ -88,7 +88,7 @@ def balanced_thresholds(ann: ProgramNet, batches: Batches, T: int, neuron: MakeN
 def calibrated_shifts(
     ann: ProgramNet, batches: Batches, T: int, neuron: MakeNeuron, thresholds: Levels
 ) -> Mapping[Value, Tensor]:
-    """What to add to the current of every channel ``[C]``, so that its mean rate is the mean activation of the ANN.
+    """Return what gives every channel ``[C]``, added to its current, the ANN's mean activation as mean rate.
 
     Layer by layer: a layer is corrected once all before it are.
 

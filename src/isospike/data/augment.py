@@ -79,13 +79,15 @@ class Augment:
         self._policy: Policy | None = None if spec.policy is None else spec.policy.build()
 
     def test(self, images: Tensor) -> Tensor:
-        """uint8 ``[B, C, H, W]``, or counts ``[T, B, C, H, W]``, to normalised float32."""
+        """Normalise uint8 ``[B, C, H, W]``, or counts ``[T, B, C, H, W]``, to float32."""
         self._gain, self._offset = (to_device(tensor, images.device) for tensor in (self._gain, self._offset))
         return torch.addcmul(self._offset, images.float(), self._gain)
 
     def train(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Augmented images ``[B, C, H, W]`` or frames ``[T, B, C, H, W]``, float32, and targets: the labels ``[B]``, or
-        shares ``[B, num_classes]`` where images were mixed."""
+        """Augment images ``[B, C, H, W]`` or frames ``[T, B, C, H, W]``, and return float32 with targets.
+
+        Targets are the labels ``[B]``, or shares ``[B, num_classes]`` where images were mixed.
+        """
         rng = np.random.default_rng(seed)
         if images.ndim == 4:
             return self._train(images, labels, rng)
@@ -94,7 +96,7 @@ class Augment:
         return x.transpose(0, 1), targets
 
     def _train(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Likewise, of images ``[B, C, H, W]`` or frames ``[B, T, C, H, W]``, each alike in all its maps."""
+        """Augment images ``[B, C, H, W]`` or frames ``[B, T, C, H, W]``, each alike in all its maps."""
         spec = self.spec
         if spec.crop or spec.flip:
             images = crop_and_flip(images.flatten(1, -3), rng, padding=spec.crop, flip=spec.flip).reshape(images.shape)
@@ -113,7 +115,7 @@ class Augment:
 
 
 def crop_and_flip(images: Tensor, rng: np.random.Generator, *, padding: int, flip: bool) -> Tensor:
-    """A random window of the old size from the images with a black border, mirrored with probability 1/2."""
+    """Cut a random window of the old size from images with a black border, mirrored with probability 1/2."""
     B, _, H, W = images.shape
     rows = torch.from_numpy(rng.integers(0, 2 * padding + 1, B))[:, None] + torch.arange(H)
     columns = torch.from_numpy(rng.integers(0, 2 * padding + 1, B))[:, None] + torch.arange(W)
@@ -124,7 +126,7 @@ def crop_and_flip(images: Tensor, rng: np.random.Generator, *, padding: int, fli
 
 
 def roll(images: Tensor, rng: np.random.Generator, most: int) -> Tensor:
-    """Each image ``[B, C, H, W]`` shifted by up to ``most`` pixels along rows and columns, around its borders."""
+    """Shift each image ``[B, C, H, W]`` by up to ``most`` pixels along rows and columns, around its borders."""
     B, H, W = len(images), *images.shape[-2:]
     rows, columns = (
         (torch.from_numpy(rng.integers(-most, most + 1, B))[:, None] + torch.arange(side)) % side for side in (H, W)
@@ -133,14 +135,14 @@ def roll(images: Tensor, rng: np.random.Generator, most: int) -> Tensor:
 
 
 def _gathered(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Of each image ``[B, C, H, W]`` these rows ``[B, H']`` and columns ``[B, W']``."""
+    """Gather rows ``[B, H']`` and columns ``[B, W']`` of each image ``[B, C, H, W]``."""
     batch = torch.arange(len(images))[:, None, None]
     index = (batch, slice(None), rows[:, :, None], columns[:, None, :])
     return images[tuple(to_device(i, images.device) if isinstance(i, Tensor) else i for i in index)].permute(0, 3, 1, 2)
 
 
 def keep_steps(frames: Tensor, rng: np.random.Generator, kept: int | None) -> Tensor:
-    """So many of the steps of ``[T, ...]``, drawn for all alike, in their order; None: all."""
+    """Keep so many of the steps of ``[T, ...]``, drawn for all alike, in their order; None: all."""
     if kept is None:
         return frames
     steps = torch.from_numpy(np.sort(rng.choice(len(frames), kept, replace=False)))
@@ -148,7 +150,7 @@ def keep_steps(frames: Tensor, rng: np.random.Generator, kept: int | None) -> Te
 
 
 def change_events(frames: Tensor, rng: np.random.Generator, drop: float, noise: float) -> Tensor:
-    """Counts of which each event is left out with probability ``drop``, and to which ``noise`` per cell is added.
+    """Leave each event out with probability ``drop``, and add ``noise`` events per cell.
 
     That is what dropping and adding events before they are counted would give, in distribution.
     """
@@ -180,7 +182,7 @@ def cutout(x: Tensor, rng: np.random.Generator, side: int) -> Tensor:
 
 
 def mixup(x: Tensor, targets: Tensor, rng: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
-    """Every image and target with a share of another's, the share drawn from Beta(alpha, alpha) for the batch.
+    """Mix every image and target with another's, the share drawn from Beta(alpha, alpha) for the batch.
 
     Source: Zhang et al. 2018, arXiv:1710.09412.
     """
@@ -190,7 +192,7 @@ def mixup(x: Tensor, targets: Tensor, rng: np.random.Generator, alpha: float) ->
 
 
 def cutmix(x: Tensor, targets: Tensor, rng: np.random.Generator, alpha: float) -> tuple[Tensor, Tensor]:
-    """A rectangle of every image from another, and its share of the target.
+    """Put a rectangle of another image, and its share of the target, into every image.
 
     Source: Yun et al. 2019, arXiv:1905.04899.
     """
@@ -204,6 +206,6 @@ def cutmix(x: Tensor, targets: Tensor, rng: np.random.Generator, alpha: float) -
 
 
 def _window(rng: np.random.Generator, length: int, share: float) -> tuple[int, int]:
-    """A window of this share of the length, around a centre anywhere, cut off at the borders."""
+    """Draw a window of this share of the length, around a centre anywhere, cut off at the borders."""
     centre, half = int(rng.integers(0, length)), length * share / 2
     return max(0, round(centre - half)), min(length, round(centre + half))

@@ -22,7 +22,7 @@ ClassWeights = Annotated[Literal["balanced"] | tuple[float, ...] | None, BeforeV
 
 
 def class_weights(spec: ClassWeights, labels: Tensor, num_classes: int, key: str) -> Tensor | None:
-    """A weight for every class, scaled so that they are 1 on average over the images.
+    """Return a weight for every class, scaled so that they are 1 on average over the images.
 
     Args:
         spec: "balanced" makes the weights of the images of a class add up to the same for every class.

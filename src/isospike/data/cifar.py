@@ -86,7 +86,7 @@ class CifarData(DataSpec):
     workers: NonNegativeInt = 0
 
     def load(self) -> Dataset:
-        """Both splits, in memory, from whichever layout is found below ``self.dir``.
+        """Load both splits into memory, from whichever layout is found below ``self.dir``.
 
         Raises:
             DataError: no layout found, or a file in it is damaged or mislabelled; names it.
@@ -108,7 +108,7 @@ class CifarData(DataSpec):
 
 
 def _pickles(cifar: Cifar, root: Path, workers: int) -> tuple[Both, str] | None:
-    """The original files, in ``root`` itself or in their own folder below it."""
+    """Return the original files, in ``root`` itself or in their own folder below it."""
     first = cifar.pickle_files["train"][0]
     folder = next((f for f in (root, root / cifar.pickle_folder) if (f / first).is_file()), None)
     if folder is None:
@@ -132,14 +132,14 @@ def _pickled_split(cifar: Cifar, folder: Path, split: Split) -> ArrayImages:
 
 
 def _sequence(labels: Any) -> list[Any] | None:
-    """Labels as a list; they may be an array. None where they are something else."""
+    """Return labels as a list; they may be an array. None where they are something else."""
     if isinstance(labels, np.ndarray) and labels.ndim == 1:
         return labels.tolist()
     return labels if isinstance(labels, list) else None
 
 
 def _parquet(cifar: Cifar, root: Path, workers: int) -> tuple[Both, str] | None:
-    """Hugging Face's files, in ``root`` or any folder below it."""
+    """Return Hugging Face's files, in ``root`` or any folder below it."""
     shards = {split: _shards(root, split) for split in ("train", "test")}
     if not shards["train"]:
         return None
@@ -150,13 +150,13 @@ def _parquet(cifar: Cifar, root: Path, workers: int) -> tuple[Both, str] | None:
 
 
 def _shards(root: Path, split: Split) -> list[Path]:
-    """The files of a split, in order; hidden ones and those in hidden folders are none."""
+    """Return the files of a split, in order; hidden ones and those in hidden folders are none."""
     found = sorted(root.glob(f"**/{split}-*.parquet"))
     return [path for path in found if not any(map(is_hidden, (path, *path.relative_to(root).parents)))]
 
 
 def _parquet_split(cifar: Cifar, shards: list[Path], workers: int) -> tuple[ArrayImages, bool]:
-    """One split, and whether its images are JPEG."""
+    """Return one split, and whether its images are JPEG."""
     sources: list[bytes] = []
     names: list[str] = []
     labels: list[Any] = []
@@ -171,7 +171,7 @@ def _parquet_split(cifar: Cifar, shards: list[Path], workers: int) -> tuple[Arra
 
 
 def _folders(cifar: Cifar, root: Path, workers: int) -> tuple[Both, str] | None:
-    """Image folders, named after the classes or numbered like the labels."""
+    """Return image folders, named after the classes or numbered like the labels."""
     test = test_folder(root)
     if not (root / "train").is_dir() or test is None:
         return None

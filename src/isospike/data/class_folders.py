@@ -15,7 +15,7 @@ Split = Literal["first90", "last100"]
 
 
 def is_test(names: list[str], split: Split) -> list[bool]:
-    """Which recordings of a class are for testing.
+    """Return which recordings of a class are for testing.
 
     Args:
         names: Theirs, each with one number.
@@ -32,7 +32,7 @@ def is_test(names: list[str], split: Split) -> list[bool]:
 def in_class_folders(
     files: list[DataFile], pattern: re.Pattern[str], split: Split
 ) -> tuple[tuple[str, ...], list[Recording]]:
-    """Classes in alphabetical order and their recordings; ``pattern`` finds the class and the name of a recording."""
+    """Find classes in alphabetical order and their recordings; ``pattern`` has the class and the name of one."""
     by_class: dict[str, dict[str, DataFile]] = {}
     for file in files:
         if found := pattern.search(file.name):
@@ -58,7 +58,7 @@ class CIFAR10DVSData(EventData):
     origin: ClassVar = "https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671"
 
     def recordings(self, files: list[DataFile]) -> tuple[tuple[str, ...], list[Recording]]:
-        """Ten classes."""
+        """Find the recordings of ten classes."""
         return in_class_folders(files, re.compile(r"(?:^|/)([a-z]+)/(cifar10_\1_\d+)\.aedat$"), self.split)
 
 
@@ -75,5 +75,5 @@ class NCaltech101Data(EventData):
     origin: ClassVar = "https://www.garrickorchard.com/datasets/n-caltech101 (MD5 66201824eabb0239c7ab992480b50ba3)"
 
     def recordings(self, files: list[DataFile]) -> tuple[tuple[str, ...], list[Recording]]:
-        """One class per folder."""
+        """Find the recordings of one class per folder."""
         return in_class_folders(files, re.compile(r"(?:^|/)Caltech101/([^/]+)/(image_\d+)\.bin$"), self.split)

@@ -51,13 +51,13 @@ class Dataset:
         return self.test_size or self.size
 
     def facts(self) -> dict[str, Any]:
-        """All but the images, for ``analysis/data.json``: enough to use a trained network without the data."""
+        """Return all but the images, for ``analysis/data.json``: enough to use a trained network without the data."""
         facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("train", "test")}
         return {**facts, "train_images": len(self.train), "test_images": len(self.test)}
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:
-    """Indices ``[min(count, N)]`` of images of which every class has its share, to less than one image.
+    """Return indices ``[min(count, N)]`` of images of which every class has its share, to less than one image.
 
     Of each class they lie evenly over its images, so that an order within the class makes no difference either.
     """
@@ -66,7 +66,7 @@ def stratified(labels: Tensor, count: int) -> Tensor:
 
 
 def checked_labels(labels: Sequence[Any], classes: Sequence[str], where: str) -> Tensor:
-    """Labels as a tensor.
+    """Return labels as a tensor, once they are checked.
 
     Raises:
         DataError: none at all, one that is no integer or out of range, or a class without an image; says ``where``.

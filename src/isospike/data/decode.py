@@ -17,7 +17,7 @@ class Keep:
     name: str
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """The image.
+        """Return the image.
 
         Raises:
             DataError: it has another size.
@@ -35,7 +35,7 @@ class CentreCrop:
     resize: int
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> Image.Image:
-        """The square."""
+        """Cut the square."""
         scale = self.resize / min(image.size)
         width, height = (max(self.size, round(side * scale)) for side in image.size)
         left, top = (width - self.size) // 2, (height - self.size) // 2
@@ -57,7 +57,7 @@ class RandomResizedCrop:
     area: tuple[float, float]
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """The square, scaled with antialiasing."""
+        """Cut the square, scaled with antialiasing."""
         return image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=self._box(image, rng))
 
     def _box(self, image: Image.Image, rng: np.random.Generator) -> tuple[float, float, float, float]:

@@ -26,7 +26,7 @@ class DigitsData(DataSpec):
     size: Annotated[int, Field(ge=8)] = 8
 
     def load(self) -> Dataset:
-        """1,442 training and 355 test images, scaled up to ``self.size`` by bilinear interpolation.
+        """Load 1,442 training and 355 test images, scaled up to ``self.size`` by bilinear interpolation.
 
         The split is fixed and stratified: every fifth image of each class, in the order of the file, is for testing.
 

@@ -35,7 +35,7 @@ class DVSGestureData(EventData):
     origin: ClassVar = "https://research.ibm.com/interactive/dvsgesture (MD5 8a5c71fb11e24e5ca5b11866ca6c00a1)"
 
     def recordings(self, files: list[DataFile]) -> tuple[tuple[str, ...], list[Recording]]:
-        """Every trial of the files in the two lists.
+        """Find every trial of the files in the two lists.
 
         Raises:
             DataError: a listed file or its labels are missing, or labels are no labels.
@@ -57,7 +57,7 @@ class DVSGestureData(EventData):
 
 
 def _trials(file: DataFile, text: str, where: str, test: bool) -> list[Recording]:
-    """A trial per line behind the first: class from 1 on, first and last microsecond."""
+    """Read a trial per line behind the first: class from 1 on, first and last microsecond."""
     trials = []
     for number, line in enumerate(text.splitlines()[1:], 2):
         found = TRIAL.fullmatch(line.strip())

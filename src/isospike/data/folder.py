@@ -44,7 +44,7 @@ class FolderData(DataSpec):
         return self
 
     def load(self) -> Dataset:
-        """Both splits; classes are the folders below ``train``, in alphabetical order.
+        """Load both splits; classes are the folders below ``train``, in alphabetical order.
 
         Raises:
             DataError: no such folder, no ``train`` or ``val``, a class without images, a file that is no image.
@@ -70,7 +70,7 @@ class FolderData(DataSpec):
 
 
 def existing(folder: str | None) -> Path:
-    """The folder of the data.
+    """Return the folder of the data, which must exist.
 
     Raises:
         DataError: none was named, or it does not exist.
@@ -84,18 +84,18 @@ def existing(folder: str | None) -> Path:
 
 
 def held(folder: Path) -> str:
-    """The first few names in a folder, for an error."""
+    """Return the first few names in a folder, for an error."""
     names = sorted(path.name for path in folder.iterdir())
     return (", ".join(names[:5]) + (", ..." if len(names) > 5 else "")) or "nothing"
 
 
 def test_folder(root: Path) -> Path | None:
-    """``val`` or ``test`` below ``root``, whichever there is."""
+    """Return ``val`` or ``test`` below ``root``, whichever there is."""
     return next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
 
 
 def class_names(split: Path) -> tuple[str, ...]:
-    """Names of the class folders of a split, in order; hidden folders are none.
+    """Return names of the class folders of a split, in order; hidden folders are none.
 
     Raises:
         DataError: fewer than two.
@@ -107,12 +107,12 @@ def class_names(split: Path) -> tuple[str, ...]:
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether other programs keep it for themselves, as ``.ipynb_checkpoints`` and ``.DS_Store``."""
+    """Return whether other programs keep it for themselves, as ``.ipynb_checkpoints`` and ``.DS_Store``."""
     return path.name.startswith(".")
 
 
 def read_split(split: Path, classes: tuple[str, ...], decode: Decode, workers: int) -> FileImages:
-    """Every image below ``split/<class>``.
+    """Return every image below ``split/<class>``.
 
     Raises:
         DataError: a folder that is no class, a class without images, or a file that is not named as an image.
@@ -130,7 +130,7 @@ def read_split(split: Path, classes: tuple[str, ...], decode: Decode, workers: i
 
 
 def _images(folder: Path) -> list[Path]:
-    """Image files of one class, in order; hidden files are not looked at."""
+    """Return image files of one class, in order; hidden files are not looked at."""
     if not folder.is_dir():
         raise DataError(f"the class folder {folder} does not exist")
     paths = sorted(path for path in folder.iterdir() if not is_hidden(path))

@@ -67,7 +67,7 @@ def read_image(source: bytes | Path, name: str, channels: int = 3) -> Image.Imag
 
 
 def _orientation(image: Image.Image) -> Any:
-    """How the camera was held, by its EXIF number; None where EXIF says nothing, or is damaged as it often is."""
+    """Return the EXIF number that says how the camera was held; None where there is none, or a damaged one."""
     try:
         return image.getexif().get(ORIENTATION)
     except BROKEN:
@@ -75,7 +75,7 @@ def _orientation(image: Image.Image) -> Any:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """uint8 ``[C, H, W]``."""
+    """Turn an image into uint8 ``[C, H, W]``."""
     array = np.asarray(image)
     return torch.from_numpy(np.array(array.transpose(2, 0, 1) if array.ndim == 3 else array[None]))
 
@@ -90,14 +90,14 @@ class Images(ABC):
 
     @abstractmethod
     def batches(self, order: Sequence[Tensor], seed: int) -> Iterator[Tensor]:
-        """uint8 images ``[B, C, H, W]`` for each tensor of indices, or frames of recordings ``[T, B, C, H, W]``.
+        """Yield uint8 images ``[B, C, H, W]`` for each tensor of indices, or frames of recordings ``[T, B, C, H, W]``.
 
         ``seed`` feeds whatever reading draws.
         """
 
     @abstractmethod
     def prepared_as(self, other: "Images") -> "Images":
-        """The same images, read as those of another split of the same data set are."""
+        """Return the same images, read as those of another split of the same data set are."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,12 @@ class ArrayImages(Images):
     labels: Tensor
 
     def batches(self, order: Sequence[Tensor], seed: int) -> Iterator[Tensor]:
-        """Gathered, nothing drawn."""
+        """Gather the images; nothing is drawn."""
         for indices in order:
             yield self.images[indices]
 
     def prepared_as(self, other: Images) -> Images:
-        """Themselves: they have been read."""
+        """Return these images: they have been read."""
         return self
 
 
@@ -137,7 +137,7 @@ class FileImages(Images):
     names: Sequence[str] | None = None
 
     def batches(self, order: Sequence[Tensor], seed: int) -> Iterator[Tensor]:
-        """Decoded ahead of their use.
+        """Decode images ahead of their use.
 
         Raises:
             DataError: an image cannot be read; names it.
@@ -155,11 +155,11 @@ class FileImages(Images):
             yield batch
 
     def prepared_as(self, other: Images) -> Images:
-        """Scaled and cut as the other split is."""
+        """Return these images, scaled and cut as the other split is."""
         return replace(self, decode=other.decode) if isinstance(other, FileImages) else self
 
     def in_memory(self) -> ArrayImages:
-        """All of them, decoded once.
+        """Decode all of them once.
 
         Raises:
             DataError: an image cannot be read; names it.
@@ -168,12 +168,12 @@ class FileImages(Images):
         return ArrayImages(torch.cat(list(self.batches(order, seed=0))), self.labels)
 
     def name(self, index: int) -> str:
-        """For errors."""
+        """Name an image, for errors."""
         return str(self.sources[index]) if self.names is None else self.names[index]
 
 
 def usable_workers(asked: int) -> int:
-    """So many processes as were asked for, and no more than there are cores: more would only wait for each other."""
+    """Return as many processes as were asked for, and no more than there are cores: more would only wait."""
     return min(asked, len(os.sched_getaffinity(0)))
 
 
@@ -196,7 +196,7 @@ class _Decoder(TorchDataset[Tensor | str]):
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """A signal to stop often reaches every process of a group; the parent saves first and ends the workers itself.
+    """Ignore signals to stop, which often reach a whole group: the parent saves first and ends the workers.
 
     Python's wakeup pipe is the parent's.
     """

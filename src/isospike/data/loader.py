@@ -69,12 +69,12 @@ class Loader:
             )
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Return batches per epoch."""
         joint = self.batch_size * self.world
         return len(self.images) // joint if self.shuffle else -(-len(self.images) // joint)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from number ``start`` on."""
+        """Yield the batches of an epoch, from number ``start`` on."""
         order = self._order(epoch)[start:]
         reading = derive_seed(self.seed, epoch, 0)
         for number, images in enumerate(self.images.batches(order, reading), start):
@@ -83,7 +83,7 @@ class Loader:
             yield Batch(images, self.images.labels[indices], seed, indices)
 
     def _order(self, epoch: int) -> list[Tensor]:
-        """Indices of every batch of this process."""
+        """Return indices of every batch of this process."""
         if self.shuffle:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, 2))
             indices = self._drawn(generator)
@@ -93,7 +93,7 @@ class Loader:
         return [batch[self.rank :: self.world] for batch in indices.split(joint)[: len(self)]]
 
     def _drawn(self, generator: torch.Generator) -> Tensor:
-        """The images of an epoch of training, alike in all processes."""
+        """Return the images of an epoch of training, alike in all processes."""
         if self.class_weights is None:
             return torch.randperm(len(self.images), generator=generator)
         weights = self.class_weights.double()[self.images.labels]

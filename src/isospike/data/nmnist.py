@@ -28,7 +28,7 @@ class NMNISTData(EventData):
     )
 
     def recordings(self, files: list[DataFile]) -> tuple[tuple[str, ...], list[Recording]]:
-        """Ten digits."""
+        """Find the recordings of ten digits."""
         found = [(file, NAME.search(file.name)) for file in files]
         classes = tuple(str(digit) for digit in range(10))
         return classes, [Recording(file, int(m[2]), m[1] == "Test") for file, m in found if m is not None]

@@ -15,7 +15,7 @@ ROWS_AT_A_TIME = 256
 
 
 def read_parquet(path: Path, label_columns: Sequence[str]) -> tuple[list[bytes], list[Any]]:
-    """Encoded images and labels of a file.
+    """Read encoded images and labels of a file.
 
     Args:
         path: The file.
@@ -39,7 +39,7 @@ def read_parquet(path: Path, label_columns: Sequence[str]) -> tuple[list[bytes],
 
 
 def _columns(schema: Any, label_columns: Sequence[str], path: Path) -> tuple[str, str]:
-    """The columns of images and of labels."""
+    """Return the columns of images and of labels."""
     image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
     label = next((name for name in label_columns if name in schema.names), None)
     if image is None or label is None:

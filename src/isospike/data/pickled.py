@@ -32,7 +32,7 @@ class _Dtype:
     order: str = "|"
 
     def build(self, state: Any) -> None:
-        """``(version, byte order, subarray, names, fields, ...)``, as numpy writes it."""
+        """Take ``(version, byte order, subarray, names, fields, ...)``, as numpy writes it."""
         plain = isinstance(state, tuple) and len(state) >= 5 and state[2] is state[3] is state[4] is None
         order = _text(state[1]) if plain else ""
         if order not in ("|", "<", ">", "="):
@@ -51,7 +51,7 @@ class _Array:
     array: np.ndarray[Any, Any] | None = None
 
     def build(self, state: Any) -> None:
-        """``(version, shape, dtype, Fortran order, content)``, as numpy writes it."""
+        """Take ``(version, shape, dtype, Fortran order, content)``, as numpy writes it."""
         if not isinstance(state, tuple) or len(state) != 5:
             raise ValueError("an array in it has another state than numpy gives to one")
         self.fill(state[4], state[2], state[1], "F" if state[3] is True else "C")
@@ -71,7 +71,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Names and texts come as bytes from Python 2."""
+    """Return a text; names and texts come as bytes from Python 2."""
     return value.decode("latin1") if isinstance(value, bytes) else value if isinstance(value, str) else ""
 
 
@@ -86,7 +86,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """What the file holds."""
+        """Run all instructions, and return what the file holds."""
         for step, (opcode, argument, _) in enumerate(pickletools.genops(self.content)):
             if step >= MOST_STEPS:
                 raise ValueError(f"it has more than {MOST_STEPS:,} instructions")
@@ -112,7 +112,7 @@ class _Machine:
         return values
 
     def top(self, kind: type) -> Any:
-        """The value on top, which must be of this type."""
+        """Return the value on top, which must be of this type."""
         value = self.pop()
         if not isinstance(value, kind):
             raise ValueError(f"it puts values into a {type(value).__name__}")
@@ -158,7 +158,7 @@ class _Machine:
         return [self.pop() for _ in range(count)][::-1]
 
     def named(self, module: str, name: str) -> None:
-        """A name of a module; it stands for itself until it is called."""
+        """Put the name of a module on the stack; it stands for itself until it is called."""
         if (module, name) not in _NAMES:
             raise ValueError(f"it asks for {brief(f'{module}.{name}')}, which a data file may not")
         self.push(_NAMES[module, name])
@@ -201,7 +201,7 @@ class _Machine:
         return made
 
     def latin1(self, text: Any, codec: Any, none: Any, nor: Any) -> bytes:
-        """How Python 3 writes bytes for Python 2."""
+        """Make bytes from the text as which Python 3 writes them for Python 2."""
         if _text(codec) != "latin1" or not isinstance(text, str):
             raise ValueError("it asks for another codec than latin1")
         self.unencoded -= len(text)
@@ -262,7 +262,7 @@ _STEPS: dict[str, _Step] = {
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """The mapping in a pickled file of Python 2 or 3, its keys as text, its arrays as numpy arrays not to be written.
+    """Read the mapping in a pickled file of Python 2 or 3: text to numpy arrays that are not to be written.
 
     Raises:
         DataError: no such file, damaged, not a mapping, or it names anything but arrays of plain numbers.

@@ -26,7 +26,7 @@ class Policy:
         self.operations, self.rounds = operations, rounds
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """uint8 to uint8, same shape; what kornia draws by itself is seeded from ``rng``."""
+        """Map uint8 to uint8 of the same shape; what kornia draws by itself is seeded from ``rng``."""
         x = images.float() / 255
         with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
             torch.manual_seed(int(rng.integers(2**62)))

@@ -47,7 +47,7 @@ class Recording:
     end: int | None = None
 
     def cut(self, events: Events) -> Events:
-        """Its part of the events of the file."""
+        """Return its part of the events of the file."""
         ends = [None if t is None else int(np.searchsorted(events.t, t)) for t in (self.start, self.end)]
         return events[slice(*ends)]
 
@@ -64,7 +64,7 @@ class FrameStacks(Images):
     labels: Tensor
 
     def batches(self, order: Sequence[Tensor], seed: int) -> Iterator[Tensor]:
-        """Counts ``[T, B, 2, H, W]`` for each tensor of indices, uint8 or wider; nothing is drawn.
+        """Yield counts ``[T, B, 2, H, W]`` for each tensor of indices, uint8 or wider; nothing is drawn.
 
         Raises:
             DataError: the cache is damaged.
@@ -75,7 +75,7 @@ class FrameStacks(Images):
             yield torch.from_numpy(batch if batch.dtype == np.uint8 else batch.astype(np.int32))
 
     def prepared_as(self, other: Images) -> Images:
-        """Themselves: they have been cut."""
+        """Return these frames: they have been cut."""
         return self
 
 
@@ -99,7 +99,7 @@ class FrameData(DataSpec):
         return Path(self.cache) if self.cache is not None else user_cache()
 
     def integrated(self, events: Events, name: str) -> Frames:
-        """Frames of one recording.
+        """Make the frames of one recording.
 
         Raises:
             DataError: it is too short; says its ``name``.
@@ -111,7 +111,7 @@ class FrameData(DataSpec):
             raise DataError(f"{name}: {error}") from error
 
     def dataset(self, name: str, classes: tuple[str, ...], train: FrameStacks, test: FrameStacks) -> Dataset:
-        """Both splits of such frames."""
+        """Return both splits of such frames."""
         return Dataset(
             name=name,
             train=train,
@@ -137,7 +137,7 @@ class EventData(FrameData):
 
     @abstractmethod
     def recordings(self, files: list[DataFile]) -> tuple[tuple[str, ...], list[Recording]]:
-        """The classes, and every recording among the files of the folder, or none where the layout is another."""
+        """Find the classes and every recording in the files of the folder; none where the layout is another."""
 
     def load(self) -> Dataset:
         """Find the recordings and read their frames, or make them: the first time takes minutes for large sets.
@@ -175,7 +175,7 @@ class EventData(FrameData):
         return cached_frames(self.cache_folder, key, lambda: self._made(recordings))
 
     def _made(self, recordings: list[Recording]) -> Iterator[tuple[int, Frames]]:
-        """Number and frames of every recording, file by file."""
+        """Yield number and frames of every recording, file by file."""
         numbers: dict[DataFile, list[int]] = {}
         for number, recording in enumerate(recordings):
             numbers.setdefault(recording.file, []).append(number)
@@ -200,7 +200,7 @@ class EventData(FrameData):
             )
 
     def _decoded(self, content: bytes, file: DataFile) -> tuple[Events, bool]:
-        """The events of a file, and whether they had to be sorted."""
+        """Decode a file, and tell whether its events had to be sorted."""
         try:
             return decode(content, str(file), format=self.format, sensor=self.sensor), False
         except DataError:  # if it is not for the order, it is raised again
@@ -208,7 +208,7 @@ class EventData(FrameData):
 
 
 def on_square(events: Events, size: int) -> Events:
-    """Events of any sensor on a square one: scaled by its longer side, and in the middle along the shorter one."""
+    """Move events to a square sensor: scaled by its longer side, and in the middle along the shorter one."""
     width, height = events.sensor or (size, size)
     longer = max(width, height)
     if (width, height) == (size, size):
@@ -219,5 +219,5 @@ def on_square(events: Events, size: int) -> Events:
 
 
 def user_cache() -> Path:
-    """Where the user's programs keep what they can make again."""
+    """Return the folder in which the user's programs keep what they can make again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isospike"

@@ -108,7 +108,7 @@ DATA.held_by(SimulatedCameraData)
 
 
 def _pixels(images: Images) -> Tensor:
-    """All images of a split, uint8 ``[N, C, H, W]``."""
+    """Return all images of a split, uint8 ``[N, C, H, W]``."""
     if isinstance(images, ArrayImages):
         return images.images
     return torch.cat(list(images.batches(torch.arange(len(images)).split(512), seed=0)))
@@ -119,6 +119,6 @@ def _digest(pixels: Tensor) -> str:
 
 
 def _light(pixels: Tensor) -> npt.NDArray[np.float64]:
-    """Brightness from 0 to 1, ``[B, H, W]``."""
+    """Return brightness from 0 to 1, ``[B, H, W]``."""
     light = pixels.double().numpy() / 255
     return light[:, 0] if light.shape[1] == 1 else np.tensordot(light, BRIGHTNESS, axes=(1, 0))

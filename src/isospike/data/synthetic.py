@@ -24,7 +24,7 @@ class SyntheticData(DataSpec):
     test: PositiveInt = 512
 
     def load(self) -> Dataset:
-        """The same images at every call: blurred random patterns under as much noise."""
+        """Make the same images at every call: blurred random patterns under as much noise."""
         generator = torch.Generator().manual_seed(0)
         coarse = torch.rand(self.classes, self.channels, 4, 4, generator=generator)
         patterns = F.interpolate(coarse, size=(self.size, self.size), mode="bilinear") * 255

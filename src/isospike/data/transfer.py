@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device, without waiting for the work that the device has before it.
+    """Copy the tensor to the device, without waiting for the work that the device has before it.
 
     Only memory that is pinned to its place is copied behind the host's back.
     """

@@ -15,14 +15,14 @@ STREAM_CURRENTS = "membrane currents"
 
 
 def fired(topology: Topology) -> str:
-    """What a neuron of this row puts out."""
+    """Return what a neuron of this row puts out."""
     if topology.levels is None:
         return REAL
     return SPIKES if topology.levels == 1 else COUNTS
 
 
 def carried(topology: Topology) -> str:
-    """What flows from unit to unit."""
+    """Return what flows from unit to unit."""
     if topology.stream == "membrane":
         return STREAM_CURRENTS
     signal = fired(topology)
@@ -34,7 +34,7 @@ def carried(topology: Topology) -> str:
 
 
 def reads(topology: Topology, words: Iterable[str], entering: str) -> list[str]:
-    """What each of ``words`` reads where ``entering`` comes in, and as the last item what comes out."""
+    """Return what each of ``words`` reads where ``entering`` comes in, and as the last item what comes out."""
     signals = [entering]
     for word in words:
         signals.append(_put_out(topology, word, signals[-1]))

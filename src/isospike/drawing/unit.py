@@ -49,7 +49,7 @@ STYLE = """
 
 
 def draw_unit(topology: Topology, convs: int = 2) -> str:
-    """A unit of this row as SVG: once where the shape stays, once where it changes; a row without a skip once.
+    """Draw a unit of this row as SVG: where the shape stays and where it changes; a row without a skip once.
 
     Args:
         topology: The row.
@@ -81,7 +81,7 @@ def draw_unit(topology: Topology, convs: int = 2) -> str:
 
 
 def describe_unit(topology: Topology, convs: int = 2) -> str:
-    """The picture in words."""
+    """Describe the picture in words."""
     sentences = [f"The branch is {', '.join(topology.branch(convs))}."]
     if topology.join is None:
         sentences.append("There is no skip.")
@@ -122,7 +122,7 @@ class _Panel:
         self.height = HEADING + BOX_HEIGHT + self.above + READS + LINE
 
     def draw(self, top: int) -> str:
-        """All of it, from ``top`` downwards."""
+        """Draw all of it, from ``top`` downwards."""
         skip_y = top + HEADING + LINE + BOX_HEIGHT // 2
         y = skip_y + self.above
         parts = [self._heading(top), *self._stream(y), self._branch(y)]
@@ -139,7 +139,7 @@ class _Panel:
         return element("text", {"class": "heading", "x": MARGIN, "y": top + HEADING - 6}, text(words))
 
     def _stream(self, y: int) -> list[str]:
-        """The lines in and out, and what they carry."""
+        """Draw the lines in and out, and what they carry."""
         carries = carried(self.topology).split()
         into = _arrow((MARGIN, y), (self.first, y))
         out = _arrow((self.exit, y), (self.width - MARGIN, y))
@@ -160,7 +160,7 @@ class _Panel:
         return element("g", {"class": "branch"}, *arrows, *boxes)
 
     def _skip(self, skip_y: int, y: int) -> str:
-        """From the fork up, along, and down into the join; its boxes in the middle."""
+        """Draw the skip from the fork up, along, and down into the join; its boxes are in the middle."""
         entering = reads(self.topology, self.branch[: self.lead], carried(self.topology))[-1]
         room = self.join - self.fork
         start = self.fork + (room - len(self.skip) * PITCH + PITCH - BOX_WIDTH) // 2
@@ -196,7 +196,7 @@ Point = tuple[int, int]
 
 
 def _boxes(topology: Topology, words: Sequence[str], lefts: Sequence[int], y: int, entering: str) -> list[str]:
-    """A box for each word, and below a convolution what it reads."""
+    """Draw a box for each word, and below a convolution what it reads."""
     boxes = []
     for word, left, signal in zip(words, lefts, reads(topology, words, entering), strict=False):
         middle = left + BOX_WIDTH // 2
@@ -213,7 +213,7 @@ def _boxes(topology: Topology, words: Sequence[str], lefts: Sequence[int], y: in
 
 
 def _note(lines: Sequence[str], x: int, y: int, kind: str) -> str:
-    """Small words one below the other, the first at ``y``."""
+    """Draw small words one below the other, the first at ``y``."""
     rows = [element("text", {"x": x, "y": y + index * LINE}, text(line)) for index, line in enumerate(lines)]
     return element("g", {"class": f"note {kind}"}, *rows)
 
@@ -223,7 +223,7 @@ def _line(points: Sequence[Point]) -> str:
 
 
 def _arrow(begin: Point, end: Point) -> str:
-    """A line with its head at ``end``, to the right or downwards."""
+    """Draw a line with its head at ``end``, to the right or downwards."""
     (x, y), across = end, begin[1] == end[1]
     wings = ((x - 8, y - 4), (x - 8, y + 4)) if across else ((x - 4, y - 8), (x + 4, y - 8))
     head = " ".join(f"{a},{b}" for a, b in (end, *wings))

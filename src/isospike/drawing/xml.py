@@ -5,12 +5,12 @@ from xml.sax.saxutils import escape, quoteattr
 
 
 def text(content: str) -> str:
-    """Character data."""
+    """Escape character data."""
     return escape(content)
 
 
 def element(tag: str, attributes: Mapping[str, object] | None = None, *children: str) -> str:
-    """An element on a line of its own; ``children`` are elements, or what ``text`` gave."""
+    """Write an element on a line of its own; ``children`` are elements, or what ``text`` gave."""
     head = "".join(f" {name}={quoteattr(str(value))}" for name, value in (attributes or {}).items())
     if not children:
         return f"<{tag}{head}/>"

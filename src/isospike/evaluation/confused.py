@@ -69,18 +69,18 @@ class Confused:
         del self._kept[KEPT:]
 
     def images(self) -> list[WrongImage]:
-        """Those kept, the highest probability first."""
+        """Return those kept, the highest probability first."""
         return [WrongImage(w.index, w.true, w.guess, w.probability, _png(w.pixels)) for w in self._kept]
 
 
 def merge(parts: list[list[WrongImage]]) -> tuple[WrongImage, ...]:
-    """What several processes kept, as one of them would have."""
+    """Merge what several processes kept, as one of them would have kept it."""
     every = sorted((image for part in parts for image in part), key=lambda i: (-i.probability, i.index))
     return tuple(every[:KEPT])
 
 
 def confused_as_dict(images: tuple[WrongImage, ...], dataset: Dataset, *, checkpoint: str) -> dict[str, Any]:
-    """For ``analysis/confused.json``, with the classes by their names."""
+    """Return plain values for ``analysis/confused.json``, with the classes by their names."""
     names = dataset.classes
     return {
         "data": dataset.name,
@@ -90,14 +90,14 @@ def confused_as_dict(images: tuple[WrongImage, ...], dataset: Dataset, *, checkp
 
 
 def _balance(counts: Tensor) -> Tensor:
-    """Grey ``[1, H, W]``: white where more became brighter, black where more became darker."""
+    """Return grey ``[1, H, W]``: white where more became brighter, black where more became darker."""
     darker, brighter = counts.sum(0, dtype=torch.float32)
     difference = brighter - darker
     return (127.5 + 127.5 * difference / difference.abs().max().clamp(min=1)).to(torch.uint8)[None]
 
 
 def _png(pixels: Tensor) -> str:
-    """uint8 ``[C, H, W]``, grey or colour; of more channels the first. Of counts ``[T, 2, H, W]`` their balance."""
+    """Encode uint8 ``[C, H, W]``, grey or colour; of more channels the first, of counts their balance."""
     if pixels.ndim == 4:
         pixels = _balance(pixels)
     array = pixels.permute(1, 2, 0).numpy() if len(pixels) == 3 else pixels[0].numpy()

@@ -43,7 +43,7 @@ class Evaluation:
         return int(self.confusion.trace()) / self.count
 
     def as_dict(self, dataset: Dataset, *, checkpoint: str) -> dict[str, Any]:
-        """For ``analysis/test.json``: what was tested, on what, and what came out."""
+        """Return plain values for ``analysis/test.json``: what was tested, on what, and what came out."""
         return {
             "data": dataset.name,
             "note": dataset.note,
@@ -61,7 +61,7 @@ class Evaluation:
 def as_results(
     tested: Evaluation, dataset: Dataset, *, checkpoint: str, inference: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """What goes to ``analysis/``: the test, and the images put into a wrong class.
+    """Return what goes to ``analysis/``: the test, and the images put into a wrong class.
 
     ``inference`` says how a compiled network ran, where it was one.
     """
@@ -77,7 +77,7 @@ def as_results(
 def evaluate(
     model: nn.Module, loader: Loader, augment: Augment, world: World, *, stop: Callable[[], bool] = lambda: False
 ) -> Evaluation | None:
-    """Cross-entropy of the mean logits and what is right and wrong, in float32, over all processes.
+    """Return cross-entropy of the mean logits and what is right and wrong, in float32, over all processes.
 
     The accuracy after fewer steps costs nothing more: in eval mode no step knows of those behind it.
 
@@ -127,6 +127,6 @@ def evaluate(
 
 
 def _correct_after(per_step: Tensor, labels: Tensor) -> Tensor:
-    """Hits of the mean of the first t logits, int64 ``[T]``; the last by the very mean that the result is taken of."""
+    """Count the hits of the mean of the first t logits, int64 ``[T]``; the last is that of the result."""
     sums = torch.cat([per_step[:-1].cumsum(0), per_step.mean(0, keepdim=True)])
     return (sums.argmax(-1) == labels).sum(-1)

@@ -32,7 +32,7 @@ class FastNetwork(nn.Module):
     def calibrate(
         self, agreement: float, dataset: Dataset, augment: Augment, *, batch_size: int, device: torch.device
     ) -> None:
-        """Exit early, with a margin at which this share of training images keeps the class that all steps give it.
+        """Choose the margin of early exit at which this share of training images keeps its class.
 
         They are prepared as the test images are, which play no part in it themselves. The network has seen the training
         images, so it may be surer of them.
@@ -44,7 +44,7 @@ class FastNetwork(nn.Module):
         self.agreement, self.calibrated_on = agreement, sum(map(len, order))
 
     def forward(self, x: Tensor, *, per_step: bool = False) -> Tensor:
-        """Images ``[B, C, H, W]`` to logits, per step as the model; of early exit there is one for all steps."""
+        """Return images ``[B, C, H, W]`` to logits, per step as the model; of early exit there is one for all steps."""
         if self.early is None:
             return self.net(x, per_step=per_step)
         logits, steps = self.early(x)
@@ -52,7 +52,7 @@ class FastNetwork(nn.Module):
         return logits.unsqueeze(0) if per_step else logits
 
     def facts(self, world: World) -> dict[str, Any]:
-        """For the record of the test: precision, and with early exit its margin and the average number of steps."""
+        """Return facts of the test: precision, and of early exit the margin and the average number of steps."""
         facts: dict[str, Any] = {"precision": self.net.precision}
         if self.early is None:
             return facts

@@ -58,7 +58,7 @@ LAYOUTS = {"DVS128": DVS128, "DAVIS240": DAVIS240, "DAVIS346": DAVIS346}
 
 
 def read_aedat2(content: bytes, where: str) -> Decoded:
-    """Version 2: big-endian words of 32 bits, an address and a time in turn.
+    """Return version 2: big-endian words of 32 bits, an address and a time in turn.
 
     The header names the chip, whose addresses are known for DVS128, DAVIS240 and DAVIS346. Where it names none, as the
     oldest writers of jAER, the recording is taken for one of the DVS128, for which they were made.
@@ -95,7 +95,7 @@ def _layout(header: bytes, where: str) -> Layout:
 
 
 def read_aedat3(content: bytes, where: str) -> Decoded:
-    """Version 3.1: little-endian packets, of which those with events of the sensor are read.
+    """Return version 3.1: little-endian packets, of which those with events of the sensor are read.
 
     Events that are marked as invalid are left out.
 
@@ -127,7 +127,7 @@ def read_aedat3(content: bytes, where: str) -> Decoded:
 
 
 def _packets(content: bytes, at: int, where: str) -> list[tuple[int, Any]]:
-    """The header of every packet and its place."""
+    """Return the header of every packet and its place."""
     found = []
     while at < len(content):
         if len(content) - at < PACKET.itemsize:
@@ -144,7 +144,7 @@ def _packets(content: bytes, at: int, where: str) -> list[tuple[int, Any]]:
 
 
 def _source(header: bytes) -> tuple[int, int] | None:
-    """The sensor that version 3.1 names in its header."""
+    """Return the sensor that version 3.1 names in its header."""
     named = re.search(rb"^#Source \d+: *(\w+)", header, re.MULTILINE)
     chip = named.group(1).decode("latin1").upper() if named else ""
     return next((sensor for name, sensor in SENSORS.items() if chip.startswith(name)), None)

@@ -39,12 +39,12 @@ class Table:
         self.fields = self.start - self._read("<i", self.start)
 
     def number(self, field: int, code: str, default: int) -> int:
-        """A field of one number."""
+        """Return a field of one number."""
         at = self._place(field)
         return default if at is None else self._read(code, at)
 
     def vector(self, field: int, size: int) -> tuple[int, int]:
-        """Where the elements of a field begin, and how many of ``size`` bytes there are."""
+        """Return where the elements of a field begin, and how many of ``size`` bytes there are."""
         at = self._place(field)
         if at is None:
             return 0, 0
@@ -68,7 +68,7 @@ class Table:
 
 
 def read_aedat4(content: bytes, where: str) -> Decoded:
-    """The events of the first stream of events.
+    """Return the events of the first stream of events.
 
     Raises:
         DataError: damaged, cut short, or without such a stream.
@@ -97,7 +97,7 @@ def read_aedat4(content: bytes, where: str) -> Decoded:
 
 
 def _stream(text: bytes) -> tuple[int | None, tuple[int, int] | None]:
-    """Number and sensor of the first stream of events, by the description in XML."""
+    """Return number and sensor of the first stream of events, by the description in XML."""
     found = []
     for node in ElementTree.fromstring(text.rstrip(b"\0").decode()).iterfind(".//node[@name='outInfo']/node"):
         values = {attribute.get("key"): attribute.text for attribute in node.iter("attr")}
@@ -108,7 +108,7 @@ def _stream(text: bytes) -> tuple[int | None, tuple[int, int] | None]:
 
 
 def _packets(content: bytes, at: int, end: int, where: str) -> Iterator[tuple[int, int, bytes]]:
-    """Place, stream and content of every packet; ``end`` is where the table of them begins, if there is one."""
+    """Yield place, stream and content of every packet; ``end`` is where the table of them begins, if there is one."""
     end = len(content) if end < 0 else end
     if end > len(content):
         raise DataError(f"{where} holds {len(content):,} bytes, and its packets end at byte {end:,}: is it whole?")

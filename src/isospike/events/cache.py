@@ -57,14 +57,14 @@ class FrameFile:
         self._rows = index["rows"]
 
     def __reduce__(self) -> tuple[type["FrameFile"], tuple[Path, str]]:
-        """Another process maps the file itself."""
+        """Return another process maps the file itself."""
         return FrameFile, (self.path, self._key)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, number: int) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """``[T, 2, height, width]`` of the recording with this number.
+        """Return ``[T, 2, height, width]`` of the recording with this number.
 
         Raises:
             DataError: it is not what was written.
@@ -78,13 +78,13 @@ class FrameFile:
 
 
 def key_of(contents: Iterable[str], parameters: Mapping[str, Any]) -> str:
-    """A name for frames of recordings with these digests, made with these parameters; any change gives another."""
+    """Name the frames of recordings with these digests, made with these parameters; any change changes it."""
     parts = {"version": VERSION, "contents": list(contents), "parameters": dict(parameters)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def cached_frames(folder: Path, key: str, recordings: Callable[[], Iterable[tuple[int, Frames]]]) -> FrameFile:
-    """The file of ``key`` in ``folder``, made where it is not there.
+    """Return the file of ``key`` in ``folder``, made where it is not there.
 
     Of several processes that want the same, one makes it and the others wait.
 
@@ -134,7 +134,7 @@ def _write(path: Path, key: str, recordings: Iterable[tuple[int, Frames]]) -> No
 
 
 def digests(folder: Path, paths: Iterable[Path]) -> dict[Path, str]:
-    """SHA-256 of the content of files.
+    """Return SHA-256 of the content of files.
 
     What a file had is kept in ``folder``: one whose size and time of change are still the same is not read again.
 
@@ -163,7 +163,7 @@ def digests(folder: Path, paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _memo(path: Path) -> dict[str, Any]:
-    """What was kept; nothing where it cannot be read, for it only saves time."""
+    """Return what was kept; nothing where it cannot be read, for it only saves time."""
     try:
         memo = json.loads(read_at_most(path, LARGEST_MEMO))
     except (OSError, ValueError):

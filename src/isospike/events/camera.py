@@ -54,7 +54,7 @@ class Camera:
                 raise ConfigError(f"{name} of a camera is a number from 0 on, got {getattr(self, name)}")
 
     def thresholds(self, height: int, width: int, seed: int) -> Floats:
-        """The threshold of every pixel, ``[height, width]``: the same camera for the same seed."""
+        """Return the threshold of every pixel, ``[height, width]``: the same camera for the same seed."""
         drawn = np.random.default_rng(seed).normal(self.threshold, self.spread, (height, width))
         return np.maximum(drawn, min(LEAST_THRESHOLD, self.threshold))
 
@@ -88,7 +88,7 @@ class Camera:
         ]
 
     def _told(self, light: Iterable[Floats], t: Sequence[int], thresholds: Floats) -> Iterator["_Part"]:
-        """Pixel, time and polarity of the events that changes and the leak make, sample by sample.
+        """Yield pixel, time and polarity of the events that changes and the leak make, sample by sample.
 
         In thresholds above the first sample, a pixel with a leak is a pixel without whose brightness goes up.
         """
@@ -121,12 +121,12 @@ _Part = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8
 
 
 def _counted(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """1 to n for each n, one after the other."""
+    """Return 1 to n for each n, one after the other."""
     return np.arange(numbers.sum()) - np.repeat(numbers.cumsum() - numbers, numbers) + 1
 
 
 def _apart(place: npt.NDArray[np.int64], pixel: npt.NDArray[np.int64], least: int) -> npt.NDArray[np.int64]:
-    """Which of events in the order of their ``place``, time by pixel, come ``least`` after the last one kept of theirs.
+    """Find the events that come ``least`` after the last one kept of their ``place``, whose times are in order.
 
     All pixels go on at once, from one event that is kept to the next.
     """
@@ -149,7 +149,7 @@ def _in_order(
 
 
 def saccades(reach: float, samples: int) -> Floats:
-    """Three straight movements of equal time around a triangle, as those that made N-MNIST.
+    """Return three straight movements of equal time around a triangle, as those that made N-MNIST.
 
     Args:
         reach: Pixels from its middle to its corners.
@@ -164,7 +164,7 @@ def saccades(reach: float, samples: int) -> Floats:
 
 
 def random_walk(reach: float, samples: int, rng: np.random.Generator) -> Floats:
-    """Steps of random direction, a quarter of ``reach`` in the mean along each axis, which stay within ``reach``.
+    """Move in random directions, ``reach`` / 4 in the mean along each axis, within ``reach``.
 
     Returns:
         As of ``saccades``.
@@ -174,7 +174,7 @@ def random_walk(reach: float, samples: int, rng: np.random.Generator) -> Floats:
 
 
 def moved(images: Floats, paths: Floats) -> Iterator[Floats]:
-    """Images as they pass the camera, whose edges go on outside of them.
+    """Yield images as they pass the camera, whose edges go on outside of them.
 
     Args:
         images: Light from 0 to 1, ``[B, height, width]``.

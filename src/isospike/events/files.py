@@ -39,7 +39,7 @@ class DataFile:
 
 
 def list_files(root: Path) -> list[DataFile]:
-    """All files below a folder and in the archives that lie in it, by name; of equal names the one that is unpacked.
+    """List all files below a folder and in its archives, by name; of equal names the one that is unpacked.
 
     Raises:
         DataError: an archive is damaged.
@@ -57,7 +57,7 @@ def list_files(root: Path) -> list[DataFile]:
 
 
 def contents(files: list[DataFile]) -> Iterator[tuple[DataFile, bytes]]:
-    """Every file with its content, archive by archive, and in each in the order that it has.
+    """Yield every file with its content, archive by archive, and in each in the order that it has.
 
     Raises:
         DataError: one cannot be read.

@@ -118,7 +118,7 @@ def integrate(events: Events, bounds: Bounds) -> Frames:
 
 
 def _cells(events: Events, width: int, height: int) -> npt.NDArray[np.int64]:
-    """The number of each event's cell in a frame."""
+    """Return the number of each event's cell in a frame."""
     cells = np.empty(len(events), np.int64)
     for start in range(0, len(events), CHUNK):
         part = slice(start, start + CHUNK)

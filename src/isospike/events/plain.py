@@ -28,7 +28,7 @@ MOST_EVENTS = 2**31  # of a file; a camera of a megapixel takes minutes for them
 
 
 def read_bits40(content: bytes, where: str) -> Decoded:
-    """Events of 40 bits, as of N-MNIST and N-Caltech101: column, row, polarity in one bit and time in 23.
+    """Return events of 40 bits, as of N-MNIST and N-Caltech101: column, row, polarity in one bit and time in 23.
 
     Source: Orchard et al. 2015, arXiv:1507.07629; rows of 240 are overflows of time, as in its Matlab and Python code.
 
@@ -48,7 +48,7 @@ def read_bits40(content: bytes, where: str) -> Decoded:
 
 
 def looks_like_bits40(content: bytes) -> bool:
-    """Whether events of 40 bits could be what this is: they have no mark, but time does not go back by chance."""
+    """Return whether this could be events of 40 bits: they have no mark, but their time does not go back."""
     if not content or len(content) % 5:
         return False
     decoded = read_bits40(content, "")
@@ -56,7 +56,7 @@ def looks_like_bits40(content: bytes) -> bool:
 
 
 def read_npz(content: bytes, where: str) -> Decoded:
-    """Arrays ``t``, ``x``, ``y``, ``p`` in one archive, as SpikingJelly leaves them; ``width`` and ``height`` if given.
+    """Read arrays ``t``, ``x``, ``y``, ``p`` in one archive, as SpikingJelly leaves them, and a size if given.
 
     Raises:
         DataError: damaged, without one of the arrays, or with arrays of another kind.
@@ -71,7 +71,7 @@ def read_npz(content: bytes, where: str) -> Decoded:
 
 
 def read_npy(content: bytes, where: str) -> Decoded:
-    """One array with a field for each of ``t``, ``x``, ``y`` and ``p``, as tonic leaves it.
+    """Return one array with a field for each of ``t``, ``x``, ``y`` and ``p``, as tonic leaves it.
 
     Raises:
         DataError: damaged, or without one of the fields.
@@ -84,7 +84,7 @@ def read_npy(content: bytes, where: str) -> Decoded:
 
 
 def read_text(content: bytes, where: str) -> Decoded:
-    """Lines of time in seconds, column, row and polarity, behind lines that begin with ``#``.
+    """Return lines of time in seconds, column, row and polarity, behind lines that begin with ``#``.
 
     Raises:
         DataError: a line that is no event; names it.
@@ -105,14 +105,14 @@ TEXT_LINE = re.compile(rb"\d{1,10}(\.\d{1,12})?\s+\d{1,6}\s+\d{1,6}\s+[01]")
 
 
 def looks_like_text(content: bytes) -> bool:
-    """Whether the first line that is no comment is an event."""
+    """Return whether the first line that is no comment is an event."""
     lines = content[:100_000].split(b"\n")
     first = next((line.strip() for line in lines if line.strip() and not line.startswith(b"#")), b"")
     return TEXT_LINE.fullmatch(first) is not None
 
 
 def read_hdf5(content: bytes, where: str) -> Decoded:
-    """Data sets ``t``, ``x``, ``y``, ``p`` (or ``ts``, ``xs``, ``ys``, ``ps``) in the group ``events`` or at the root.
+    """Read data sets ``t``, ``x``, ``y``, ``p`` (or ``ts``, ``xs``, ``ys``, ``ps``) in ``events`` or at the root.
 
     Times that are no whole numbers are seconds. A number ``t_offset`` at the root, as in DSEC, is added to all times.
 
@@ -139,7 +139,7 @@ def read_hdf5(content: bytes, where: str) -> Decoded:
 
 
 def _dataset(dataset: Any, where: str) -> npt.NDArray[Any]:
-    """All of it, unless it claims more than any recording has: chunks that are not there take no room in a file."""
+    """Read all of it, unless it claims more than any recording has: missing chunks take no room in a file."""
     if dataset.size is None or dataset.size > MOST_EVENTS:
         raise DataError(f"{where} claims {dataset.size} events, more than any recording has")
     return dataset[()]

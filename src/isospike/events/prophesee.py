@@ -26,7 +26,7 @@ Words = npt.NDArray[Any]
 
 
 def read_dat(content: bytes, where: str) -> Decoded:
-    """DAT of version 2: a text, a byte for the type and one for the size of an event, and events of 8 bytes.
+    """Return DAT of version 2: a text, a byte for the type and one for the size of an event, and events of 8 bytes.
 
     Raises:
         DataError: cut short, or of another kind of event.
@@ -51,12 +51,12 @@ def read_dat(content: bytes, where: str) -> Decoded:
 
 
 def looks_like_raw(content: bytes) -> bool:
-    """Whether the header names an encoding."""
+    """Return whether the header names an encoding."""
     return ENCODING.search(text_header(content, HEADER_LINE, END_OF_HEADER)[0]) is not None
 
 
 def read_raw(content: bytes, where: str) -> Decoded:
-    """RAW in the encoding that its header names. What stands in front of the first time has none, and is left out.
+    """Read RAW in the encoding that its header names; what stands in front of the first time is left out.
 
     Raises:
         DataError: cut short, of an encoding that is not known, or a word that has no meaning in it.
@@ -71,7 +71,7 @@ def read_raw(content: bytes, where: str) -> Decoded:
 
 
 def _evt2(content: bytes, start: int, header: bytes, where: str) -> Decoded:
-    """Words of 32 bits: the upper 28 bits of the time, or an event with the lower 6."""
+    """Return words of 32 bits: the upper 28 bits of the time, or an event with the lower 6."""
     words = _words(content, start, U4, where)
     kind = words >> 28
     _check_kinds(kind, KINDS, start, words, where)
@@ -92,7 +92,7 @@ def _evt2(content: bytes, start: int, header: bytes, where: str) -> Decoded:
 
 
 def _evt21(content: bytes, start: int, header: bytes, where: str) -> Decoded:
-    """Words of 64 bits, each with up to 32 events in a row."""
+    """Return words of 64 bits, each with up to 32 events in a row."""
     words = _words(content, start, U8, where)
     if re.search(rb"^% endianness legacy", header, re.MULTILINE):
         words = words >> np.uint64(32) | words << np.uint64(32)  # the upper half comes first
@@ -116,7 +116,7 @@ def _evt21(content: bytes, start: int, header: bytes, where: str) -> Decoded:
 
 
 def _evt3(content: bytes, start: int, header: bytes, where: str) -> Decoded:
-    """Words of 16 bits that change the row, the column or a half of the time, and events that take what stands."""
+    """Read words of 16 bits that change row, column or half of the time, and events that take what stands."""
     words = _words(content, start, U2, where).astype(np.int64)
     kind = words >> 12
     _check_kinds(kind, (0x0, *range(0x2, 0x9), 0xA, 0xE, 0xF), start, words, where)
@@ -147,7 +147,7 @@ ENCODINGS: dict[str, Callable[[bytes, int, bytes, str], Decoded]] = {"2.0": _evt
 
 
 def _sensor(header: bytes, where: str) -> tuple[int, int] | None:
-    """Width and height by whichever line says them, or by the camera's generation."""
+    """Return width and height by whichever line says them, or by the camera's generation."""
     for pattern in (
         rb"% geometry (\d{1,6})x(\d{1,6})",
         rb"width=(\d{1,6});height=(\d{1,6})",
@@ -182,14 +182,14 @@ def _check_some(events: Words, known: Words, what: str, where: str) -> None:
 
 
 def _last(values: Words, given: Words) -> tuple[Words, int]:
-    """At every word the last value that was given up to it, and the first word that gave one (their number: none)."""
+    """Return at every word the last value given up to it, and the first word that gave one."""
     places = np.where(given, np.arange(len(values)), -1)
     np.maximum.accumulate(places, out=places)
     return values[places] if len(values) else values, int(given.argmax()) if given.any() else len(values)
 
 
 def _set_bits(words: Words, dtype: np.dtype[Any]) -> tuple[Words, Words]:
-    """Of every bit that is set, the number of its word and its place in it, from the lowest on."""
+    """Return of every set bit the number of its word and its place in it, from the lowest on."""
     octets = words.astype(dtype).view(np.uint8).reshape(len(words), dtype.itemsize)
     word, bit = np.unpackbits(octets, axis=1, bitorder="little").nonzero()
     return word, bit

@@ -68,7 +68,7 @@ def read(
 def decode(
     content: bytes, where: str, *, format: str | None = None, sensor: tuple[int, int] | None = None, sort: bool = False
 ) -> Events:
-    """The same of the content of a file, which errors call ``where``."""
+    """Return the same of the content of a file, which errors call ``where``."""
     decoded = FORMATS[format or _format_of(content, where)].decode(content, where)
     return (decoded.sorted() if sort else decoded).checked(where, sensor)
 

@@ -54,7 +54,7 @@ class Events:
         return len(self.t)
 
     def __getitem__(self, kept: slice | npt.NDArray[Any]) -> "Events":
-        """The events of a slice, a mask, or indices that go up."""
+        """Return the events of a slice, a mask, or indices that go up."""
         return Events(self.t[kept], self.x[kept], self.y[kept], self.p[kept], self.sensor)
 
     @property
@@ -63,7 +63,7 @@ class Events:
         return int(self.t[-1] - self.t[0]) if len(self) else 0
 
     def on(self, sensor: tuple[int, int]) -> "Events":
-        """The same events on a sensor of this width and height.
+        """Return the same events on a sensor of this width and height.
 
         Raises:
             DataError: one of them is outside of it.
@@ -72,7 +72,7 @@ class Events:
 
 
 def checked_sensor(sensor: tuple[int, int]) -> tuple[int, int]:
-    """Width and height.
+    """Return width and height.
 
     Raises:
         DataError: they are no two numbers of pixels.
@@ -102,7 +102,7 @@ def _converted(name: str, values: Any, dtype: type[np.integer[Any]]) -> npt.NDAr
 def first_fault(
     t: npt.NDArray[Any], x: npt.NDArray[Any], y: npt.NDArray[Any], p: npt.NDArray[Any], sensor: tuple[int, int] | None
 ) -> tuple[int, str] | None:
-    """The first event that cannot be one, and what is wrong with it; None where all are sound."""
+    """Return the first event that cannot be one, and what is wrong with it; None where all are sound."""
     back = t[1:] < t[:-1]
     if back.any():
         event = int(back.argmax()) + 1
@@ -138,7 +138,7 @@ class Decoded:
     offset: Callable[[int], int] | None = None
 
     def sorted(self) -> "Decoded":
-        """In the order of time; events of one time keep theirs."""
+        """Sort events by time; events of one time keep their order."""
         order = np.argsort(self.t, kind="stable")
         offset = self.offset
         return Decoded(
@@ -147,7 +147,7 @@ class Decoded:
         )  # fmt: skip
 
     def checked(self, where: str, sensor: tuple[int, int] | None) -> Events:
-        """The events, on the sensor that is given or that the file says.
+        """Return the events, on the sensor that is given or that the file says.
 
         Raises:
             DataError: an event cannot be one; names file, event and offset.
@@ -180,7 +180,7 @@ def check_whole(content: bytes, start: int, size: int, what: str, where: str) ->
 
 
 def unwrapped(t: npt.NDArray[Any], bits: int) -> npt.NDArray[np.int64]:
-    """Times of a counter of so many bits, which starts again from 0 whenever it is full.
+    """Return times of a counter of so many bits, which starts again from 0 whenever it is full.
 
     A step back by more than half of its range is such a start; a smaller one is time that goes back.
     """

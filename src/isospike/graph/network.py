@@ -18,7 +18,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def run(self, x: Tensor, steps: Steps) -> Tensor:
-        """Logits ``[T or 1, B, K]`` of inputs ``[T or 1, B, C, H, W]``.
+        """Compute logits ``[T or 1, B, K]`` of inputs ``[T or 1, B, C, H, W]``.
 
         All that is done to a map is arithmetic (``+``, ``*``, ``1 - x``), ``steps.through`` a layer, or ``steps.run``
         of a module that itself runs through time: so the recorder can write it down.
@@ -26,4 +26,4 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def as_sequence(self, x: Tensor, T: int | None) -> tuple[Tensor, int]:
-        """``x`` as ``[T or 1, B, C, H, W]``, and the number of steps; what does not fit is refused."""
+        """Return ``x`` as ``[T or 1, B, C, H, W]``, and the number of steps; refuse what does not fit."""

@@ -57,7 +57,7 @@ class Recorder(Steps):
         self.count = 0
 
     def value(self, channels: int, domain: Domain) -> Value:
-        """A new map."""
+        """Make a new map."""
         self.count += 1
         return Value(self.count - 1, channels, domain)
 
@@ -68,7 +68,7 @@ class Recorder(Steps):
         return Symbol(self, out)
 
     def unroll(self, x: Any) -> Any:
-        """A map is the same in a program, whether it is kept once or for every step."""
+        """Return the map: it is the same in a program, whether it is kept once or for every step."""
         return x
 
     def join(self, join: Any, *, branch: Any, skip: Any) -> Any:
@@ -82,7 +82,7 @@ class Recorder(Steps):
             return self.between(branch, skip.value.domain if join.binary else REAL, z=skip.value, join=join)
 
     def opens(self, module: nn.Module) -> bool:
-        """Whether what ``module`` does is written down, in place of a call of it."""
+        """Return whether what ``module`` does is written down, in place of a call of it."""
         return _is_ours(module) and is_untouched(module)
 
     def in_turn(self, stretches: Sequence[Callable[[Any], Any]], x: Any) -> Any:
@@ -140,14 +140,14 @@ class Outline(Recorder):
     """A recording for those who want to know what is written, and run nothing: hooks change none of that."""
 
     def opens(self, module: nn.Module) -> bool:
-        """Whether the forward of ``module`` is known, with a hook on it or not."""
+        """Return whether the forward of ``module`` is known, with a hook on it or not."""
         return _is_ours(module)
 
 
 def record(
     forward: Callable[[Any, Steps], Sequence[Any]], in_channels: int, recording: type[Recorder] = Recorder
 ) -> Program:
-    """The program of a function from a map and steps to maps.
+    """Record the program of a function from a map and steps to maps.
 
     Args:
         forward: The function.
@@ -171,7 +171,7 @@ def record(
 
 
 def record_network(network: Network, recording: type[Recorder] = Recorder) -> Program:
-    """The program from images to logits; arguments as of ``record``.
+    """Record the program from images to logits; arguments as of ``record``.
 
     Raises:
         Unrecordable: what a module does to a map is no arithmetic that a program knows.
@@ -180,7 +180,7 @@ def record_network(network: Network, recording: type[Recorder] = Recorder) -> Pr
 
 
 def is_untouched(*modules: nn.Module) -> bool:
-    """Whether no hook sees what these modules do."""
+    """Return whether no hook sees what these modules do."""
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return False
     return not any(
@@ -189,13 +189,13 @@ def is_untouched(*modules: nn.Module) -> bool:
 
 
 def is_norm(layer: nn.Module) -> bool:
-    """Whether it is one of our batch norms, or one for every step, and does nothing else."""
+    """Return whether it is one of our batch norms, or one for every step, and does nothing else."""
     norms = [layer, *layer.children()] if isinstance(layer, PerStepNorm) else [layer]
     return all(_is_known(norm, BatchNorm) or _is_known(norm, PerStepNorm) for norm in norms)
 
 
 def is_known_neuron(layer: nn.Module) -> bool:
-    """Whether it is a row of the recurrence, or the rectifier, and does nothing else."""
+    """Return whether it is a row of the recurrence, or the rectifier, and does nothing else."""
     return (is_recurrence(layer) or is_exactly(layer, ReLU)) and is_untouched(layer)
 
 
@@ -204,7 +204,7 @@ def _is_known(layer: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def _is_ours(module: nn.Module) -> bool:
-    """Whether its forward is one of this package, made of what a program knows."""
+    """Return whether its forward is one of this package, made of what a program knows."""
     own = "forward" in vars(module) or not type(module).forward.__module__.startswith("isospike.")
     return not own and not getattr(module, "is_leaf", False)
 

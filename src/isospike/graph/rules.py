@@ -25,7 +25,7 @@ def rewrite(operations: Sequence[Operation], results: Collection[Value], rules: 
 
 
 def fold_into_convolutions(program: Sequence[Operation], results: Collection[Value]) -> list[Operation]:
-    """An affine that alone reads a convolution becomes part of it."""
+    """Make an affine that alone reads a convolution part of it."""
     count, convs = uses(program, results), {op.out: op for op in program if isinstance(op, Conv)}
     folded: dict[Conv, Conv] = {}
     gone = set()
@@ -37,7 +37,7 @@ def fold_into_convolutions(program: Sequence[Operation], results: Collection[Val
 
 
 def absorb_affines(program: Sequence[Operation], results: Collection[Value]) -> list[Operation]:
-    """An affine that one sum, neuron or join alone reads becomes part of it; ``1 - s`` before a product is IAND."""
+    """Make an affine part of the one sum, neuron or join that reads it; ``1 - s`` before a product is IAND."""
     count = uses(program, results)
     affines = {op.out: op for op in program if isinstance(op, Between) and op.is_affine and count[op.out] == 1}
     gone: set[Operation] = set()
@@ -58,7 +58,7 @@ def absorb_affines(program: Sequence[Operation], results: Collection[Value]) -> 
 
 
 def fuse_sums(program: Sequence[Operation], results: Collection[Value]) -> list[Operation]:
-    """A sum is made in the pass of the first neurons (or norm) that read it, and kept if others read it too."""
+    """Make a sum in the pass of the first neurons (or norm) that read it, and keep it if others read it too."""
     count = uses(program, results)
     readers: dict[Value, Between] = {}
     for op in program:
@@ -78,7 +78,7 @@ def fuse_sums(program: Sequence[Operation], results: Collection[Value]) -> list[
 
 
 def fuse_joins(program: Sequence[Operation], results: Collection[Value]) -> list[Operation]:
-    """A join is made in the pass of the neurons that alone feed it, where nothing in between needs that pass."""
+    """Make a join in the pass of the neurons that alone feed it, where nothing in between needs that pass."""
     count = uses(program, results)
     done: list[Operation] = []
     for op in program:
@@ -104,7 +104,7 @@ def fuse_joins(program: Sequence[Operation], results: Collection[Value]) -> list
 
 
 def accumulate(program: Sequence[Operation], results: Collection[Value], time: Collection[Value]) -> list[Operation]:
-    """A sum with a convolution that it alone reads is made by the convolution, in the memory of the other term.
+    """Let a convolution that a sum alone reads make the sum, in the memory of the other term.
 
     That term must be one that differs from step to step, as the convolution's output does, and is read for the last
     time.

@@ -21,7 +21,7 @@ def natural_stretches(program: Program) -> tuple[range, ...]:
 
 
 def _borders(program: Program) -> list[int]:
-    """Positions before which a single map is alive."""
+    """Find the positions before which a single map is alive."""
     left, alive, borders = uses(program.operations, program.results), {program.input}, [0]
     for position, op in enumerate(program.operations, start=1):
         left.subtract(op.reads())

@@ -47,7 +47,7 @@ MODULES: Registry[Kind] = Registry("kind of module")
 
 
 def program_to_json(program: Program, names: Mapping[nn.Module, str]) -> Options:
-    """The program as plain values.
+    """Write the program as plain values.
 
     Args:
         program: As recorded, before any rule.
@@ -67,7 +67,7 @@ def program_to_json(program: Program, names: Mapping[nn.Module, str]) -> Options
 
 
 def program_from_json(text: Mapping[str, Any]) -> tuple[Program, dict[str, nn.Module]]:
-    """The program that ``program_to_json`` wrote, of new modules by name.
+    """Read the program that ``program_to_json`` wrote, of new modules by name.
 
     Raises:
         ConfigError: it is no such text; says what is wrong in it.
@@ -87,7 +87,7 @@ def program_from_json(text: Mapping[str, Any]) -> tuple[Program, dict[str, nn.Mo
 
 
 def modules_of(program: Program) -> list[nn.Module]:
-    """The modules that its operations name, in their order."""
+    """List the modules that its operations name, in their order."""
     found: list[object] = []
     for op in program.operations:
         found += [op.x_affine, op.affine, op.y_affine, op.neuron] if isinstance(op, Between) else [op.module]
@@ -95,7 +95,7 @@ def modules_of(program: Program) -> list[nn.Module]:
 
 
 def with_modules(program: Program, modules: Mapping[nn.Module, nn.Module]) -> Program:
-    """The same program with other modules in the places of those that it names."""
+    """Return the same program with other modules in the places of those that it names."""
 
     def swapped(op: Operation) -> Operation:
         if not isinstance(op, Between):
@@ -199,7 +199,7 @@ def with_bias(*names: str) -> Callable[[nn.Module], Options]:
 
 
 def rule_of(neuron: SpikingNeuron) -> Options:
-    """The fields of its rule, a surrogate as ``{"kind": name, ...}``."""
+    """Return the fields of its rule, a surrogate as ``{"kind": name, ...}``."""
     rule = {field.name: getattr(neuron.rule, field.name) for field in fields(neuron.rule)}
     if "surrogate" in rule:
         (name,) = (name for name in SURROGATES if SURROGATES[name] is type(rule["surrogate"]))

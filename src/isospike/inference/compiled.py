@@ -97,7 +97,7 @@ class CompiledNet(nn.Module):
         self._model = [model.to("meta")]  # in a list: it knows shapes, and its weights are none
 
     def forward(self, x: Tensor, *, T: int | None = None, per_step: bool = False) -> Tensor:
-        """Logits ``[B, num_classes]``, or of every step ``[T, B, num_classes]``; as ``SpikingResNet.forward``.
+        """Compute logits ``[B, num_classes]``, or of every step ``[T, B, num_classes]``.
 
         Raises:
             ShapeError: the input does not fit; the text says what would.
@@ -112,7 +112,7 @@ class CompiledNet(nn.Module):
         return logits.clone() if per_step else logits.mean(0)
 
     def check(self, x: Tensor, T: int | None = None) -> tuple[Tensor, int]:
-        """``x`` as ``[T or 1, B, C, H, W]``, and the number of steps."""
+        """Return ``x`` as ``[T or 1, B, C, H, W]``, and the number of steps."""
         if x.dtype != self.dtype or x.device.type != self.device.type:
             raise ShapeError(
                 f"the network was compiled for {self.dtype} on {self.device.type}, and the input is {x.dtype} on "
@@ -135,12 +135,12 @@ class CompiledNet(nn.Module):
         return self._run(maps, Span(1, len(x)), {}, in_time=False)
 
     def step(self, maps: Maps, states: States, start: int, B: int) -> Tensor:
-        """Logits ``[B, num_classes]`` of time step ``start``; ``states`` are read and replaced."""
+        """Compute the logits ``[B, num_classes]`` of time step ``start``; ``states`` are read and replaced."""
         span = Span(1, B, start, stateful=True)
         return self._run(dict(maps), span, states, in_time=True)[self._result]
 
     def _logits(self, x: Tensor, T: int) -> Tensor:
-        """All steps of ``[T or 1, B, C, H, W]`` at once."""
+        """Compute all steps of ``[T or 1, B, C, H, W]`` at once."""
         span = Span(T, x.shape[1])
         maps = {self._input: x.flatten(0, 1).contiguous(memory_format=torch.channels_last)}
         for in_time in (False, True):
@@ -157,7 +157,7 @@ class CompiledNet(nn.Module):
         return maps
 
     def _samples(self, x: Tensor, T: int) -> int:
-        """Samples that go through the network together: as many as the cache holds a map of, if those are worth it."""
+        """Count the samples that go through together: those of which the cache holds a map, if worth it."""
         fit = int(CACHE / (T * x.shape[-1] * x.shape[-2] * self._bytes_per_pixel))
         return fit if fit >= FEWEST and self.device.type == "cpu" else x.shape[1]
 
@@ -185,7 +185,7 @@ def _check_joins(program: graph.Program) -> None:
 
 
 def _bind(program: Sequence[Operation], result: Value, net: CompiledNet) -> list[Bound]:
-    """Functions for the operations in their order, those before time first."""
+    """Make functions of the operations, in their order, those before time first."""
     time = timed_values(program)
     program = sorted(program, key=lambda op: op.out in time)
     if net.precision == "float32":
@@ -208,7 +208,7 @@ def _bind(program: Sequence[Operation], result: Value, net: CompiledNet) -> list
 
 
 def _integers(program: Sequence[Operation]) -> set[Value]:
-    """The maps that are kept in uint8 where convolutions take integers."""
+    """Find the maps that are kept in uint8 where convolutions take integers."""
     integers: set[Value] = set()
     for op in program:
         if _is_integer(op, integers):
@@ -217,7 +217,7 @@ def _integers(program: Sequence[Operation]) -> set[Value]:
 
 
 def _spikes(program: Sequence[Operation]) -> set[Value]:
-    """The maps of 0 and 1 that convolutions for spikes read, and no other convolution; nor is one added onto them."""
+    """Find the maps of 0 and 1 that only convolutions for spikes read, and onto which nothing is added."""
     convs = [op for op in program if isinstance(op, Conv)]
     made = {op.out for op in program if isinstance(op, Between) and op.out.domain.largest == 1}
     floats = {op.x for op in convs if not has_spikes(op.layer)} | {op.onto for op in convs}
@@ -225,7 +225,7 @@ def _spikes(program: Sequence[Operation]) -> set[Value]:
 
 
 def _is_integer(op: Operation, integers: set[Value]) -> bool:
-    """Whether it puts out uint8."""
+    """Return whether it puts out uint8."""
     if op.out.domain.largest is None or op.out.domain.largest > LARGEST_INTEGER:
         return False
     return isinstance(op, Between) or (isinstance(op.module, nn.MaxPool2d) and op.x in integers)
@@ -278,12 +278,12 @@ def _between(op: Between, net: CompiledNet, integer: bool, compiled: bool) -> Ru
 
 
 def _as_map(x: Tensor) -> Tensor:
-    """Features ``[N, C]`` as maps of one pixel."""
+    """View features ``[N, C]`` as maps of one pixel."""
     return x if x.dim() == 4 else x[:, :, None, None]
 
 
 def _call(op: Call, dtype: torch.dtype, integer: bool) -> Run:
-    """A module of the network as it is, in its dtype; PyTorch pools no large maps of uint8."""
+    """Run a module of the network as it is, in its dtype; PyTorch pools no large maps of uint8."""
     module = frozen(op.module)
     neurons = [m for m in module.modules() if isinstance(m, Neuron)]
 

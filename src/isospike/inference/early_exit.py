@@ -40,7 +40,7 @@ class EarlyExit(nn.Module):
     def calibrated(
         cls, net: CompiledNet, batches: Iterable[Tensor], agreement: float, *, T: int | None = None
     ) -> "EarlyExit":
-        """With the smallest margin at which, and above which, enough samples get the class that all steps give them.
+        """Choose the smallest margin from which on enough samples get the class that all steps give them.
 
         Args:
             net: The network.
@@ -69,7 +69,7 @@ class EarlyExit(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, *, T: int | None = None) -> Decision:
-        """Inputs ``[B, C, H, W]`` or ``[T, B, C, H, W]`` to logits, and the steps they took."""
+        """Map inputs ``[B, C, H, W]`` or ``[T, B, C, H, W]`` to logits, and the steps they took."""
         images, (x, T) = x, self.net.check(x, T)
         B, static = x.shape[1], len(x) == 1
         if not B:
@@ -99,12 +99,12 @@ class EarlyExit(nn.Module):
 
 
 def running_mean(logits: Tensor) -> Tensor:
-    """Logits ``[T, B, K]`` of every step to their mean over the steps so far."""
+    """Map logits ``[T, B, K]`` of every step to their mean over the steps so far."""
     return logits.cumsum(0) / torch.arange(1, len(logits) + 1, device=logits.device).view(-1, 1, 1)
 
 
 def lead(logits: Tensor) -> Tensor:
-    """By how much the largest of ``[..., K]`` leads over the next one, ``[...]``.
+    """Return by how much the largest of ``[..., K]`` leads over the next one, ``[...]``.
 
     Raises:
         ConfigError: there is no next one.
@@ -116,13 +116,13 @@ def lead(logits: Tensor) -> Tensor:
 
 
 def _first_step(leads: Tensor, margin: Tensor) -> Tensor:
-    """The first step ``[B]``, counted from 0, at which a lead ``[T, B]`` is enough; the last one where none is."""
+    """Find the first step ``[B]``, from 0 on, whose lead of ``[T, B]`` is enough; the last where none is."""
     enough = leads >= margin
     enough[-1] = True
     return enough.int().argmax(0)
 
 
 def _select(v: Tensor, stay: Tensor) -> Tensor:
-    """Potentials of the samples that stay, which come before channels and pixels, or before features."""
+    """Select the samples that stay, which come before channels and pixels, or before features."""
     of = 4 if v.dim() >= 4 else 2
     return v if v.dim() < of else v[(slice(None),) * (v.dim() - of) + (stay,)]

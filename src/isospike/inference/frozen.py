@@ -13,7 +13,7 @@ REWRITES = (prune.BasePruningMethod, SpectralNorm, WeightNorm)  # hooks that wri
 
 
 def frozen(module: Module) -> Module:
-    """A copy in eval, without gradients.
+    """Copy a module in eval, without gradients.
 
     Weights that a hook writes before every forward, as pruning does, are written a last time and stay; PyTorch copies
     no tensor that has a graph, as they do, so they are copied without.

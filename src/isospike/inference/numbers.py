@@ -15,7 +15,7 @@ from isospike.residual import Scale, Weigh
 
 @singledispatch
 def numbers_of(affine: object) -> Affine:
-    """``scale`` and ``shift`` of an affine of a program, one row, or one for every step."""
+    """Return ``scale`` and ``shift`` of an affine of a program, one row, or one for every step."""
     raise TypeError(f"no program has an affine that is a {type(affine).__name__}")
 
 
@@ -38,7 +38,7 @@ def _factor(affine: Scale | Weigh) -> Affine:
 @numbers_of.register
 @torch.no_grad()
 def _norm(norm: BatchNorm) -> Affine:
-    """The square root is taken in float64."""
+    """Fold the running statistics into two rows; the square root is taken in float64."""
     return Affine(*(row.to(norm.weight.dtype)[None] for row in norm.running_affine()))
 
 
@@ -48,7 +48,7 @@ def _norms(norms: PerStepNorm) -> Affine:
 
 
 def firing_of(neuron: Neuron) -> Firing | Rectifier:
-    """The numbers of a neuron that is a row of the recurrence, or of the rectifier."""
+    """Return the numbers of a neuron that is a row of the recurrence, or of the rectifier."""
     if not isinstance(neuron, SpikingNeuron):
         return "rectifier"
     decay, gain = map(_float, neuron.coefficients())

@@ -22,7 +22,7 @@ class Chain(nn.Module):
         super().add_module(name, placed(self._modules.get(name), module))
 
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
-        """``[T or 1, B, ...]`` to ``[T, B, ...]``; a chain without a neuron leaves a static stream static."""
+        """Map ``[T or 1, B, ...]`` to ``[T, B, ...]``; a chain without a neuron leaves a static stream static."""
         for layer in self.children():
             x = steps.through(layer, x)
         return x

@@ -12,7 +12,7 @@ class Conv2d(nn.Conv2d):
     """``nn.Conv2d``, with the gradients that it should have on every machine; see ``isospike.ops.conv2d``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """``[N, C, H, W]`` to ``[N, C', H', W']``."""
+        """Map ``[N, C, H, W]`` to ``[N, C', H', W']``."""
         geometry = geometry_of(self)
         if geometry is None:
             return super().forward(input)
@@ -20,5 +20,5 @@ class Conv2d(nn.Conv2d):
 
 
 def is_plain_conv(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether this is a convolution and nothing else: a subclass may compute something of its own."""
+    """Return whether this is a convolution and nothing else: a subclass may compute something of its own."""
     return is_exactly(layer, Conv2d) or is_exactly(layer, nn.Conv2d)

@@ -5,7 +5,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 
 def is_exactly(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether ``layer`` is of this class and of none that inherits from it, which may do something else.
+    """Return whether ``layer`` is of this class and of none that inherits from it, which may do something else.
 
     A layer whose weights are parametrised is: they are computed when they are read.
     """

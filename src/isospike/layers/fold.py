@@ -53,7 +53,7 @@ class FoldedNeuron(Neuron):
 
     @torch.no_grad()
     def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Spikes ``[T, B, C, H, W]``, and the potential after the last step divided by ``a``, ``[B, C, H, W]``."""
+        """Return spikes ``[T, B, C, H, W]``, and the last potential divided by ``a``, ``[B, C, H, W]``."""
         rule, (decay, gain) = self.rule, self.neuron.coefficients()
         threshold, sign = rule.v_threshold / self.slope, self.slope.sign()
         spikes = []

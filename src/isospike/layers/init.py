@@ -10,17 +10,17 @@ Layer = nn.Conv2d | nn.Linear
 
 
 def _pytorch(layer: Layer) -> None:
-    """PyTorch's own default, already in place."""
+    """Leave PyTorch's own default in place."""
 
 
 def _kaiming_fan_out(layer: Layer) -> None:
-    """Convolutions normal with variance 2 / (out_channels * kernel area), classifiers as in PyTorch."""
+    """Draw convolutions with variance 2 / (out_channels * kernel area); leave classifiers as in PyTorch."""
     if isinstance(layer, nn.Conv2d):
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _kaiming_fan_in(layer: Layer) -> None:
-    """All weights normal with variance 2 / (inputs of an output)."""
+    """Draw all weights with variance 2 / (inputs of an output)."""
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
 

@@ -78,19 +78,19 @@ class BatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Weight, bias and running statistics as they started."""
+        """Put weight, bias and running statistics back to where they started."""
         for name, start in self.starts.items():
             getattr(self, name).fill_(start)
         self.reset_running_stats()
 
     def reset_running_stats(self) -> None:
-        """Running mean 0 and variance 1, of no batch."""
+        """Set the running mean to 0 and the variance to 1, as of no batch."""
         self.running_mean.zero_()
         self.running_var.fill_(1)
         self._averaged = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[T*B, C, H, W]`` to the same shape.
+        """Map ``[T*B, C, H, W]`` to the same shape.
 
         Raises:
             ShapeError: not 4-d, the wrong number of channels, or in training a single value per channel.
@@ -108,16 +108,16 @@ class BatchNorm(nn.BatchNorm2d):
         return y
 
     def scaled_weight(self) -> Tensor:
-        """Weight times the constant factor, ``[C]``."""
+        """Return weight times the constant factor, ``[C]``."""
         return self.weight if self.scale == 1 else self.weight * self.scale
 
     def running_affine(self) -> tuple[Tensor, Tensor]:
-        """The ``a`` and ``b`` of ``a x + b``, which the norm is in eval: ``[C]`` in float64."""
+        """Return the ``a`` and ``b`` of ``a x + b``, which the norm is in eval: ``[C]`` in float64."""
         a = self.weight.double() * self.scale / deviation(self.running_var.double(), self.eps, self.root_eps)
         return a, self.bias.double() - self.running_mean.double() * a
 
     def takes_statistics_of(self, x: Tensor) -> bool:
-        """Whether mean and variance are those of ``x [T, B, C, H, W]`` alone, and ``x`` has enough values for them."""
+        """Return whether mean and variance are those of ``x [T, B, C, H, W]``, and it has enough values."""
         fits = x.dim() == 5 and x.shape[2] == self.num_features and x.numel() >= 2 * self.num_features
         return self.training and self.process_group is None and fits
 
@@ -152,7 +152,7 @@ class BatchNorm(nn.BatchNorm2d):
         return y, Statistics(count, mean, var)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A copy for the same processes, which cannot be copied."""
+        """Copy it for the same processes, which cannot be copied."""
         memo[id(self.process_group)] = self.process_group
         memo[id(self)] = copied = type(self).__new__(type(self))
         copied.__dict__.update(deepcopy(self.__dict__, memo))
@@ -161,11 +161,11 @@ class BatchNorm(nn.BatchNorm2d):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
-        """As any module: PyTorch's norm would add a count of batches to files that have none."""
+        """Load as any module: PyTorch's norm would add a count of batches to files that have none."""
         nn.Module._load_from_state_dict(self, state_dict, prefix, local_metadata, *rest)
 
     def extra_repr(self) -> str:
-        """Size and constants, for ``print(model)``."""
+        """Return size and constants, for ``print(model)``."""
         eps = f"eps={self.eps:g}" if not self.root_eps else f"eps={self.eps:g}, root_eps={self.root_eps:g}"
         return f"{self.num_features}, scale={self.scale:g}, {eps}, momentum={self.momentum}"
 
@@ -202,7 +202,7 @@ class PerStepNorm(nn.ModuleList):
         super().add_module(name, placed(self._modules.get(name), module))
 
     def forward(self, x: Tensor, start: int) -> Tensor:
-        """``[steps, B, C, H, W]``, the first of them time step ``start`` counted from 0, to the same shape."""
+        """Return ``[steps, B, C, H, W]``, the first of them time step ``start`` counted from 0, to the same shape."""
         norms = list(self)[start : start + len(x)]
         return torch.stack([norm(x_t) for norm, x_t in zip(norms, x, strict=True)])
 

@@ -10,7 +10,7 @@ class GlobalPool(nn.Module):
     """The mean of every map."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W]`` to ``[N, C]``."""
+        """Map ``[N, C, H, W]`` to ``[N, C]``."""
         return x.mean((-2, -1))
 
 
@@ -48,7 +48,7 @@ class SpikingMaxPool(Neuron):
         self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
 
     def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Spikes ``[T, B, C, H', W']`` of spikes ``[T, B, C, H, W]``, and their sum over all steps so far."""
+        """Return spikes ``[T, B, C, H', W']`` of spikes ``[T, B, C, H, W]``, and their sum over all steps so far."""
         sums = x.cumsum(0) if v is None else x.cumsum(0) + v
         largest = self._pool(sums.flatten(0, 1)).unflatten(0, x.shape[:2])
         before = largest.new_zeros(largest.shape[1:]) if v is None else self._pool(v)
@@ -58,5 +58,5 @@ class SpikingMaxPool(Neuron):
         return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def current_to_fire(self) -> Coefficient:
-        """1."""
+        """Return 1."""
         return 1.0

@@ -25,7 +25,7 @@ class SpikingReadout(Neuron):
         self.start = start
 
     def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """``[T, B, K]`` to the same shape, and the potential after the last step."""
+        """Map ``[T, B, K]`` to the same shape, and the potential after the last step."""
         v = torch.full_like(x[0], self.start) if v is None else v
         outputs = []
         for x_t in x:
@@ -37,9 +37,9 @@ class SpikingReadout(Neuron):
         return torch.stack(outputs), v
 
     def current_to_fire(self) -> Coefficient:
-        """1."""
+        """Return 1."""
         return 1.0
 
     def extra_repr(self) -> str:
-        """Where it starts, for ``print(model)``."""
+        """Return where it starts, for ``print(model)``."""
         return f"start={self.start:g}"

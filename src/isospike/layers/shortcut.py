@@ -22,9 +22,9 @@ class PaddedShortcut(nn.Module):
         self.out_channels = before + in_channels + behind
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W]`` to ``[N, before + C + behind, H', W']``."""
+        """Map ``[N, C, H, W]`` to ``[N, before + C + behind, H', W']``."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.behind))
 
     def extra_repr(self) -> str:
-        """Its numbers, for ``print(model)``."""
+        """Return its numbers, for ``print(model)``."""
         return f"{self.in_channels}, {self.out_channels}, stride={self.stride}, before={self.before}"

@@ -20,7 +20,7 @@ class Statistics:
 
     @classmethod
     def from_biased(cls, count: int, mean: Tensor, var: Tensor) -> Self:
-        """From the biased variance; that of a single value is 0, and so is the unbiased one then."""
+        """Take the biased variance; that of a single value is 0, and so is the unbiased one then."""
         return cls(count, mean, var * (count / max(count - 1, 1)))
 
     @property
@@ -29,7 +29,7 @@ class Statistics:
         return self.var * (1 - 1 / self.count)
 
     def join(self, other: "Statistics") -> "Statistics":
-        """The statistics of both sets of values as one (Chan et al. 1979)."""
+        """Join the statistics of both sets of values into one (Chan et al. 1979)."""
         count = self.count + other.count
         delta = other.mean - self.mean
         squares = self.var * (self.count - 1) + other.var * (other.count - 1)

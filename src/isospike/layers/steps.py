@@ -30,11 +30,11 @@ class Steps:
     start: int = 0
 
     def unroll(self, x: Tensor) -> Tensor:
-        """A stream ``[T or 1, B, ...]`` as ``[T, B, ...]``, without a copy."""
+        """View a stream ``[T or 1, B, ...]`` as ``[T, B, ...]``, without a copy."""
         return x.expand(self.T, *x.shape[1:])
 
     def fire(self, neuron: Neuron, x: Tensor) -> Tensor:
-        """Spikes ``[T, B, ...]`` of ``neuron`` for a current ``[T or 1, B, ...]``."""
+        """Compute spikes ``[T, B, ...]`` of ``neuron`` for a current ``[T or 1, B, ...]``."""
         before = None if self.v is None else self.v.get(neuron)
         s, v = neuron(self.unroll(x), before)
         if self.v is not None:
@@ -42,7 +42,7 @@ class Steps:
         return s
 
     def through(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """``x [T or 1, B, ...]`` through any layer: neurons run, norms may know the step, others see a batch."""
+        """Run ``x [T or 1, B, ...]`` through any layer: norms may know the step, and most see time in the batch."""
         if isinstance(layer, Neuron):
             return self.fire(layer, x)
         if isinstance(layer, PerStepNorm):
@@ -50,15 +50,15 @@ class Steps:
         return fold_time(layer, x)
 
     def run(self, module: nn.Module, x: Tensor | Sequence[Tensor]) -> Tensor:
-        """``x [T or 1, B, ...]``, or several of them, through a module that itself runs through time."""
+        """Run ``x [T or 1, B, ...]``, or several of them, through a module that itself runs through time."""
         return module(x, self)
 
     def join(self, join: Callable[..., Tensor], *, branch: Tensor, skip: Tensor) -> Tensor:
-        """``join(branch=, skip=)`` of two streams ``[T or 1, B, ...]``."""
+        """Compute ``join(branch=, skip=)`` of two streams ``[T or 1, B, ...]``."""
         return join(branch=branch, skip=skip)
 
     def in_turn(self, stretches: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
-        """``x`` through functions in a row, at whose borders a program may be cut."""
+        """Run ``x`` through functions in a row, at whose borders a program may be cut."""
         return reduce(lambda x, stretch: stretch(x), stretches, x)
 
 

@@ -33,14 +33,14 @@ def sync_batch_norm(
 
 
 def _statistics(x: Tensor) -> Statistics:
-    """Of one process, in float32 at least; a variance, not a sum of squares, so that nothing cancels."""
+    """Compute those of one process in float32 at least, as a variance, so that nothing cancels."""
     count = x.numel() // x.shape[1]
     var, mean = torch.var_mean(x.to(torch.promote_types(x.dtype, torch.float32)), dim=(0, 2, 3), correction=0)
     return Statistics.from_biased(count, mean, var)
 
 
 def _gather(own: Statistics, group: dist.ProcessGroup) -> list[Statistics]:
-    """The statistics of every process, in double precision, without waiting for the device."""
+    """Gather the statistics of every process, in double precision, without waiting for the device."""
     row = torch.cat([own.mean.double(), own.var.double(), own.mean.new_tensor([own.count], dtype=torch.double)])
     rows = [torch.empty_like(row) for _ in range(dist.get_world_size(group))]
     dist.all_gather(rows, row, group=group)
@@ -70,7 +70,7 @@ class _SyncBatchNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """``dx = weight / sigma * (dy - mean(dy) - xhat * mean(dy * xhat) / share)``, means over all processes.
+        """Compute ``dx = weight / sigma * (dy - mean(dy) - xhat * mean(dy * xhat) / share)`` over all processes.
 
         The share is that of the root in ``sigma = root + root_eps``; a channel that does not vary has no root and no
         xhat.

@@ -27,7 +27,7 @@ class FeatureMaps(nn.Module):
         self.feature_info = FeatureInfo(model.feature_info[index] for index in self.out_indices)
 
     def forward(self, x: Tensor, *, T: int | None = None, per_step: bool = False) -> list[Tensor]:
-        """Maps ``[B, C, H, W]``, their mean over time, or ``[T, B, C, H, W]``; arguments as of ``SpikingResNet``."""
+        """Return the mean maps ``[B, C, H, W]``, or ``[T, B, C, H, W]``; arguments as of ``SpikingResNet``."""
         maps = self.model.stage_maps(x, T=T, stages=max(self.out_indices))
         chosen = [maps[index] for index in self.out_indices]
         return chosen if per_step else [feature.mean(0) for feature in chosen]

@@ -123,7 +123,7 @@ def _widths(first: int, stages: int) -> tuple[int, ...]:
 
 
 def _cifar(depth: int, width: int | None, default: int = 16) -> Layout | None:
-    """He et al. 2016, section 4.2: 6n+2 layers, widths 16-32-64."""
+    """Follow He et al. 2016, section 4.2: 6n+2 layers, widths 16-32-64."""
     n, rest = divmod(depth - 2, 6)
     if rest or n < 1:
         return None
@@ -135,7 +135,7 @@ IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3
 
 
 def _imagenet(depth: int, width: int | None) -> Layout | None:
-    """He et al. 2016, table 1: basic units to depth 34, bottlenecks from 50 on."""
+    """Follow He et al. 2016, table 1: basic units to depth 34, bottlenecks from 50 on."""
     if depth not in IMAGENET_BLOCKS:
         return None
     widths = _widths(width or 64, 4)
@@ -144,7 +144,7 @@ def _imagenet(depth: int, width: int | None) -> Layout | None:
 
 
 def _imagenet_104(depth: int, width: int | None) -> Layout | None:
-    """MS-ResNet-104: basic units, three convolutions in the stem, pooled projections, dropout (released code)."""
+    """Follow MS-ResNet-104: basic units, three stem convolutions, pooled projections, dropout (released code)."""
     if depth != 104:
         return None
     widths = _widths(width or 64, 4)
@@ -153,7 +153,7 @@ def _imagenet_104(depth: int, width: int | None) -> Layout | None:
 
 
 def _resnet19(depth: int, width: int | None) -> Layout | None:
-    """tdBN's ResNet-19: widths 128-256-512 and a hidden layer; the stem has 64 as in its ports (128 in the paper?)."""
+    """Follow tdBN's ResNet-19: widths 128-256-512, a hidden layer; the stem has 64 as its ports (paper: 128?)."""
     if depth != 19:
         return None
     widths = _widths(width or 128, 3)
@@ -161,13 +161,13 @@ def _resnet19(depth: int, width: int | None) -> Layout | None:
 
 
 def _resnet19_128(depth: int, width: int | None) -> Layout | None:
-    """The same as BrainCog has it: the stem as wide as the first stage, whose first skip is then a norm."""
+    """Follow BrainCog's: the stem is as wide as the first stage, whose first skip is then a norm."""
     layout = _resnet19(depth, width)
     return layout and replace(layout, stem_width=layout.widths[0], norm_stages=True)
 
 
 def _but(layout: Callable[[int, int | None], Layout | None], **changes: object) -> Callable[..., Layout | None]:
-    """The same family with fields changed."""
+    """Return the same family with fields changed."""
 
     def changed(depth: int, width: int | None) -> Layout | None:
         found = layout(depth, width)
@@ -197,7 +197,7 @@ SEW_PLIF = {"kind": "plif", "tau": 2.0, "surrogate": {"kind": "arctan", "alpha":
 
 
 def _seven_blocks(widths: tuple[int, ...], num_classes: int) -> Layout:
-    """Fang et al. 2021 (SEW), arXiv:2102.04159, and its released code: networks for events of 128x128 pixels."""
+    """Follow Fang et al. 2021 (SEW), arXiv:2102.04159, and its released code: networks for events of 128x128 pixels."""
     layout = Layout("pointwise", widths[0], (1,) * 7, widths, pool_stages=True, num_classes=num_classes)
     return replace(layout, input_size=128, in_channels=2, T=16, neuron=SEW_PLIF)
 

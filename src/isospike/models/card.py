@@ -60,12 +60,12 @@ class ModelCard:
         return self.stem_macs + self.T * (self.unit_macs + self.projection_macs + self.head_macs)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, the total included."""
+        """Return all of it for JSON, the total included."""
         return {**asdict(self), "macs": self.macs}
 
 
 def model_card(name: str, *, input_size: int | None = None, **options: Any) -> ModelCard:
-    """The card of a model, counted on a model without memory; arguments as for ``create_model``.
+    """Make the card of a model, counted on a model without memory; arguments as for ``create_model``.
 
     Args:
         name: Model name.
@@ -115,7 +115,7 @@ def model_card(name: str, *, input_size: int | None = None, **options: Any) -> M
 
 
 def _count(model: SpikingResNet, size: int) -> tuple[dict[str, int], int]:
-    """MACs by part and neurons, for one sample and one time step; the model is of no other use afterwards.
+    """Count MACs by part and neurons, for one sample and step; the model is of no other use afterwards.
 
     Only shapes matter, so neurons and norms pass on what they get: that is most of the work of a tensor without memory.
     """

@@ -20,20 +20,20 @@ class FeatureInfo(tuple[Feature, ...]):
     """What there is to say of several maps, in their order; the methods are those of timm."""
 
     def channels(self) -> list[int]:
-        """Channels of each."""
+        """Return the channels of each map."""
         return [feature.channels for feature in self]
 
     def reduction(self) -> list[int]:
-        """Input pixels per pixel of each, to a side."""
+        """Return the input pixels per pixel of each map, to a side."""
         return [feature.reduction for feature in self]
 
     def module_name(self) -> list[str]:
-        """Module that puts out each."""
+        """Return the module that puts out each map."""
         return [feature.module for feature in self]
 
 
 def describe(layout: Layout, first: str, stages: Iterable[Stage]) -> FeatureInfo:
-    """What enters the first stage, put out by the module ``first``, and what each of ``stages`` puts out."""
+    """Describe what enters the first stage, put out by the module ``first``, and what ``stages`` put out."""
     stem = STEMS[layout.stem]
     reduction = 2 if stem.max_pool else 1
     for _, stride in stem.convs:
@@ -47,7 +47,7 @@ def describe(layout: Layout, first: str, stages: Iterable[Stage]) -> FeatureInfo
 
 
 def checked_indices(indices: Sequence[int] | None, number: int) -> list[int]:
-    """``indices`` of ``number`` maps, all of them where none are given, counted from the start."""
+    """Return ``indices`` of ``number`` maps, all of them where none are given, counted from the start."""
     if indices is None:
         return list(range(number))
     for index in indices:

@@ -21,7 +21,7 @@ class SampleDropout(nn.Module):
         self.share = share
 
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
-        """``[T or 1, B, C]`` to the same shape."""
+        """Map ``[T or 1, B, C]`` to the same shape."""
         if not self.training or not self.share:
             return x
         return x * F.dropout(x.new_ones(1, *x.shape[1:]), self.share)
@@ -58,11 +58,11 @@ class Head(nn.Module):
         self.reset(num_classes)
 
     def reset(self, num_classes: int) -> None:
-        """A new classifier."""
+        """Put in a new classifier."""
         self.fc = nn.Linear(self.features, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
-        """``[T, B, C, H, W]`` to ``[T, B, num_classes]``."""
+        """Map ``[T, B, C, H, W]`` to ``[T, B, num_classes]``."""
         x = steps.through(self.pool, x)
         if self.dropout.share:
             x = steps.run(self.dropout, x)

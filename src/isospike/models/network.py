@@ -44,11 +44,11 @@ class SpikingNetwork(Network):
 
     @abstractmethod
     def encode(self, x: Tensor, steps: Steps) -> Any:
-        """What is computed of inputs ``[T or 1, B, C, H, W]`` before time begins; see ``Network.run``."""
+        """Compute what comes before time begins of inputs ``[T or 1, B, C, H, W]``; see ``Network.run``."""
 
     @abstractmethod
     def decode(self, current: Any, steps: Steps) -> Tensor:
-        """Logits ``[T or 1, B, num_classes]`` for what ``encode`` gave."""
+        """Compute logits ``[T or 1, B, num_classes]`` of what ``encode`` gave."""
 
     @property
     @abstractmethod
@@ -56,7 +56,7 @@ class SpikingNetwork(Network):
         """Height and width of the smallest images that it takes."""
 
     def run(self, x: Tensor, steps: Steps) -> Tensor:
-        """Logits ``[T or 1, B, num_classes]`` of inputs ``[T or 1, B, C, H, W]``; see ``Network``."""
+        """Compute logits ``[T or 1, B, num_classes]`` of inputs ``[T or 1, B, C, H, W]``; see ``Network``."""
         return self.decode(self.encode(x, steps), steps)
 
     @property
@@ -80,7 +80,7 @@ class SpikingNetwork(Network):
         self._memory = name
 
     def forward(self, x: Tensor, *, T: int | None = None, per_step: bool = False) -> Tensor:
-        """Logits, from rest.
+        """Compute logits, from rest.
 
         Args:
             x: Static images ``[B, C, H, W]``, or one input per step ``[T, B, C, H, W]``.
@@ -98,7 +98,7 @@ class SpikingNetwork(Network):
 
     @torch.no_grad()
     def step(self, x: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """One time step of a stream.
+        """Compute one time step of a stream.
 
         Args:
             x: Input of this step ``[B, C, H, W]``.
@@ -133,7 +133,7 @@ class SpikingNetwork(Network):
         return logits[0], potentials | {name: torch.tensor(done + 1) for name in counted}
 
     def compile_for_inference(self, precision: Precision = "float32") -> CompiledNet:
-        """A new module that takes and gives the same tensors, several times faster on a CPU; it is not for training.
+        """Make a module that takes and gives the same tensors, several times faster; it does not train.
 
         Batch norms go into the weights, and all that stands between two convolutions into one pass over memory. Sums
         are rounded in another order than in eval: a potential within rounding of its threshold may fire there and not
@@ -149,12 +149,12 @@ class SpikingNetwork(Network):
         return CompiledNet(self, precision)
 
     def unroll(self, name: str, x: Tensor, T: int | None, run: FromCurrent) -> list[Tensor]:
-        """``run``, which has this name, over all steps of ``x``: at once in training, one after the other in eval."""
+        """Call ``run``, which has this name, over all steps of ``x``: at once in training, else one by one."""
         x, T = self.as_sequence(x, T)
         return self._train(name, x, Steps(T), run) if self.training else self._evaluate(x, T, run)
 
     def _evaluate(self, x: Tensor, T: int, run: FromCurrent) -> list[Tensor]:
-        """Its own modules, one step after the other; what does not change from step to step is encoded once."""
+        """Run its own modules, one step after the other; what time does not change is encoded once."""
         steps = Steps(1, {})
         static = x.shape[0] != T
         current = self.encode(x, steps) if static else None
@@ -165,7 +165,7 @@ class SpikingNetwork(Network):
         return [torch.cat(parts) for parts in zip(*outputs, strict=True)]
 
     def _train(self, name: str, x: Tensor, steps: Steps, run: FromCurrent) -> list[Tensor]:
-        """The rewritten program, or the modules themselves where none can be written down, or the compiler traces."""
+        """Run the rewritten program; where there is none, or a compiler traces, run the modules themselves."""
 
         def forward(x: Tensor, steps: Steps) -> list[Tensor]:
             return run(self.encode(x, steps), steps)
@@ -181,14 +181,14 @@ class SpikingNetwork(Network):
         return [steps.unroll(result) for result in fused(x, steps)]
 
     def _prepare(self, forward: Callable[[Any, Steps], list[Any]]) -> TrainingPass | Unrecordable:
-        """The program of ``forward``, ready to run; why there is none is kept as well, as it is alike at every step."""
+        """Make the program of ``forward`` ready to run; why there is none is kept, as it is alike at every step."""
         try:
             return TrainingPass(record(forward, self.in_channels), self.memory)
         except Unrecordable as error:
             return error
 
     def as_sequence(self, x: Tensor, T: int | None) -> tuple[Tensor, int]:
-        """``x`` as ``[T or 1, B, C, H, W]``, and the number of steps."""
+        """Return ``x`` as ``[T or 1, B, C, H, W]``, and the number of steps."""
         _check_kind(x, next(self.parameters()))
         self._check_input(x, dims=4 if x.dim() == 4 else 5)
         if x.dim() == 4:
@@ -238,7 +238,7 @@ def _check_kind(x: object, weight: Tensor) -> None:
 
 
 def checked_steps(T: int) -> int:
-    """``T``, where it is a number of time steps."""
+    """Return ``T``, where it is a number of time steps."""
     if T < 1:
         raise ShapeError(f"T, the number of time steps, must be at least 1, got {T}")
     return T

@@ -59,7 +59,7 @@ class ProgramNet(SpikingNetwork):
         return self._knows_steps
 
     def encode(self, x: Tensor, steps: Steps) -> tuple[dict[Value, Any], Sequence[Operation]]:
-        """Every map that is the same at all steps of a static image, and the operations that are left."""
+        """Compute every map that time does not change in a static image, and return the operations left."""
         program, static, timed = self._in_order()
         maps: dict[Value, Any] = {program.input: x}
         for op in static:
@@ -67,21 +67,21 @@ class ProgramNet(SpikingNetwork):
         return maps, timed
 
     def decode(self, current: tuple[dict[Value, Any], Sequence[Operation]], steps: Steps) -> Any:
-        """Logits ``[T or 1, B, num_classes]``."""
+        """Compute logits ``[T or 1, B, num_classes]``."""
         maps = dict(current[0])
         for op in current[1]:
             run_eager(op, maps, steps)
         return maps[self._recorded.results[0]]
 
     def as_json(self) -> dict[str, Any]:
-        """All but its weights, as plain values."""
+        """Return all but its weights, as plain values."""
         program = self.program
         names = {module: name for name, module in self.named_modules()}
         modules = {module: names[module] for module in modules_of(program)}
         return {"T": self.T, "least_size": self.least_size, "program": program_to_json(program, modules)}
 
     def _in_order(self) -> tuple[Program, list[Operation], list[Operation]]:
-        """The program of today's modules, and its operations before time begins and after."""
+        """Return the program of today's modules, and its operations before time begins and after."""
         return self._current.get(self, "operations", self._reordered)
 
     def _reordered(self) -> tuple[Program, list[Operation], list[Operation]]:
@@ -93,7 +93,7 @@ class ProgramNet(SpikingNetwork):
 
     @classmethod
     def from_json(cls, text: Mapping[str, Any]) -> "ProgramNet":
-        """The network that ``as_json`` wrote, its weights yet to be loaded.
+        """Make the network that ``as_json`` wrote, its weights yet to be loaded.
 
         Raises:
             ConfigError: it is no such text; says what is wrong in it.

@@ -13,7 +13,7 @@ from isospike.models.features import FeatureInfo, checked_indices, describe
 from isospike.models.head import Head
 from isospike.models.network import SpikingNetwork
 from isospike.neurons import build_neuron
-from isospike.residual import Links, Map, ResidualUnit, Stage, Topology, build_chain
+from isospike.residual import Links, MapShape, ResidualUnit, Stage, Topology, build_chain
 from isospike.residual.unit import ConvSpec
 
 
@@ -39,7 +39,7 @@ class SpikingResNet(SpikingNetwork):
         if STEMS[layout.stem].max_pool:
             self.opening.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
         self.stages = nn.ModuleList()
-        maps = [Map(layout.stem_width, 1)]
+        maps = [MapShape(layout.stem_width, 1)]
         for width, blocks, stride in zip(layout.widths, layout.blocks, layout.strides, strict=True):
             self.stages.append(_stage(topology, layout, maps, width, blocks, stride))
         channels = maps[-1].channels
@@ -64,17 +64,17 @@ class SpikingResNet(SpikingNetwork):
         return describe(self.layout, first, self.stages)  # type: ignore[arg-type]
 
     def units(self) -> Iterator[ResidualUnit]:
-        """Every residual unit, from the stem to the head."""
+        """Yield every residual unit, from the stem to the head."""
         for stage in self.stages:
             yield from stage  # type: ignore[misc]
 
     def forward_features(self, x: Tensor, *, T: int | None = None) -> Tensor:
-        """The last feature maps ``[T, B, num_features, H', W']``, before pooling; arguments as in ``forward``."""
+        """Compute the last feature maps ``[T, B, num_features, H', W']``, before pooling; as ``forward``."""
         (features,) = self.unroll("features", x, T, lambda current, steps: [self._features(current, steps)])
         return features
 
     def stage_maps(self, x: Tensor, *, T: int | None = None, stages: int | None = None) -> list[Tensor]:
-        """What enters the first stage and what every stage puts out, ``[T, B, C, H, W]`` each.
+        """Compute what enters the first stage and what every stage puts out, ``[T, B, C, H, W]`` each.
 
         They are membrane currents or spikes, as the topology's stream is. ``FeatureMaps`` picks some of them.
 
@@ -92,7 +92,7 @@ class SpikingResNet(SpikingNetwork):
     def forward_intermediates(
         self, x: Tensor, indices: Sequence[int] | None = None, *, T: int | None = None, intermediates_only: bool = False
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """``(forward_features(x), maps)`` in one pass, or the maps alone, ``[T, B, C, H, W]`` each.
+        """Compute ``(forward_features(x), maps)`` in one pass, or the maps alone, ``[T, B, C, H, W]`` each.
 
         Args:
             x: As in ``forward``.
@@ -114,7 +114,7 @@ class SpikingResNet(SpikingNetwork):
         return maps if intermediates_only else (features, maps)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A new, untrained classifier of this size, whose classes have no names yet; 0 takes it away."""
+        """Put in a new, untrained classifier of this size, whose classes have no names yet; 0 takes it away."""
         if num_classes < 0:
             raise ConfigError(f"num_classes must be 0 or more, got {num_classes}")
         weight = next(self.parameters())
@@ -136,27 +136,27 @@ class SpikingResNet(SpikingNetwork):
         return self.topology.per_step_norm
 
     def encode(self, x: Tensor, steps: Steps) -> Tensor:
-        """Stem currents ``[T or 1, B, C, H, W]``; its channels-last weights make them channels-last."""
+        """Compute stem currents ``[T or 1, B, C, H, W]``; its channels-last weights make them channels-last."""
         return steps.run(self.stem, x)
 
     def decode(self, current: Tensor, steps: Steps) -> Tensor:
-        """Logits ``[T or 1, B, num_classes]`` for stem currents ``[T or 1, B, C, H, W]``."""
+        """Compute logits ``[T or 1, B, num_classes]`` of stem currents ``[T or 1, B, C, H, W]``."""
         return steps.run(self.head, self._features(current, steps))
 
     def _outputs(self, current: Tensor, steps: Steps, stages: int | None = None) -> list[Tensor]:
-        """What enters the first stage, and what the first ``stages`` put out, ``[T or 1, B, C, H, W]`` each."""
+        """Compute what enters the first stage, and what the first ``stages`` put out, ``[T or 1, B, C, H, W]``."""
         outputs = [steps.run(self.opening, current)]
         for stage in list(self.stages)[:stages]:
             outputs.append(steps.run(stage, outputs))
         return outputs
 
     def _features(self, current: Tensor, steps: Steps) -> Tensor:
-        """The last feature maps ``[T, B, C, H', W']`` for stem currents ``[T or 1, B, C, H, W]``."""
+        """Compute the last feature maps ``[T, B, C, H', W']`` of stem currents ``[T or 1, B, C, H, W]``."""
         return steps.run(self.closing, self._outputs(current, steps)[-1])
 
 
 def _stem(topology: Topology, layout: Layout, in_channels: int) -> Chain:
-    """Convolutions and one norm: what of a static image is computed once."""
+    """Build convolutions and one norm: what of a static image is computed once."""
     stem = STEMS[layout.stem]
     convs = [ConvSpec(layout.stem_width, kernel, stride, stem.bias) for kernel, stride in stem.convs]
     shared = replace(topology, per_step_norm=False)  # a static image is the same at every step, and so is its norm
@@ -168,8 +168,8 @@ def _stem(topology: Topology, layout: Layout, in_channels: int) -> Chain:
     return Chain([("input_norm", norm), *chain.named_children()])
 
 
-def _stage(topology: Topology, layout: Layout, maps: list[Map], width: int, blocks: int, stride: int) -> Stage:
-    """The next stage behind those that put out ``maps``, to which its own is appended."""
+def _stage(topology: Topology, layout: Layout, maps: list[MapShape], width: int, blocks: int, stride: int) -> Stage:
+    """Build the next stage behind those that put out ``maps``, to which its own is appended."""
     before = maps[-1]
     channels, widening = before.channels, None
     if layout.pool_stages and channels != width:
@@ -191,7 +191,7 @@ def _stage(topology: Topology, layout: Layout, maps: list[Map], width: int, bloc
         )
         channels = unit.out_channels
         units.append(unit)
-    maps.append(Map(channels, before.stride * stride))
+    maps.append(MapShape(channels, before.stride * stride))
     links = Links.of(topology, maps)
     pool = nn.MaxPool2d(2) if layout.pool_stages else None
     return Stage(topology, units, widening=widening, links=links, pool=pool)

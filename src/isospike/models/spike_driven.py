@@ -11,7 +11,7 @@ from isospike.residual import REAL
 
 
 def spike_driven(model: SpikingResNet) -> SpikingResNet:
-    """A copy of ``model`` in which every convolution that reads counts of spikes reads them as binary slots.
+    """Copy ``model`` so that every convolution that reads counts of spikes reads them as binary slots.
 
     Up to the rounding of sums it gives what ``model`` gives, and its convolutions but for those that its row feeds with
     real numbers (the stem, some projections) see spikes alone. Weights are copied; ``state_dict`` has other names.

@@ -40,7 +40,7 @@ HABITS = {
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the listed models that match a shell pattern, such as ``"ms_*"``.
+    """List the models whose names match a shell pattern, such as ``"ms_*"``.
 
     Any depth that fits a body can be created, listed or not: CIFAR bodies exist for every 6n+2. A network that has
     two names is listed once: by its alias only where the pattern matches that alone, as ``"srm_*"`` does.
@@ -59,7 +59,7 @@ def _networks(topology: str) -> list[str]:
 
 
 def _checked(create: Callable[..., Any]) -> Callable[..., Any]:
-    """``create``, which answers an option that it does not have."""
+    """Return ``create``, which answers an option that it does not have."""
 
     @wraps(create)
     def checked(*args: Any, **options: Any) -> Any:
@@ -106,7 +106,7 @@ def create_model(
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
 ) -> SpikingResNet | FeatureMaps:
-    """A model by its name, untrained, with the presets of its source where no option says otherwise.
+    """Create a model by its name, untrained, with the presets of its source where no option says otherwise.
 
     Args:
         name: ``{topology}_resnet{depth}``, where the depth picks the body, or ``{topology}_{net}``.
@@ -189,7 +189,7 @@ def create_model(
 
 
 def create_ann_twin(name: str, **options: Any) -> SpikingResNet:
-    """The same network with rectifiers in place of its neurons, and one step of time; arguments as ``create_model``.
+    """Create the same network with rectifiers in place of its neurons, and one step of time.
 
     A norm with tdBN's factor keeps alpha; the threshold in it is 1.
     """
@@ -197,7 +197,7 @@ def create_ann_twin(name: str, **options: Any) -> SpikingResNet:
 
 
 def _neuron(preset: NeuronSpec, given: NeuronSpec | None) -> NeuronSpec:
-    """The preset with the options that are given, or another neuron where it is one or names a kind."""
+    """Return the preset with the options that are given, or another neuron where it is one or names a kind."""
     if given is None:
         return preset
     if isinstance(given, str):
@@ -210,7 +210,7 @@ def _neuron(preset: NeuronSpec, given: NeuronSpec | None) -> NeuronSpec:
 
 
 def _changed(row: Topology, skip: dict[str, str], neuron: NeuronSpec) -> Topology:
-    """The row with these fields of its skip and this neuron, all at once: it checks itself as a whole."""
+    """Return the row with these fields of its skip and this neuron, all at once: it checks itself as a whole."""
     if row.join is None:
         for option, value in skip.items():
             raise ConfigError(f"topology '{row.name}' has no skip, so {option}='{value}' has no meaning there")
@@ -244,7 +244,7 @@ def _depths(row: Topology) -> set[int]:
 
 
 def _layout(name: str, row: Topology, depth: int, family: str | None, width: int | None) -> Layout:
-    """The layout of the first body of the row that has this depth."""
+    """Return the layout of the first body of the row that has this depth."""
     if width is not None and (width < 2 or width % 2):
         raise ConfigError(f"width must be an even number from 2 on, got {width}")
     if depth > MAX_DEPTH:

@@ -18,12 +18,12 @@ FOLDER = Path(__file__).parent
 
 
 def list_recipes(pattern: str = "*") -> list[str]:
-    """Names of the recipes in the package that match a shell pattern, such as ``"cifar10_*"``."""
+    """List the recipes in the package whose names match a shell pattern, such as ``"cifar10_*"``."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml") if fnmatch.fnmatchcase(path.stem, pattern))
 
 
 def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """The configuration of a recipe, with overrides put in, and with the code of one's own that was imported.
+    """Read a recipe, with overrides put in, and with the code of one's own that was imported.
 
     Args:
         recipe: A name, or the path of a YAML file.
@@ -41,14 +41,14 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def describe_recipe(recipe: str) -> str:
-    """The comment on top of a recipe."""
+    """Return the comment on top of a recipe."""
     lines = _path(recipe).read_text(encoding="utf-8").splitlines()
     top = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
     return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:top])
 
 
 def recipe_title(recipe: str) -> str:
-    """What a recipe trains, in a line: the first paragraph of its comment."""
+    """Return what a recipe trains, in a line: the first paragraph of its comment."""
     return " ".join(describe_recipe(recipe).split("\n\n")[0].split())
 
 
@@ -71,7 +71,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` put in, key by key; a part that changes its kind is replaced whole."""
+    """Return ``base`` with ``changes`` put in, key by key; a part that changes its kind is replaced whole."""
     merged = dict(base)
     for key, value in changes.items():
         merged[key] = _merged(merged.get(key), value)

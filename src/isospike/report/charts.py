@@ -27,7 +27,7 @@ def line_chart(
     band: bool = False,
     from_zero: bool | None = None,
 ) -> Spec:
-    """Lines over ``x``, one for every value of ``series``.
+    """Draw lines over ``x``, one for every value of ``series``.
 
     Hover shows the values, the legend picks series, shift and the wheel zoom along ``x``, a double click goes back.
 
@@ -73,14 +73,14 @@ def line_chart(
 
 
 def percent_format(shares: Sequence[float], from_zero: bool) -> str:
-    """With as many digits as it takes to tell the ticks of an axis apart."""
+    """Choose as many digits as it takes to tell the ticks of an axis apart."""
     span = max([*shares, 0.0]) - min([*shares, 0.0]) if from_zero else max(shares, default=0) - min(shares, default=0)
     between_ticks = max(span / TICKS, 1e-5)
     return f".{max(0, math.ceil(-math.log10(between_ticks)) - 2)}%"
 
 
 def _lines(named: Spec, width: int) -> Spec:
-    """With the parameters that pick and zoom."""
+    """Draw the lines, with the parameters that pick and zoom."""
     picked = {"name": "picked", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}
     zoom = {
         "name": "zoom",
@@ -98,7 +98,7 @@ def _lines(named: Spec, width: int) -> Spec:
 
 
 def _hovered_points(points: Sequence[Point], x: str, y: str, percent: bool) -> Spec:
-    """Seen, with their values, where the pointer is."""
+    """Draw points that are seen, with their values, where the pointer is."""
     tooltip = [
         {"field": "x", "type": "quantitative", "title": x, "format": ","},
         {"field": "series", "type": "nominal", "title": "series"},
@@ -118,7 +118,7 @@ def _hovered_points(points: Sequence[Point], x: str, y: str, percent: bool) -> S
 
 
 def _shade(y: str) -> Spec:
-    """Between ``low`` and ``high``."""
+    """Draw the band between ``low`` and ``high``."""
     return {
         "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
         "mark": {"type": "area", "clip": True, "opacity": 0.25},
@@ -127,7 +127,7 @@ def _shade(y: str) -> Spec:
 
 
 def heat_map(matrix: Sequence[Sequence[int]], labels: Sequence[str], *, title: str) -> Spec:
-    """A confusion matrix: rows are true classes, columns predicted ones, colour the share of the row."""
+    """Draw a confusion matrix: rows are true classes, columns predicted ones, colour the share of the row."""
     cells = [
         {"true": labels[row], "predicted": labels[column], "images": count, "share": count / max(1, sum(counts))}
         for row, counts in enumerate(matrix)
@@ -166,7 +166,7 @@ def heat_map(matrix: Sequence[Sequence[int]], labels: Sequence[str], *, title: s
 def map_chart(
     cells: Sequence[Point], quantities: Mapping[str, str], *, x: str, y: str, title: str, downwards: bool = False
 ) -> Spec:
-    """Colours over two axes; where there are several quantities, a list below the chart picks one.
+    """Draw colours over two axes; where there are several quantities, a list below the chart picks one.
 
     Args:
         cells: Each from ``x`` to ``x2`` and from ``y`` to ``y2``, with a ``name`` and a number for every quantity.
@@ -210,7 +210,7 @@ def map_chart(
 def raster_chart(
     spikes: Sequence[Point], *, width: float, x: str, y: str, title: str, largest: int, ends: tuple[int, int]
 ) -> Spec:
-    """A mark for every spike, the stronger the more of them there are.
+    """Draw a mark for every spike, the stronger the more of them there are.
 
     Args:
         spikes: Each at ``x`` and ``y``, with ``name``, ``step``, ``neuron`` and ``count``.
@@ -248,14 +248,14 @@ def raster_chart(
 
 
 def still(spec: Spec) -> Spec:
-    """The chart without what answers a pointer, for a file that nobody hovers over."""
+    """Return the chart without what answers a pointer, for a file that nobody hovers over."""
     if "layer" not in spec:
         return spec
     return {**spec, "layer": [layer for layer in spec["layer"] if "tooltip" not in layer["encoding"]]}
 
 
 def thin(points: Sequence[Point]) -> list[Point]:
-    """At most ``MAX_POINTS`` points of one series: means of equal runs of points, each at its last ``x``."""
+    """Thin one series to ``MAX_POINTS`` points: means of equal runs of points, each at its last ``x``."""
     size = -(-len(points) // MAX_POINTS)
     if size <= 1:
         return list(points)
@@ -264,12 +264,12 @@ def thin(points: Sequence[Point]) -> list[Point]:
 
 
 def bins(count: int, most: int) -> list[range]:
-    """``range(count)`` cut into at most ``most`` runs, all but the last of one length."""
+    """Return ``range(count)`` cut into at most ``most`` runs, all but the last of one length."""
     size = max(1, -(-count // most))
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def block_mean(rows: Sequence[Sequence[float]], of_rows: range, of_columns: range) -> float:
-    """The mean of a block of a matrix, to four digits: a colour shows no more."""
+    """Return the mean of a block of a matrix, to four digits: a colour shows no more."""
     total = sum(rows[row][column] for row in of_rows for column in of_columns)
     return float(f"{total / (len(of_rows) * len(of_columns)):.4g}")

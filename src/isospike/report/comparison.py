@@ -73,7 +73,7 @@ def write_comparison(runs: Sequence[RunFolder], path: Path) -> list[str]:
 
 
 def comparison_sections(runs: Sequence[RunFolder]) -> tuple[list[Section], list[str]]:
-    """The sections, and what could not be shown.
+    """Return the sections, and what could not be shown.
 
     Raises:
         ConfigError: a folder holds no run.
@@ -88,7 +88,7 @@ def comparison_sections(runs: Sequence[RunFolder]) -> tuple[list[Section], list[
 
 
 def _make(make: Callable[[Sequence[Compared]], Section | None], runs: Sequence[Compared]) -> Section | None:
-    """A section of all runs.
+    """Make a section of all runs.
 
     Raises:
         ConfigError: it cannot be made of some of them alone either; names these.
@@ -138,7 +138,7 @@ def _missing(run: RunFolder) -> tuple[str, ...]:
 
 
 def _labels(runs: Sequence[RunFolder]) -> list[str]:
-    """The ends of their paths, as long as it takes to tell them apart; the same folder twice is said to be so."""
+    """Shorten paths to the ends that tell them apart; the same folder twice is said to be so."""
     paths = [run.path.resolve() for run in runs]
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
@@ -153,7 +153,7 @@ def _labels(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def overview(runs: Sequence[Compared]) -> Section | None:
-    """A column for every run, so that a few of them fit on the page."""
+    """Show a column for every run, so that a few of them fit on the page."""
     unit, per_mj = energy_unit(run.results["energy"]["mj"]["stem_once"] for run in runs if "energy" in run.results)
     facts = (
         "model", "data", "T", "parameters", "test accuracy, last epoch", "best epoch", "epochs", "training time",
@@ -172,7 +172,7 @@ def overview(runs: Sequence[Compared]) -> Section | None:
 
 
 def _facts(run: Compared, per_mj: float) -> list[str]:
-    """In the order of the overview."""
+    """List the facts of a run, in the order of the overview."""
     model, data, energy = (run.results.get(name, {}) for name in ("model", "data", "energy"))
     best = max(run.tests, key=lambda r: r["accuracy"], default=None)
     rates = sorted(r["images_per_s"] for r in run.steps)
@@ -203,7 +203,7 @@ def _or_dash(value: Any, form: str) -> str:
 
 
 def settings_that_differ(runs: Sequence[Compared]) -> Section | None:
-    """Keys of the configuration that are not alike in all runs."""
+    """Return keys of the configuration that are not alike in all runs."""
     values = [dict(flat(run.config.model_dump(mode="json"))) for run in runs]
     keys = list(dict.fromkeys(key for each in values for key in each))
     rows = [[key, *(each.get(key, "-") for each in values)] for key in keys]
@@ -214,7 +214,7 @@ def settings_that_differ(runs: Sequence[Compared]) -> Section | None:
 
 
 def curves(runs: Sequence[Compared]) -> Section | None:
-    """Loss, accuracy and gradients over training."""
+    """Show loss, accuracy and gradients over training."""
     lines: dict[str, tuple[list[Point], dict[str, Any]]] = {
         "Test accuracy": (_over(runs, "tests", "accuracy", x="epoch"), {"x": "epoch", "percent": True}),
         "Training loss": (_over(runs, "steps", "loss"), {"x": "optimiser step"}),
@@ -240,7 +240,7 @@ def _positive(points: Iterable[Point]) -> list[Point]:
 
 
 def accuracy_against_time_steps(runs: Sequence[Compared]) -> Section | None:
-    """Of every run that was tested step by step."""
+    """Show every run that was tested step by step."""
     points = [
         {"x": t, "value": value, "series": run.label}
         for run in runs
@@ -252,7 +252,7 @@ def accuracy_against_time_steps(runs: Sequence[Compared]) -> Section | None:
 
 
 def isometry(runs: Sequence[Compared]) -> Section | None:
-    """Verdicts, and how units pass gradients on."""
+    """Show verdicts, and how units pass gradients on."""
     found = {run.label: run.results["isometry"] for run in runs if "isometry" in run.results}
     if not found:
         return None
@@ -283,7 +283,7 @@ def isometry(runs: Sequence[Compared]) -> Section | None:
 
 
 def firing(runs: Sequence[Compared]) -> Section | None:
-    """Rates and silent neurons along depth."""
+    """Show rates and silent neurons along depth."""
     found = [(run.label, run.results["flow"]["neurons"]) for run in runs if "flow" in run.results]
     if not found:
         return None
@@ -300,7 +300,7 @@ def firing(runs: Sequence[Compared]) -> Section | None:
 
 
 def energy(runs: Sequence[Compared]) -> Section | None:
-    """Totals in every way of counting, and what each layer takes."""
+    """Show totals in every way of counting, and what each layer takes."""
     found = {run.label: run.results["energy"] for run in runs if "energy" in run.results}
     if not found:
         return None

@@ -45,7 +45,7 @@ def write_figures(sections: Iterable[Section], folder: Path) -> list[Path]:
 
 
 def _drawn(sections: Iterable[Section]) -> Iterator[tuple[str, str | Spec]]:
-    """Names for files, and SVG or specifications."""
+    """Yield names for files, and SVG or specifications."""
     for section in sections:
         for name, picture in section.pictures.items():
             yield _slug(f"{section.title} {name}"), picture

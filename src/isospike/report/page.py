@@ -46,7 +46,7 @@ def write_page(path: Path, text: str) -> None:
 
 
 def run_sections(run: RunFolder) -> tuple[list[Section], list[str]]:
-    """All that can be said of a run, and a sentence for each section that a damaged file keeps from being shown."""
+    """Make all that can be said of a run, and a sentence for each section that a damaged file forbids."""
     run.read_config()
     sections, problems = make_all({make.__name__: partial(make, run) for make in SECTIONS})
     damaged = [sentence for path in (run.metrics, run.flow) if (sentence := read_records(path)[1])]
@@ -54,7 +54,7 @@ def run_sections(run: RunFolder) -> tuple[list[Section], list[str]]:
 
 
 def make_all(makers: Mapping[str, Callable[[], Section | None]]) -> tuple[list[Section], list[str]]:
-    """Sections by their makers' names; one that cannot read its file becomes a sentence, and the others are shown."""
+    """Make the sections; one that cannot read its file becomes a sentence, and the others are shown."""
     sections, problems = [], []
     for name, make in makers.items():
         title = name.replace("_", " ").capitalize()
@@ -74,7 +74,7 @@ def make_all(makers: Mapping[str, Callable[[], Section | None]]) -> tuple[list[S
 
 
 def render(title: str, sections: Sequence[Section]) -> str:
-    """The page as text."""
+    """Render the page as text."""
     links = "".join(f'<a href="#s{n}">{escape(section.title)}</a>' for n, section in enumerate(sections))
     body = "".join(_section(n, section) for n, section in enumerate(sections))
     themes = json.dumps({"light": vega_config(), "dark": vega_config(dark=True)})
@@ -98,7 +98,7 @@ def _section(number: int, section: Section) -> str:
 
 
 def _chart(chart: Chart) -> str:
-    """The specification travels as data, so nothing in it can end the script it stands in."""
+    """Write the specification as data, so that nothing in it can end the script it stands in."""
     data = json.dumps(chart.spec, separators=(",", ":")).replace("<", "\\u003c")
     return (
         f'<figure><div class="chart" tabindex="0"></div><script type="application/json">{data}</script>'
@@ -109,7 +109,7 @@ def _chart(chart: Chart) -> str:
 
 @cache
 def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script."""
+    """Return Vega, Vega-Lite and Vega-Embed as one script."""
     vl_convert = import_optional("vl_convert", extra="report", purpose="the report")
     return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")
 

@@ -57,7 +57,7 @@ def write_sweep_figures(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def _charts(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """By name; a picture without a point is left out."""
+    """Draw all charts by name; a picture without a point is left out."""
     series = list(dict.fromkeys(group["series"] for group in result["groups"]))
     done = [row for row in result["rows"] if row["state"] == "done"]
     accuracy, gradient, firing = _accuracy_points(result["groups"]), _gradient_points(done), _firing_points(done)
@@ -108,7 +108,7 @@ def _firing_points(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _by_unit(
     rows: Iterable[tuple[Mapping[str, Any], Sequence[float | None]]],
 ) -> list[tuple[dict[str, Any], list[float | None]]]:
-    """The values of all seeds at every unit of every network."""
+    """Return the values of all seeds at every unit of every network."""
     found: dict[tuple[str, int, int], list[float | None]] = {}
     for row, values in rows:
         for unit, value in enumerate(values, start=1):

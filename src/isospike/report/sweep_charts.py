@@ -16,7 +16,7 @@ DASHES = [[1, 0], [5, 3], [2, 2], [8, 2, 2, 2]]
 
 
 def accuracy_chart(points: Sequence[Point], series: Sequence[str], depths: Sequence[int]) -> Spec:
-    """Accuracy against depth: points with ``x``, ``value``, ``low``, ``high``, ``series``, ``style`` and ``n``."""
+    """Draw accuracy against depth: ``x``, ``value``, ``low``, ``high``, ``series``, ``style`` and ``n``."""
     spec = _lines(
         points,
         series,
@@ -43,7 +43,7 @@ def unit_chart(
     log: bool = False,
     band: bool = False,
 ) -> Spec:
-    """Something by unit: points with ``x``, ``value``, ``series``, ``depth``, ``style`` where there are styles.
+    """Draw a quantity by unit: ``x``, ``value``, ``series``, ``depth``, ``style`` where there are styles.
 
     Args:
         points: All depths.
@@ -72,7 +72,7 @@ def unit_chart(
 
 
 def alone(spec: Spec) -> Spec:
-    """For the page: of the pictures by unit one depth at a time, to be chosen below; the deepest at first."""
+    """Show, on the page, one depth at a time, to be chosen below; the deepest at first."""
     depths = sorted({point["depth"] for point in spec["data"]["values"] if "depth" in point})
     wide = {**spec, "width": "container"}
     if not depths:
@@ -83,7 +83,7 @@ def alone(spec: Spec) -> Spec:
 
 
 def side_by_side(spec: Spec) -> Spec:
-    """For a file: of the pictures by unit every depth beside the others."""
+    """Show, in a file, every depth beside the others."""
     if not any("depth" in point for point in spec["data"]["values"]):
         return {**spec, "width": 560}
     outer = {key: spec[key] for key in ("$schema", "description", "data")}
@@ -101,7 +101,7 @@ def side_by_side(spec: Spec) -> Spec:
 def _lines(
     points: Sequence[Point], series: Sequence[str], styles: Sequence[str], *, x: Spec, y: Spec, form: str, size: int
 ) -> Spec:
-    """Lines with points, a legend that picks a series, and the numbers on hover."""
+    """Draw lines with points, a legend that picks a series, and the numbers on hover."""
     colour: Spec = {"field": "series", "type": "nominal", "title": None, "scale": {"domain": list(series)}}
     colour["legend"] = {"columns": 2, "symbolOpacity": 1} if len(series) > 1 else None
     picked = {"name": "picked", "select": {"type": "point", "fields": ["series"]}, "bind": "legend"}

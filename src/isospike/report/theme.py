@@ -12,7 +12,7 @@ LIGHT_RAMP, DARK_RAMP = ("#c6dbef", "#6baed6", "#08306b"), ("#24476b", "#4f8fc4"
 
 
 def vega_config(*, dark: bool = False) -> dict[str, Any]:
-    """What Vega-Lite is told beside every chart; text and lines as in ``page.css``."""
+    """Return what Vega-Lite is told beside every chart; text and lines as in ``page.css``."""
     text, line = ("#e6edf3", "#373e47") if dark else ("#1b1f24", "#d0d7de")
     axis: dict[str, Any] = {
         "labelColor": text,

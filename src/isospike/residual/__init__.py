@@ -5,7 +5,7 @@ from isospike.residual import da, ds, ms, plain, sew, vanilla  # noqa: F401
 from isospike.residual.domain import BINARY, REAL, Domain
 from isospike.residual.join import JOINS, Join
 from isospike.residual.reach import COMBINES, REACHES
-from isospike.residual.stage import Links, Map, Scale, Stage, Weigh
+from isospike.residual.stage import Links, MapShape, Scale, Stage, Weigh
 from isospike.residual.topology import TOPOLOGIES, NormInit, Topology
 from isospike.residual.unit import ResidualUnit, build_chain
 
@@ -19,7 +19,7 @@ __all__ = [
     "Domain",
     "Join",
     "Links",
-    "Map",
+    "MapShape",
     "NormInit",
     "ResidualUnit",
     "Scale",

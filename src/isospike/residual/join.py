@@ -28,12 +28,12 @@ class Join:
     linear: bool = False
 
     def __call__(self, *, branch: Tensor, skip: Tensor) -> Tensor:
-        """Both ``[T, B, C, H, W]``, the skip also ``[1, ...]``; by keyword, as not every join is symmetric."""
+        """Join both ``[T, B, C, H, W]``, the skip also ``[1, ...]``; by keyword, as not every join is symmetric."""
         return self.fn(branch, skip)
 
 
 def _inhibit(branch: Tensor, skip: Tensor) -> Tensor:
-    """The skip where the branch is silent."""
+    """Return the skip where the branch is silent."""
     return (1 - branch) * skip
 
 

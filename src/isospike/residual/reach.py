@@ -30,11 +30,11 @@ class Reach:
 
     @property
     def links(self) -> bool:
-        """Whether there are any."""
+        """Whether there are any links."""
         return self.last is not None
 
     def sources(self, stage: int) -> range:
-        """The outputs that are linked to ``stage``, counted from 1."""
+        """Return the outputs that are linked to ``stage``, counted from 1."""
         return range(0) if self.last is None else range(self.first, stage + self.last + 1)
 
 

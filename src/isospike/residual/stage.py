@@ -22,7 +22,7 @@ class Scale(nn.Module):
         self.factor = factor
 
     def forward(self, total: Tensor, steps: Steps) -> Tensor:
-        """``[T or 1, B, ...]`` to the same shape."""
+        """Map ``[T or 1, B, ...]`` to the same shape."""
         return total if self.factor == 1 else total * self.factor
 
 
@@ -40,11 +40,11 @@ class Weigh(nn.Module):
 
     @property
     def factor(self) -> Tensor:
-        """The weight, 0-d."""
+        """The weight of the term, 0-d."""
         return self.weights[0].weight[self.index]
 
     def forward(self, term: Tensor, steps: Steps) -> Tensor:
-        """``[T or 1, B, ...]`` to the same shape."""
+        """Map ``[T or 1, B, ...]`` to the same shape."""
         return term * self.factor
 
 
@@ -66,26 +66,26 @@ class Sum(nn.Module):
         self.weighs = nn.ModuleList(Weigh(self, index) for index in range(terms) if combine.learned)
 
     def weigh(self, term: Tensor, index: int, steps: Steps) -> Tensor:
-        """The term with this index as it enters the sum."""
+        """Weigh the term with this index as it enters the sum."""
         return steps.run(self.weighs[index], term) if self.weighs else term
 
     def scale(self, total: Tensor, n: int, steps: Steps) -> Tensor:
-        """The sum of n terms as it is handed on."""
+        """Scale the sum of n terms as it is handed on."""
         return steps.run(self.scales[n - 1], total)
 
     def unscale(self, scaled: Tensor, n: int) -> Tensor:
-        """The sum of n terms from how it was handed on."""
+        """Take the scale of a sum of n terms off again."""
         factor = float(self.scales[n - 1].factor)  # type: ignore[arg-type]
         return scaled if factor == 1 else scaled * (1 / factor)
 
     def forward(self, terms: Sequence[Tensor], steps: Steps) -> Tensor:
-        """All of them at once."""
+        """Add all of them at once."""
         weighed = [self.weigh(term, index, steps) for index, term in enumerate(terms)]
         return self.scale(reduce(add, weighed), len(weighed), steps)
 
 
-class Map(NamedTuple):
-    """The output of a stem or stage: its channels, and its stride relative to the output of the stem."""
+class MapShape(NamedTuple):
+    """Channels of the output of a stem or stage, and its stride relative to the output of the stem."""
 
     channels: int
     stride: int
@@ -99,7 +99,7 @@ class Links(nn.Module):
         maps: What the stem, all stages before, and the stage itself put out.
     """
 
-    def __init__(self, topology: Topology, maps: Sequence[Map]) -> None:
+    def __init__(self, topology: Topology, maps: Sequence[MapShape]) -> None:
         super().__init__()
         self.reach = REACHES[topology.reach]
         sources = self.reach.sources(len(maps) - 1)
@@ -114,18 +114,18 @@ class Links(nn.Module):
         self.sum = Sum(COMBINES[topology.combine], len(sources))
 
     @staticmethod
-    def of(topology: Topology, maps: Sequence[Map]) -> "Links | None":
-        """The links of the last stage of ``maps``, None where its row has none for it."""
+    def of(topology: Topology, maps: Sequence[MapShape]) -> "Links | None":
+        """Build the links of the last stage of ``maps``, None where its row has none for it."""
         return Links(topology, maps) if REACHES[topology.reach].sources(len(maps) - 1) else None
 
     def chains(self) -> Iterator[tuple[int, Chain]]:
-        """Every source, and what it passes through."""
+        """Yield every source, and what it passes through."""
         for name, module in self.named_children():
             if isinstance(module, Chain):
                 yield int(name), module
 
     def forward(self, outputs: Sequence[Tensor], steps: Steps) -> Tensor:
-        """Outputs ``[T or 1, B, C, H, W]`` of stem and stages to one term of the shape of the stage's own."""
+        """Map outputs ``[T or 1, B, C, H, W]`` of stem and stages to one term of the shape of the stage's own."""
         return steps.run(self.sum, [steps.run(chain, outputs[source]) for source, chain in self.chains()])
 
 
@@ -183,7 +183,7 @@ class Stage(nn.Module):
         return x if self.pool is None else steps.through(self.pool, x)
 
     def maps(self, steps: Steps) -> Iterator[tuple[ResidualUnit, Callable[[Tensor], Tensor]]]:
-        """Every unit, and the map from what it reads to what the next one reads, but for links."""
+        """Yield every unit, and the map from what it reads to what the next one reads, but for links."""
         for index, unit in enumerate(self):
             yield unit, partial(self._map, unit, index, steps)
 

@@ -33,7 +33,7 @@ class NormInit:
     alpha: float | None = None
 
     def scale(self, v_threshold: float) -> float:
-        """The constant factor for neurons with this threshold."""
+        """Return the constant factor for neurons with this threshold."""
         return 1.0 if self.alpha is None else self.alpha * v_threshold
 
 
@@ -113,11 +113,11 @@ class Topology:
         self._check_reach()
 
     def branch(self, num_convs: int) -> list[str]:
-        """Words of a branch with ``num_convs`` convolutions."""
+        """Return words of a branch with ``num_convs`` convolutions."""
         return self.cell.split() * (num_convs - 1) + self.last.split()
 
     def branch_norms(self, num_convs: int) -> list[NormInit]:
-        """How each norm of such a branch starts."""
+        """Return how each norm of such a branch starts."""
         norms = [self.norm] * self.branch(num_convs).count("norm")
         return [*norms[:-1], self.norm_last] if self.tail_is_norm else norms
 
@@ -170,13 +170,13 @@ class Topology:
         return self.can_be_identity and self.starts_neutral
 
     def with_tail_init(self, tail: float) -> "Topology":
-        """The same row with this ``tail_init``; with 0 every branch starts neutral."""
+        """Return the same row with this ``tail_init``; with 0 every branch starts neutral."""
         if self.tail_is_norm:
             return replace(self, norm_last=replace(self.norm_last, weight=tail))
         return replace(self, conv_last=tail)
 
     def with_alpha(self, alpha: float) -> "Topology":
-        """The same row with this alpha in every norm of tdBN.
+        """Return the same row with this alpha in every norm of tdBN.
 
         Raises:
             ConfigError: its norms have no such factor, or it is not greater than 0.
@@ -209,7 +209,7 @@ class Topology:
             raise self._refuse(f"after the join stands a spike or nothing, not '{self.after}': no weights belong there")
 
     def _check_nonlinearity(self) -> None:
-        """Between any two convolutions that follow each other, within a unit or across units, stands one neuron."""
+        """Check that one neuron stands between any two convolutions, within a unit or across units."""
         unit = [*self.branch(2), *self.after.split()]
         turns = "".join("c" if word == "conv" else "s" for word in unit * 2 if word in ("conv", "spike"))
         if "cc" in turns:
@@ -250,7 +250,7 @@ class Topology:
             )
 
     def _check_reach(self) -> None:
-        """Reaching further is adding, on a stream that no neuron interrupts."""
+        """Check that a row that reaches further adds, on a stream that no neuron interrupts."""
         reach, combine = REACHES[self.reach], COMBINES[self.combine]
         adds = self.can_be_identity and self.join is not None and self.join.linear
         if (reach.links or combine.changes_sum) and not adds:

@@ -25,7 +25,7 @@ class ConvSpec:
     bias: bool = False
 
     def module(self, in_channels: int, weight_init: str) -> Conv2d:
-        """The module for this many input channels, its weights drawn."""
+        """Build the module for this many input channels, and draw its weights."""
         padding = self.kernel // 2
         conv = Conv2d(in_channels, self.out_channels, self.kernel, self.stride, padding, bias=self.bias)
         WEIGHT_INITS[weight_init](conv)
@@ -35,7 +35,7 @@ class ConvSpec:
 def build_chain(
     topology: Topology, words: Iterable[str], in_channels: int, convs: Sequence[ConvSpec], norms: Sequence[NormInit]
 ) -> Chain:
-    """Modules for ``words``, their convolutions and norms taken in order from ``convs`` and ``norms``.
+    """Build modules for ``words``, their convolutions and norms taken in order from ``convs`` and ``norms``.
 
     A word that occurs once names its module (``conv``); one that occurs more often is numbered (``conv1``).
     """
@@ -119,13 +119,13 @@ class ResidualUnit(nn.Module):
         self._start_tail(topology)
 
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
-        """The stream ``[T or 1, B, C, H, W]`` through one unit: ``[T, B, C', H', W']``."""
+        """Map the stream ``[T or 1, B, C, H, W]`` through one unit to ``[T, B, C', H', W']``."""
         branch, skip = self.parts(x, steps)
         joined = branch if self.join is None else steps.join(self.join, branch=branch, skip=skip)
         return steps.run(self.after, joined)
 
     def parts(self, x: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
-        """Branch and skip, before they are joined."""
+        """Compute branch and skip, before they are joined."""
         shared = steps.run(self.shared, x)
         return steps.run(self.branch, shared), steps.run(self.skip, shared)
 
@@ -138,7 +138,7 @@ class ResidualUnit(nn.Module):
 
     @torch.no_grad()
     def _start_tail(self, topology: Topology) -> None:
-        """Scale a convolution that ends the branch, and let a neutral branch put out what its join leaves as it is."""
+        """Scale a convolution that ends the branch, or start its last norm at the join's neutral value."""
         if not topology.tail_is_norm:
             *_, conv = (m for m in self.branch.children() if isinstance(m, nn.Conv2d))
             conv.weight.mul_(topology.conv_last)

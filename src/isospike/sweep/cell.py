@@ -28,7 +28,7 @@ EXPECTED = (IsospikeError, RuntimeError, MemoryError, OSError)
 
 
 def is_finished(run: RunFolder) -> bool:
-    """Whether nothing is left to do for a cell."""
+    """Return whether nothing is left to do for a cell."""
     return all(run.analysis(name).is_file() for name in MEASURED)
 
 
@@ -60,7 +60,7 @@ def run_cell(config: RunConfig, dataset: Dataset, run: RunFolder, world: World, 
 
 
 def _elsewhere(begun: RunConfig, config: RunConfig) -> RunConfig:
-    """The run that was begun, with its images where they are now: that alone may change."""
+    """Return the run that was begun, with its images where they are now: that alone may change."""
     place = getattr(config.data, "dir", None)
     return with_data_dir(begun, place) if hasattr(begun.data, "dir") else begun
 
@@ -71,7 +71,7 @@ def note_failure(run: RunFolder, reason: str) -> None:
 
 
 def _measure(config: RunConfig, dataset: Dataset, run: RunFolder, world: World) -> None:
-    """``analysis/gradients.json``: of the first part of a batch, before training and after; ``analysis/flow.json``."""
+    """Write gradients of the first part of a batch, before training and after, and the flow."""
     sizes = {"num_classes": len(dataset.classes), "in_channels": dataset.channels}
     augment = Augment(config.augment, dataset.mean, dataset.std, len(dataset.classes))
     batch = next(build_train_loader(config, dataset).epoch(0))

@@ -85,7 +85,7 @@ class Sweep:
         return [self._cell(*place) for place in axes]
 
     def folder(self, cell: Cell) -> RunFolder:
-        """The run folder of a cell."""
+        """Return the run folder of a cell."""
         return RunFolder(self.path / cell.name)
 
     def _cell(self, topology: str, depth: int, changes: dict[str, str], seed: int) -> Cell:
@@ -108,7 +108,7 @@ def plan_sweep(
     data_dir: str | None = None,
     follow: Callable[[RunConfig], RunConfig] | None = None,
 ) -> Sweep:
-    """A new sweep; every cell is checked, and nothing is written.
+    """Plan a new sweep; every cell is checked, and nothing is written.
 
     Args:
         path: Its folder.
@@ -167,7 +167,7 @@ def save_plan(sweep: Sweep) -> None:
 
 
 def open_sweep(path: Path, data_dir: str | None = None) -> Sweep:
-    """The sweep in a folder.
+    """Open the sweep in a folder.
 
     Raises:
         ConfigError: there is none, or its plan is damaged.
@@ -191,7 +191,7 @@ def open_sweep(path: Path, data_dir: str | None = None) -> Sweep:
 
 
 def split_values(text: str) -> list[str]:
-    """Parts between the commas that stand in no bracket: "1,2" has two, "[1,2]" one.
+    """Split at the commas that stand in no bracket: "1,2" has two parts, "[1,2]" one.
 
     Raises:
         ConfigError: an empty part.
@@ -209,7 +209,7 @@ def split_values(text: str) -> list[str]:
 
 
 def _checked_cells(sweep: Sweep) -> list[Cell]:
-    """The cells of a sweep, each with a run folder of its own.
+    """Check the cells of a sweep, each with a run folder of its own.
 
     Raises:
         UnknownName: no such topology.

@@ -102,7 +102,7 @@ class _Worker:
         self.pipe.send(task)
 
     def take(self, *, stopped: bool) -> Result | None:
-        """The result of the task, once there is one."""
+        """Return the result of the task, once there is one."""
         assert self.task is not None
         folder = self.task.folder
         try:
@@ -133,7 +133,7 @@ class _Worker:
 
 
 def _work(pipe: Connection, rows: Sequence[str], datasets: Mapping[str, Dataset], device: str, threads: int) -> None:
-    """The process: takes tasks and gives results until the pipe is closed."""
+    """Take tasks in a process and give results until the pipe is closed."""
     import_installed()
     import_rows(rows)
     os.setpgid(0, 0)  # Ctrl-C goes to all of a terminal's group: the first process passes it on, once

@@ -21,7 +21,7 @@ SUMMARISED = ("train_accuracy", "test_accuracy", "seconds", "firing_rate", "log1
 
 
 def collect(sweep: Sweep) -> dict[str, Any]:
-    """All that can be shown of a sweep, finished or not, for ``sweep.json``.
+    """Collect all that can be shown of a sweep, finished or not, for ``sweep.json``.
 
     A row per cell: its state ("done", "failed", "begun", "missing"), accuracies of the last epoch (that of training as
     the epoch went along), seconds of training steps, and by unit the gradient norm of the first backward and of the
@@ -52,7 +52,7 @@ def write_results(sweep: Sweep, result: Mapping[str, Any]) -> None:
 
 
 def mean_and_spread(values: Iterable[float | None]) -> dict[str, Any]:
-    """Mean and standard deviation of a sample; None for what cannot be said of so few."""
+    """Return mean and standard deviation of a sample; None for what cannot be said of so few."""
     known = [value for value in values if value is not None]
     return {
         "mean": fmean(known) if known else None,
@@ -62,7 +62,7 @@ def mean_and_spread(values: Iterable[float | None]) -> dict[str, Any]:
 
 
 def find(series: str, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Whether the deepest network of a series fits its training images worse than a shallower one.
+    """Return whether the deepest network of a series fits its training images worse than a shallower one.
 
     Degradation is that of He et al. 2016: the error of *training* grows with depth. The difference to the best of the
     shallower ones must exceed ``DROP`` and, with several seeds, ``ERRORS`` standard errors.
@@ -85,7 +85,7 @@ def find(series: str, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _row(cell: Cell, run: RunFolder) -> dict[str, Any]:
-    """One cell; what is not there is None, and what cannot be read becomes the reason."""
+    """Make the row of one cell; what is not there is None, and what cannot be read becomes the reason."""
     row = {
         "cell": cell.name,
         "series": cell.series,
@@ -110,7 +110,7 @@ def _row(cell: Cell, run: RunFolder) -> dict[str, Any]:
 
 
 def _read(config: RunConfig, run: RunFolder) -> dict[str, Any]:
-    """What the files of a run folder say."""
+    """Read the files of a run folder."""
     failure = run.read_analysis(FAILURE)
     if failure is not None:
         return {"state": "failed", "reason": failure["reason"], **_accuracies(run)}
@@ -150,7 +150,7 @@ def _accuracies(run: RunFolder) -> dict[str, Any]:
 
 
 def _rate(neurons: Sequence[Mapping[str, Any]], unit: str) -> float | None:
-    """Spikes per neuron and step of the neurons of a unit, counts as so many spikes; None where it has none."""
+    """Return spikes per neuron and step of the neurons of a unit, counts as so many spikes; None where it has none."""
     own = [neuron for neuron in neurons if neuron["name"].startswith(f"{unit}.")]
     total = sum(neuron["neurons"] for neuron in own)
     return sum(neuron["neurons"] * fmean(neuron["rate"]) for neuron in own) / total if own else None
@@ -166,5 +166,5 @@ def _group(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _short(value: float | None) -> float | None:
-    """Five digits: a sweep of deep networks has many numbers."""
+    """Round to five digits: a sweep of deep networks has many numbers."""
     return None if value is None else float(f"{value:.5g}")

@@ -119,7 +119,7 @@ def _at_once(
 
 
 def _jobs(device: str, cores: int, cell_bytes: Callable[[], float]) -> int:
-    """As many cells as there are cores and memory for; a GPU is shared by nobody unless asked to."""
+    """Return as many cells as there are cores and memory for; nobody shares a GPU unless asked to."""
     if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
         return 1
     if cores == 1:
@@ -128,7 +128,7 @@ def _jobs(device: str, cores: int, cell_bytes: Callable[[], float]) -> int:
 
 
 def _memory(cells: Sequence[Cell], cards: Mapping[str, ModelCard], datasets: Mapping[str, Dataset]) -> float:
-    """Bytes that a process takes for the largest cell, PyTorch itself included."""
+    """Return bytes that a process takes for the largest cell, PyTorch itself included."""
 
     def activations(cell: Cell) -> int:
         card, train = cards[_network(cell)], cell.config.train
@@ -155,7 +155,7 @@ def _check_shared_memory(datasets: Mapping[str, Dataset]) -> None:
 
 
 def _key(cell: Cell) -> str:
-    """Cells with the same key read the same images."""
+    """Return a key that cells have in common which read the same images."""
     return cell.config.data.model_dump_json()
 
 
@@ -164,12 +164,12 @@ def _data(cells: Sequence[Cell]) -> dict[str, DataSpec]:
 
 
 def _network(cell: Cell) -> str:
-    """Cells with the same one have the same network and images: the same card."""
+    """Return what cells have in common whose network and images are the same, and so their card."""
     return cell.config.model.model_dump_json() + _key(cell)
 
 
 def _cards(cells: Sequence[Cell], datasets: Mapping[str, Dataset]) -> dict[str, ModelCard]:
-    """Counted on the size of the images; how many classes there are changes next to nothing."""
+    """Count the cards on the size of the images; how many classes there are changes next to nothing."""
     cards = {}
     for network, cell in {_network(cell): cell for cell in cells}.items():
         data = datasets[_key(cell)]

@@ -15,7 +15,7 @@ from isospike.weights.trained import trained_weights
 
 
 def build_model(config: RunConfig, *, num_classes: int, in_channels: int) -> SpikingResNet:
-    """The untrained model of a run, its initial weights decided by the seed alone.
+    """Build the untrained model of a run, its initial weights decided by the seed alone.
 
     Raises:
         IsospikeError: the model's name or options are wrong.
@@ -26,7 +26,7 @@ def build_model(config: RunConfig, *, num_classes: int, in_channels: int) -> Spi
 
 
 def load_trained(run: RunFolder, config: RunConfig, *, num_classes: int, in_channels: int, which: str) -> SpikingResNet:
-    """The model of a run with its "last" or "best" weights; the averaged ones where the run averages.
+    """Load the model of a run with its "last" or "best" weights; the averaged ones where the run averages.
 
     Raises:
         CheckpointError: there are none, or they are damaged or another model's.
@@ -39,7 +39,7 @@ def load_trained(run: RunFolder, config: RunConfig, *, num_classes: int, in_chan
 
 
 def build_train_loader(config: RunConfig, dataset: Dataset, *, rank: int = 0, world: int = 1) -> Loader:
-    """The batches that a run trains on, or one process's share of them.
+    """Build the batches that a run trains on, or one process's share of them.
 
     Raises:
         DataError: there are fewer images than one batch takes.
@@ -58,7 +58,7 @@ def build_train_loader(config: RunConfig, dataset: Dataset, *, rank: int = 0, wo
 
 
 def build_run_objective(config: RunConfig, dataset: Dataset, device: torch.device) -> Objective:
-    """The loss of a run, its classes weighted as it says.
+    """Build the loss of a run, its classes weighted as it says.
 
     Raises:
         ConfigError: the weights of ``objective.class_weights`` are not those of these classes.

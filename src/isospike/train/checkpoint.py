@@ -39,7 +39,7 @@ class _Meta(BaseModel):
 
 
 def read_checkpoint(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors and description of a checkpoint of a run, each of the kind that resuming needs.
+    """Read tensors and description of a checkpoint of a run, each of the kind that resuming needs.
 
     Raises:
         CheckpointError: it is damaged, or holds another kind of value somewhere; names the place.
@@ -72,7 +72,7 @@ def _check_optimizer(tensors: Tensors, path: Path) -> None:
 
 
 def run_tensors(model: nn.Module, average: MovingAverage | None, optimizer: torch.optim.Optimizer | None) -> Tensors:
-    """All tensors of a run by name: ``model.``, ``ema.`` where it averages, ``optim.`` where it is to go on."""
+    """Return all tensors of a run by name: ``model.``, ``ema.`` where it averages, ``optim.`` where it is to go on."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if average:
         tensors |= {f"ema.{name}": tensor for name, tensor in average.module.state_dict().items()}
@@ -100,7 +100,7 @@ def load_run(
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> Tensors:
-    """The state of an optimiser by name: ``{what}.{parameter}``."""
+    """Return the state of an optimiser by name: ``{what}.{parameter}``."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{what}.{names[parameter]}": value
@@ -169,7 +169,7 @@ def check_same_processes(before: int, now: int, config: RunConfig, path: Path) -
 
 
 def changed_epochs(saved: Mapping[str, Any], config: RunConfig, state: RunState, steps_per_epoch: int) -> str:
-    """What other epochs than the checkpoint's do to the learning rate, in a sentence; "" where they are the same.
+    """Say what other epochs than the checkpoint's do to the learning rate; "" where they are the same.
 
     Raises:
         CheckpointError: the run has done as many already.
@@ -189,7 +189,7 @@ def changed_epochs(saved: Mapping[str, Any], config: RunConfig, state: RunState,
 
 
 def _with_defaults(saved: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With the keys that have come into being since, which then had their defaults; as it is where a key has gone."""
+    """Add the keys that have come into being since, with their defaults; leave it where a key has gone."""
     try:
         return RunConfig.model_validate_json(json.dumps(saved)).model_dump(mode="json")
     except ValidationError:

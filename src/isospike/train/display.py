@@ -21,23 +21,23 @@ class Display(ABC):
 
     @abstractmethod
     def begin(self, step: int, steps: int) -> None:
-        """Training goes on from ``step`` of ``steps``."""
+        """Begin at ``step`` of ``steps``."""
 
     @abstractmethod
     def step(self, record: Mapping[str, Any], step: int) -> None:
-        """One optimiser step; ``record`` has epoch, loss, accuracy, images_per_s, peak_memory_mb."""
+        """Show one optimiser step; ``record`` has epoch, loss, accuracy, images_per_s, peak_memory_mb."""
 
     @abstractmethod
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Show a line that stays."""
 
     @abstractmethod
     def end(self) -> None:
-        """Training is over, whichever way."""
+        """End the display, whichever way training ended."""
 
 
 def figures(record: Mapping[str, Any]) -> list[str]:
-    """The figures of a step, in the order in which they are wanted."""
+    """Return the figures of a step, in the order in which they are wanted."""
     return [
         f"epoch {record['epoch']}",
         f"loss {record['loss']:.4f}",
@@ -48,7 +48,7 @@ def figures(record: Mapping[str, Any]) -> list[str]:
 
 
 def fitting(parts: Sequence[str], width: int) -> str:
-    """As many of the first parts as ``width`` columns take, each of them whole."""
+    """Join as many of the first parts as ``width`` columns take, each of them whole."""
     line = ""
     for part in parts:
         longer = f"{line}  {part}" if line else part
@@ -66,7 +66,7 @@ class FiguresColumn(ProgressColumn):
         self.console = console
 
     def render(self, task: Task) -> Text:
-        """In one line."""
+        """Render all in one line."""
         left = [] if task.time_remaining is None else [f"{duration(task.time_remaining)} left"]
         counter = len(f"step {task.total:.0f}/{task.total:.0f}")
         room = self.console.width - counter - BAR - 2 - ECHO
@@ -87,7 +87,7 @@ class NarrowedProgress(Progress):
     """Progress that leaves room for the echo of Ctrl-C."""
 
     def get_renderables(self) -> Iterator[RenderableType]:
-        """The line."""
+        """Yield the line."""
         yield Narrowed(self.make_tasks_table(self.tasks))
 
 
@@ -115,7 +115,7 @@ class LiveDisplay(Display):
         self.progress.update(self.task, completed=step, figures=figures(record))
 
     def say(self, text: str) -> None:
-        """Above the bar."""
+        """Say it above the bar."""
         self.progress.console.print(text, highlight=False)
 
     def end(self) -> None:
@@ -135,7 +135,7 @@ class PlainDisplay(Display):
         self.began = self.shown = time.monotonic()
 
     def step(self, record: Mapping[str, Any], step: int) -> None:
-        """A line, if it is time for one."""
+        """Print a line, if it is time for one."""
         now = time.monotonic()
         if now - self.shown < self.seconds and step < self.steps:
             return
@@ -144,31 +144,31 @@ class PlainDisplay(Display):
         self.say(f"step {step}/{self.steps}  {'  '.join(figures(record))}  {duration(left)} left")
 
     def say(self, text: str) -> None:
-        """A line, never wrapped."""
+        """Print a line, never wrapped."""
         self.console.print(text, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 class SilentDisplay(Display):
     """For processes other than the first."""
 
     def begin(self, step: int, steps: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def step(self, record: Mapping[str, Any], step: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def end(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def build_display(console: Console, *, is_first: bool) -> Display:
-    """The display that fits the terminal and the process."""
+    """Choose the display that fits the terminal and the process."""
     if not is_first:
         return SilentDisplay()
     return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)

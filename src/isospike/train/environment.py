@@ -18,7 +18,7 @@ PACKAGES = ("isospike", "torch", "numpy", "safetensors", "pydantic", "pillow", "
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, hardware, command, commit, and for which instruction set the compiled library runs, if it is there."""
+    """Describe versions, hardware, command, commit, and the instruction set of the compiled library."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["isospike", *sys.argv[1:]]),
@@ -45,7 +45,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree, with a mark where it was changed; None for an installed package."""
+    """Return the commit of the source tree, with a mark where it was changed; None for an installed package."""
     if "site-packages" in Path(__file__).parts:
         return None
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]

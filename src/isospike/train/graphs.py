@@ -51,7 +51,7 @@ class CapturedStep:
             self.found = step(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """What the step gives back, a tensor on the device that the next call writes over.
+        """Return what the step gives back, a tensor on the device that the next call writes over.
 
         Raises:
             ShapeError: inputs unlike those of the capture.

@@ -32,7 +32,7 @@ def check_state(tensors: Mapping[str, Tensor], step: int, checkpoint: Path) -> N
 
 
 def what_is_left(checkpoint: Path) -> str:
-    """A sentence about the last checkpoint of a run, with a space in front; "" where there is none.
+    """Return a sentence about the last checkpoint of a run, with a space in front; "" where there is none.
 
     ``check_state`` lets none be written that is not finite.
     """

@@ -38,7 +38,7 @@ def load_initial(model: SpikingResNet, source: str) -> str:
 
 
 def _file(source: Path) -> Path:
-    """The file of weights that a folder holds, or the file itself."""
+    """Return the file of weights that a folder holds, or the file itself."""
     if not source.is_dir():
         return source
     run = RunFolder(source)

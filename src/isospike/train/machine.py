@@ -20,7 +20,7 @@ BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 def follow_machine(
     config: RunConfig, device: torch.device, say: Callable[[str], None], *, asked: Sequence[str] = ()
 ) -> RunConfig:
-    """The configuration that a new run takes on this machine.
+    """Return the configuration that a new run takes on this machine.
 
     Args:
         config: Of a recipe, with ``asked`` put in.
@@ -42,7 +42,7 @@ def follow_machine(
 
 
 def limit_workers(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
-    """The same run with no more processes that decode images than this machine has cores, and a line that says so."""
+    """Return the run with no more processes for decoding than this machine has cores, and a line about it."""
     asked = getattr(config.data, "workers", 0)
     taken = usable_workers(asked)
     if asked == taken:
@@ -52,7 +52,7 @@ def limit_workers(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
 
 
 def _native(precision: str) -> bool:
-    """Whether this CPU multiplies in it."""
+    """Return whether this CPU multiplies in this precision."""
     return precision == "fp32" or (precision == "bf16" and not BF16_FLAGS.isdisjoint(_cpu_flags()))
 
 
@@ -65,7 +65,7 @@ def _sets_precision(asked: Sequence[str]) -> bool:
 
 
 def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """What the first processor can do; nothing where the system does not say."""
+    """Return what the first processor can do; nothing where the system does not say."""
     try:
         lines = path.read_text().splitlines()
     except OSError:

@@ -28,7 +28,7 @@ HOLES, APART = 1.5, 0.5
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """Predicted peak of one process's training step, in bytes.
 
     Args:
@@ -67,7 +67,7 @@ def plan_training(
     averaged: bool = False,
     autocast: torch.dtype | None = None,
     keeps_freed: bool = True,
-) -> Plan:
+) -> MemoryPlan:
     """Predict what training ``model`` in one mode of memory takes.
 
     Args:
@@ -89,10 +89,10 @@ def plan_training(
     has_holes = keeps_freed and memory == "fast" and next(model.parameters()).device.type != "cuda"
     wasted = HOLES * largest + APART * parameters if has_holes else 0.0
     copies = 2 if averaged else 1
-    return Plan(memory, copies * (parameters + buffers), moments * parameters, alive, wasted)
+    return MemoryPlan(memory, copies * (parameters + buffers), moments * parameters, alive, wasted)
 
 
-def plan_run(config: RunConfig, model: SpikingResNet, data: Dataset, memory: str | None = None) -> Plan:
+def plan_run(config: RunConfig, model: SpikingResNet, data: Dataset, memory: str | None = None) -> MemoryPlan:
     """Predict what a step of a run takes in each of its processes.
 
     Args:
@@ -114,7 +114,7 @@ def plan_run(config: RunConfig, model: SpikingResNet, data: Dataset, memory: str
     )
 
 
-def check_fits(plans: dict[str, Plan], memory: str, available: float) -> None:
+def check_fits(plans: dict[str, MemoryPlan], memory: str, available: float) -> None:
     """Refuse a run whose model is built and whose steps cannot fit.
 
     Args:
@@ -156,7 +156,7 @@ class _Lives:
 
 
 def _at_most(batch: int, lives: Callable[[int], _Lives]) -> tuple[float, float]:
-    """Most bytes that a step of ``batch`` images has alive at once, and in one tensor.
+    """Return the most bytes that a step of ``batch`` images has alive at once, and in one tensor.
 
     Every tensor is a straight line over the images. The moment at which most is alive changes with them, so it is
     looked for among the lines. Two trials that do not make the same tensors, because ops choose their way by the size
@@ -173,7 +173,7 @@ def _at_most(batch: int, lives: Callable[[int], _Lives]) -> tuple[float, float]:
 
 
 def _do_the_same(few: _Lives, more: _Lives) -> bool:
-    """Whether the same tensors are made, each of a size that is fixed or grows with the images, up to rounding."""
+    """Return whether the same tensors are made, of a size that is fixed or grows with the images."""
     growth = more.images / few.images
     pairs = zip(few.sizes, more.sizes, strict=False)
     return few.order == more.order and all(b - a < SMALL or abs(b - a * growth) < 0.05 * b for a, b in pairs)
@@ -187,7 +187,7 @@ def _on_line(batch: int, few: _Lives, more: _Lives, a: float, b: float) -> float
 def _lives_of_a_step(
     model: SpikingResNet, images: int, size: int, steps: int | None, autocast: torch.dtype | None
 ) -> _Lives:
-    """Of a forward and backward; of images that are not alike, as neurons of a blank one would not fire."""
+    """Record a forward and backward, of images that differ, as neurons of a blank one would not fire."""
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
     shape = (images, model.in_channels, size, size)
@@ -195,7 +195,7 @@ def _lives_of_a_step(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # too little work to share
     try:
-        with statistics_known(), _Recorder(chain(model.parameters(), model.buffers())) as recorder:
+        with statistics_known(), _StorageRecorder(chain(model.parameters(), model.buffers())) as recorder:
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
                 logits = model(x)
             logits.float().sum().backward()
@@ -205,7 +205,7 @@ def _lives_of_a_step(
     return _Lives(images, list(recorder.order), recorder.sizes)
 
 
-class _Recorder(TorchDispatchMode):
+class _StorageRecorder(TorchDispatchMode):
     """Sees every storage but those of ``known`` tensors, from the operation that made it to its end."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:

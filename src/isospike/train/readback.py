@@ -34,12 +34,12 @@ class Readback(Generic[What]):
         self._waiting.append((what, host, arrived))
 
     def ready(self) -> Iterator[tuple[What, list[float]]]:
-        """The steps that lie far enough back, in their order."""
+        """Yield the steps that lie far enough back, in their order."""
         while len(self._waiting) > self.behind:
             yield self._next()
 
     def all(self) -> Iterator[tuple[What, list[float]]]:
-        """All that are left, in their order."""
+        """Yield all that are left, in their order."""
         while self._waiting:
             yield self._next()
 

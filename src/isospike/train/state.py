@@ -19,7 +19,7 @@ class Sums:
         self.images += images
 
     def means(self) -> dict[str, float]:
-        """Loss and accuracy per image."""
+        """Return Loss and accuracy per image."""
         return {"loss": self.loss / self.images, "accuracy": self.correct / self.images}
 
 
@@ -62,11 +62,11 @@ class RunState:
     scaler: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return all of it as plain values, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunState":
-        """What ``as_dict`` gave."""
+        """Read what ``as_dict`` gave."""
         nested = {"window": Sums, "this_epoch": Sums, "best": Best}
         return cls(**{key: nested[key](**value) if key in nested else value for key, value in values.items()})

@@ -83,7 +83,7 @@ class Step:
             )
 
     def __call__(self, images: Tensor, targets: Tensor, labels: Tensor, stop: bool) -> Tensor:
-        """``Figures`` as a float64 tensor ``[6]`` on the device."""
+        """Take a step, and return ``Figures`` as a float64 tensor ``[6]`` on the device."""
         asked = torch.full((), float(stop), dtype=torch.float64, device=self.world.device)
         figures = self._take(images, targets, labels, asked)
         if self.learner.average:
@@ -96,14 +96,14 @@ class Step:
         self._take = CapturedStep(learner.model, learner.optimizer, self._launch, (images, targets, labels, asked))
 
     def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of every step, and their mean loss."""
+        """Compute the logits of every step, and their mean loss."""
         dtype = PRECISIONS[self.spec.precision]
         with torch.autocast(self.world.device.type, dtype, enabled=dtype is not None):
             logits = self.learner.network(images, per_step=True)
         return logits, self.objective(logits.float(), targets)
 
     def forward_backward(self, images: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of the mean loss over the batch, part by part; the loss and the number of hits.
+        """Compute gradients of the mean loss over the batch, part by part; return the loss and the hits.
 
         Images are ``[B, C, H, W]`` or ``[T, B, C, H, W]``, which are cut along B.
 
@@ -131,7 +131,7 @@ class Step:
         return torch.cat([sums, torch.stack([norm.double(), scale])])
 
     def _update(self, loss: Tensor, held: HeldStatistics) -> Tensor:
-        """One step of the optimiser, unless loss or gradient is not finite; the norm of the gradient before clipping.
+        """Take one step of the optimiser, unless loss or gradient is not finite; return the unclipped norm.
 
         Running statistics move by those ``held`` where weights do.
 
@@ -158,7 +158,7 @@ class Step:
 
 
 def step_if(finite: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """One step of the optimiser if the 0-d bool tensor says so; fused optimisers look on the device, and nobody waits.
+    """Take one step of the optimiser if the 0-d bool tensor says so, without the host waiting for it.
 
     They are told as by ``torch.amp.GradScaler``.
     """

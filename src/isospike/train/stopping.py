@@ -50,7 +50,7 @@ def listen_for_signals() -> Iterator[StopRequest]:
 
 @contextmanager
 def second_signal_ends(say: Callable[[str], None]) -> Iterator[None]:
-    """Inside the block the first of ``SIGNALS`` is said at once, and the second ends the process with exit code 1.
+    """Say the first of ``SIGNALS`` inside the block at once; end the process with exit code 1 at the second.
 
     What comes within ``ECHO`` seconds of the first belongs to it. A SIGHUP that is ignored (nohup) stays so.
 
@@ -82,7 +82,7 @@ def second_signal_ends(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _leave_to_the_watcher(number: int, frame: FrameType | None) -> None:
-    """Only a handler of Python's makes the system write into the pipe."""
+    """Handle the signal in Python, as only such a handler makes the system write into the pipe."""
 
 
 def _watch(pipe: int, say: Callable[[str], None]) -> None:

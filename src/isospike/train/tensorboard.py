@@ -22,7 +22,7 @@ class Board:
             self._writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """All numbers of a record at its step.
+        """Write all numbers of a record at its step.
 
         Raises:
             RunFailed: the disk does not take them.
@@ -47,7 +47,7 @@ class Board:
 
 
 def open_board(run: Path, step: int, display: Display) -> Board | None:
-    """A board in ``run/tensorboard`` from ``step`` on, or None, said aloud, where TensorBoard is not installed."""
+    """Open a board in ``run/tensorboard`` from ``step`` on, or say that TensorBoard is not installed."""
     try:
         import_optional("tensorboard", extra="train", purpose="TensorBoard")
     except MissingExtra as missing:

@@ -23,7 +23,7 @@ from isospike.train.initial import load_initial
 from isospike.train.learner import build_learner
 from isospike.train.log import Log
 from isospike.train.persistence import Persistence
-from isospike.train.plan import Plan, check_fits, plan_run
+from isospike.train.plan import MemoryPlan, check_fits, plan_run
 from isospike.train.readback import Readback
 from isospike.train.state import Best, RunState, Sums
 from isospike.train.step import Figures, Step, Taken
@@ -118,8 +118,8 @@ class Trainer:
         if said:
             self.display.say(said)
 
-    def plan(self) -> Plan:
-        """What a step will take in this process.
+    def plan(self) -> MemoryPlan:
+        """Predict what a step will take in this process.
 
         Raises:
             ConfigError: more than the device has free.
@@ -134,7 +134,7 @@ class Trainer:
     # One epoch, one step ------------------------------------------------------------------------------------------
 
     def _train_epoch(self, limit: int) -> Outcome | None:
-        """The rest of the current epoch; None where it came to its end."""
+        """Train the rest of the current epoch; return None where it came to its end."""
         outcome = self._take_steps(limit)
         self._take_down(self.readback.all())
         return outcome
@@ -169,12 +169,12 @@ class Trainer:
         self._take_down(self.readback.ready())
 
     def _augmented(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, targets and labels, on the device."""
+        """Augment a batch to images, targets and labels, on the device."""
         images, labels = (to_device(tensor, self.world.device) for tensor in (batch.images, batch.labels))
         return *self.augment.train(images, labels, batch.seed), labels
 
     def _take_down(self, steps: Iterable[tuple[Taken, list[float]]]) -> None:
-        """Sums, records and the display, from what steps have found.
+        """Take down sums, records and the display, from what steps have found.
 
         Raises:
             RunFailed: it is not finite; the step has left the weights alone.
@@ -220,5 +220,5 @@ class Trainer:
         self.persistence.save(name, self.state)
 
     def _asked_to_stop(self) -> bool:
-        """Whether any process got a signal: all must stop at the same step."""
+        """Return whether any process got a signal: all must stop at the same step."""
         return self.world.any(bool(self.stop))

@@ -45,7 +45,7 @@ class Watching:
         self._seen = seen if self.records else None
 
     def record(self) -> dict[str, Any] | None:
-        """What was seen in the last step; None where it was not watched."""
+        """Return what was seen in the last step; None where it was not watched."""
         seen, self._seen = self._seen, None
         if seen is None:
             return None
@@ -57,7 +57,7 @@ class Watching:
 
 
 def flow_record(flow: Flow) -> dict[str, Any]:
-    """For ``flow.jsonl``: means over all neurons, then lists by population and by unit, to four digits.
+    """Make a record of ``flow.jsonl``: means over all, then lists by population and by unit, to four digits.
 
     Of a population the rate at every time step, of the rest means over time; where neurons have several levels, also
     the share of outputs 0, 1 and so on.

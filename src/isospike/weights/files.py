@@ -46,7 +46,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
 
 
 def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors and ``meta`` of a file that ``save_tensors`` wrote.
+    """Load tensors and ``meta`` of a file that ``save_tensors`` wrote.
 
     Raises:
         CheckpointError: no such file, not of this kind, its content does not match its hash, or ``meta`` is no mapping.
@@ -73,7 +73,7 @@ def load_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """The tensors whose names start with ``prefix.``, without it."""
+    """Return the tensors whose names start with ``prefix.``, without it."""
     return {name.removeprefix(prefix + "."): t for name, t in tensors.items() if name.startswith(prefix + ".")}
 
 

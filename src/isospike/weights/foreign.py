@@ -29,7 +29,7 @@ BROKEN = (
 
 
 def read_state_dict(path: Path | str) -> Tensors:
-    """The state dict in a file of ``torch.save`` or in a ``.safetensors`` file, cleaned as by ``clean``.
+    """Read the state dict in a file of ``torch.save`` or a ``.safetensors`` file, cleaned as by ``clean``.
 
     Nothing foreign is unpickled: tensors, plain values and the bare ``argparse.Namespace`` that training scripts save
     beside them are all that is read.
@@ -60,7 +60,7 @@ def _load(path: Path) -> Any:
 
 
 def clean(content: Any, origin: str) -> Tensors:
-    """The tensors of a state dict without what training left around it.
+    """Take off a state dict what training left around it.
 
     That is a dictionary with the state dict under "state_dict" or "model", the prefix ``module.`` of data-parallel
     training, and the counters ``num_batches_tracked``, which our norms do not have.
@@ -104,7 +104,7 @@ class KeyMap:
     first_stage: int
 
     def rename(self, name: str) -> str | None:
-        """Our name of a tensor; None where the table has no such module."""
+        """Return our name of a tensor; None where the table has no such module."""
         path, _, leaf = name.rpartition(".")
         for theirs, ours in self.modules.items():
             match = _pattern(theirs).fullmatch(path)
@@ -116,7 +116,7 @@ class KeyMap:
         return None
 
     def rename_all(self, tensors: Mapping[str, Tensor], origin: str, code: str) -> Tensors:
-        """Every tensor under our name.
+        """Rename every tensor as ours.
 
         Raises:
             CheckpointError: a name that the table does not have, or two that mean the same.
@@ -136,7 +136,7 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def fixed_affines(model: nn.Module) -> Tensors:
-    """Weights and biases of norms that do not learn them: other code saves none for such a norm."""
+    """Return weights and biases of norms that do not learn them: other code saves none for such a norm."""
     return {
         f"{path}.{name}": values
         for path, module in model.named_modules()
@@ -147,7 +147,7 @@ def fixed_affines(model: nn.Module) -> Tensors:
 
 
 def without_scale(model: nn.Module, tensors: Mapping[str, Tensor]) -> Tensors:
-    """The same, the weight of every norm divided by the constant factor that our norm multiplies it with."""
+    """Return the same, the weight of every norm divided by the constant factor that our norm multiplies it with."""
     changed = dict(tensors)
     for path, module in model.named_modules():
         name = f"{path}.weight"

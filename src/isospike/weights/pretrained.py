@@ -53,7 +53,7 @@ def from_pretrained(
     num_classes: int | None = None,
     **changes: Any,
 ) -> Any:
-    """The model that ``save_pretrained`` wrote or that a run trained, with its weights, in eval mode.
+    """Load the model that ``save_pretrained`` wrote or that a run trained, with its weights, in eval mode.
 
     Args:
         source: A folder of ``save_pretrained`` or of a run; or, where there is none of this name, an id ``owner/name``
@@ -90,7 +90,7 @@ def from_pretrained(
 
 
 def _description(model: SpikingNetwork) -> tuple[str, dict[str, Any]]:
-    """What builds the model again, and what that is called: the options of ``create_model``, or a program."""
+    """Describe what builds the model again: the options of ``create_model``, or a program; and name it."""
     if isinstance(model, ProgramNet):
         return "network", model.as_json()
     if not model.options:
@@ -117,7 +117,7 @@ def _check_plain(value: Any, where: str) -> None:
 
 
 def _read_program(folder: Path, config: Mapping[str, Any], num_classes: int | None, changes: Any) -> ProgramNet:
-    """The network of a program that ``save_pretrained`` wrote, in eval mode."""
+    """Read the network of a program that ``save_pretrained`` wrote, in eval mode."""
     if num_classes is not None or changes.keys() - {"T"}:
         odd = "num_classes" if num_classes is not None else min(changes.keys() - {"T"})
         raise ConfigError(f"{folder} holds a converted network, of which T alone can be changed: leave {odd} out")
@@ -135,7 +135,7 @@ def _read_program(folder: Path, config: Mapping[str, Any], num_classes: int | No
 
 
 def _weights_of(folder: Path, kind: str, config: Mapping[str, Any]) -> Tensors:
-    """The weights beside a ``config.json``, where both are of one save."""
+    """Read the weights beside a ``config.json``, where both are of one save."""
     tensors, meta = load_tensors(folder / WEIGHTS)
     if meta.get(kind) != config[kind]:
         raise CheckpointError(
@@ -146,7 +146,7 @@ def _weights_of(folder: Path, kind: str, config: Mapping[str, Any]) -> Tensors:
 
 
 def _read_folder(folder: Path, config: Mapping[str, Any]) -> Saved:
-    """What ``save_pretrained`` wrote of a model of ``create_model``."""
+    """Read what ``save_pretrained`` wrote of a model of ``create_model``."""
     tensors = _weights_of(folder, "options", config)
     inputs = config.get("inputs")  # folders of older versions have none
     return Saved(
@@ -160,7 +160,7 @@ def _read_folder(folder: Path, config: Mapping[str, Any]) -> Saved:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """What ``config.json`` says, its options known to ``create_model``."""
+    """Read ``config.json``, its options known to ``create_model``."""
     from isospike.run_folder import read_json  # as above
 
     if not path.is_file():
@@ -179,7 +179,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _folder(source: Path | str, revision: str | None) -> Path:
-    """The folder to read: a local one, or the hub's copy on this machine."""
+    """Find the folder to read: a local one, or the hub's copy on this machine."""
     if Path(source).is_dir():
         if revision is not None:
             raise CheckpointError(f"revision='{revision}' is for the hub, and {source} is a folder here: leave it out")

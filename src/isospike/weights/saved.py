@@ -41,7 +41,7 @@ class Saved:
 
 
 def build_saved(saved: Saved, num_classes: int | None = None, **changes: Any) -> SpikingResNet:
-    """The model of ``saved``, in eval mode; the other arguments are those of ``from_pretrained``.
+    """Build the model of ``saved``, in eval mode; the other arguments are those of ``from_pretrained``.
 
     Raises:
         UnknownName: an option that ``create_model`` does not have.
@@ -79,7 +79,7 @@ def _create(options: Mapping[str, Any], path: Path) -> SpikingResNet:
 
 
 def read_inputs(values: Any, path: Path) -> Inputs:
-    """What a file says of the inputs.
+    """Return what a file says of the inputs.
 
     Raises:
         CheckpointError: a key is missing or unknown, or a value out of range; names ``path``.

@@ -11,7 +11,7 @@ from isospike.weights.saved import Saved
 
 
 def trained_weights(path: Path) -> Tensors:
-    """The weights in a checkpoint of a run: the averaged ones where the run averages.
+    """Read the weights in a checkpoint of a run: the averaged ones where the run averages.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged.
@@ -21,7 +21,7 @@ def trained_weights(path: Path) -> Tensors:
 
 
 def read_run(path: Path | str, checkpoint: str | None = None) -> Saved:
-    """The network of a run, and what its inputs must be.
+    """Read the network of a run, and what its inputs must be.
 
     Args:
         path: The folder, of a run that has ended or not.

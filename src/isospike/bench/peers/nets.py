@@ -28,7 +28,7 @@ class Unit(nn.Module):
         self.join = unit["join"]
 
     def forward(self, x: Tensor) -> Tensor:
-        """One unit."""
+        """Run one unit."""
         branch = self.branch(x)
         if self.join is None:
             return self.after(branch)
@@ -67,7 +67,7 @@ class Net(nn.Module):
         self.closing, self.classifier = chain(description["closing"]), layer(description["classifier"])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
+        """Return logits."""
         current = self.stem(x.unsqueeze(0))
         current = current.expand(self.T, *current.shape[1:])
         out = self.closing(self.units(self.opening(current)))
@@ -75,7 +75,7 @@ class Net(nn.Module):
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Weights and running statistics by ``name.tensor``; all must fit."""
+        """Load weights and running statistics by ``name.tensor``; all must fit."""
         for name, module in self.layers.items():
             own = {key: weights[f"{name}.{key}"] for key in module.state_dict() if key != "num_batches_tracked"}
             missing = module.load_state_dict(own, strict=False).missing_keys
@@ -84,15 +84,15 @@ class Net(nn.Module):
 
 
 def convolution(make: Callable[..., nn.Module], spec: Layer) -> nn.Module:
-    """``make`` with the signature of ``nn.Conv2d``."""
+    """Call ``make`` with the signature of ``nn.Conv2d``."""
     return make(spec["in"], spec["out"], spec["kernel"], spec["stride"], spec["padding"], bias=spec["bias"])
 
 
 def mean_pool(make: Callable[..., nn.Module], spec: Layer) -> nn.Module:
-    """``make`` with the signature of ``nn.AvgPool2d``."""
+    """Call ``make`` with the signature of ``nn.AvgPool2d``."""
     return make(spec["kernel"], ceil_mode=True, count_include_pad=False)
 
 
 def max_pool(make: Callable[..., nn.Module], spec: Layer) -> nn.Module:
-    """``make`` with the signature of ``nn.MaxPool2d``."""
+    """Call ``make`` with the signature of ``nn.MaxPool2d``."""
     return make(spec["kernel"], spec["stride"], spec["padding"])

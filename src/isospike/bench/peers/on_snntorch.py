@@ -16,7 +16,7 @@ class Folded(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        """Every step."""
+        """Run every step."""
         return self.layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
@@ -28,7 +28,7 @@ class Looped(nn.Module):
         self.leaky = leaky
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spikes of all steps."""
+        """Return spikes of all steps."""
         potential, spikes = torch.zeros_like(x[0]), []
         for x_t in x:
             spike, potential = self.leaky(x_t, potential)
@@ -37,7 +37,7 @@ class Looped(nn.Module):
 
 
 def neuron_of(spec: dict[str, Any]) -> nn.Module:
-    """A neuron that computes what ``spec`` says; it fires above its threshold."""
+    """Make a neuron that computes what ``spec`` says; it fires above its threshold."""
     import snntorch
     from snntorch import surrogate
 
@@ -67,7 +67,7 @@ def neuron_of(spec: dict[str, Any]) -> nn.Module:
 
 
 def network(job: Job, tensors: Tensors) -> Task:
-    """The described network."""
+    """Make the described network."""
     makers = {
         "conv": lambda spec: Folded(convolution(nn.Conv2d, spec)),
         "norm": lambda spec: Folded(nn.BatchNorm2d(spec["channels"], eps=spec["eps"])),
@@ -87,14 +87,14 @@ def network(job: Job, tensors: Tensors) -> Task:
 
 
 def fire(job: Job, tensors: Tensors) -> Task:
-    """The neuron alone."""
+    """Make the neuron alone."""
     looped = neuron_of(job["neuron"]).to(job["device"])
     called = torch.compile(looped) if job["setting"].get("compile") else looped
     return Fire(job, called, tensors, job["setting"].get("channels_last", False))
 
 
 def build(job: Job, tensors: Tensors) -> Task:
-    """A task of this library."""
+    """Build a task of this library."""
     return fire(job, tensors) if job["work"].startswith("fire") else network(job, tensors)
 
 

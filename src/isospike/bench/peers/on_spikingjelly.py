@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def neuron_of(spec: dict[str, Any]) -> nn.Module:
-    """A multi-step neuron that computes what ``spec`` says; it fires where the potential reaches its threshold."""
+    """Make a multi-step neuron that computes what ``spec`` says; it fires at its threshold."""
     from spikingjelly.activation_based import neuron, surrogate
 
     value = spec["surrogate_parameter"]
@@ -36,7 +36,7 @@ def neuron_of(spec: dict[str, Any]) -> nn.Module:
 
 
 def network(job: Job, tensors: Tensors) -> Task:
-    """The described network, with what the setting asks for."""
+    """Make the described network, with what the setting asks for."""
     from spikingjelly.activation_based import functional, layer, memopt
 
     setting = job["setting"]
@@ -71,7 +71,7 @@ def network(job: Job, tensors: Tensors) -> Task:
 
 
 def fire(job: Job, tensors: Tensors) -> Task:
-    """The neuron alone."""
+    """Make the neuron alone."""
     from spikingjelly.activation_based import functional
 
     node = neuron_of(job["neuron"]).to(job["device"])
@@ -85,7 +85,7 @@ def fire(job: Job, tensors: Tensors) -> Task:
 
 
 def build(job: Job, tensors: Tensors) -> Task:
-    """A task of this library; which CUDA implementation it takes is read from the environment when it is imported."""
+    """Build a task of this library, which reads its CUDA implementation from the environment at import."""
     implementation = job["setting"].get("implementation")
     if implementation:
         for kind in ("IF", "LIF"):

@@ -65,7 +65,7 @@ class Network:
         model.train(self.training)
 
     def run(self) -> Tensors:
-        """One step without the optimiser, or one batch of logits."""
+        """Run one step without the optimiser, or one batch of logits."""
         if not self.training:
             with torch.no_grad(), self._autocast():
                 return {"logits": self.forward(self.x)}
@@ -77,7 +77,7 @@ class Network:
         return {"logits": logits.detach(), "loss": loss.detach()}
 
     def outputs(self) -> Tensors:
-        """Logits; in training the loss, and the gradient of every weight, too."""
+        """Return logits; in training the loss, and the gradient of every weight, too."""
         found = self.run()
         if self.training:
             for name, layer in self.layers.items():
@@ -104,7 +104,7 @@ class Fire:
         self.x, self.g = place(tensors["x"]).requires_grad_(self.backward), place(tensors["g"])
 
     def run(self) -> Tensors:
-        """Spikes, and the gradient of the current."""
+        """Return spikes, and the gradient of the current."""
         if not self.backward:
             with torch.no_grad():
                 return {"spikes": self.forward(self.x)}
@@ -113,12 +113,12 @@ class Fire:
         return {"spikes": spikes.detach(), "dx": dx}
 
     def outputs(self) -> Tensors:
-        """The same."""
+        """Return the same."""
         return self.run()
 
 
 def dtype_of(job: Job) -> torch.dtype:
-    """The dtype of weights and images; bf16 is autocast, over float32."""
+    """Return the dtype of weights and images; bf16 is autocast, over float32."""
     return torch.float64 if job["precision"] == "float64" else torch.float32
 
 
@@ -168,7 +168,7 @@ class _Session:
         self.task = self.build(job, tensors)
 
     def _time(self, task: Task, least: float) -> float:
-        """Median seconds of as many runs as fill ``least`` seconds, at least one."""
+        """Run at least once, until ``least`` seconds are full, and return the median seconds."""
         found: list[float] = []
         while sum(found) < least or not found:
             self._wait()
@@ -184,7 +184,7 @@ class _Session:
 
 
 def _start_peak(device: torch.device) -> float:
-    """Megabytes held now; the peak is counted anew from here."""
+    """Count the peak anew from here, and return the megabytes held now."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device) / 1e6
@@ -199,6 +199,6 @@ def _peak_mb(device: torch.device) -> float:
 
 
 def _status_mb(field: str) -> float:
-    """A line of the kernel's account of this process, in megabytes."""
+    """Return a line of the kernel's account of this process, in megabytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.split(f"{field}:")[1].split()[0]) * 1024 / 1e6

@@ -34,7 +34,7 @@ class Section:
 
 
 def series(records: Iterable[Mapping[str, Any]], key: str, name: str, *, x: str = "step") -> list[dict[str, Any]]:
-    """Points of the records that have ``key``, as one line called ``name``."""
+    """Return points of the records that have ``key``, as one line called ``name``."""
     return thin([{"x": r[x], "value": r[key], "series": name} for r in records if key in r])
 
 
@@ -48,31 +48,31 @@ def depth_chart(
     caption: str,
     percent: bool = False,
 ) -> Chart:
-    """Lines over places of the network that have a ``name``; the caption is plain text."""
+    """Draw lines over places of the network that have a ``name``; the caption is plain text."""
     points = [point for name, values in lines.items() for point in depth_series(places, values, name)]
     return Chart(line_chart(points, x=x, y=y, title=title, percent=percent), escape(caption))
 
 
 def depth_series(places: Sequence[Mapping[str, Any]], values: Sequence[float], name: str) -> list[dict[str, Any]]:
-    """One line over places of the network, counted from 1."""
+    """Return one line over places of the network, counted from 1."""
     pairs = zip(places, values, strict=True)
     return [{"x": x, "value": v, "series": name, "name": p["name"]} for x, (p, v) in enumerate(pairs, start=1)]
 
 
 def mean(values: Sequence[float]) -> float:
-    """Of at least one number."""
+    """Return the mean of at least one number."""
     return sum(values) / len(values)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that scrolls where it is too wide; a head of empty strings is left out."""
+    """Return a table that scrolls where it is too wide; a head of empty strings is left out."""
     heads = "".join(f"<th>{escape(cell)}</th>" for cell in head) if any(head) else ""
     body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide" tabindex="0"><table>{f"<tr>{heads}</tr>" if heads else ""}{body}</table></div>'
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested mappings as dotted names."""
+    """Return nested mappings as dotted names."""
     rows: list[tuple[str, str]] = []
     for key, value in values.items():
         name = f"{prefix}{key}"

@@ -12,7 +12,7 @@ LARGEST_HEAT_MAP = 100  # classes
 
 
 def confusion(run: RunFolder) -> Section | None:
-    """The confusion matrix, its largest cells, and images."""
+    """Show the confusion matrix, its largest cells, and images."""
     tested = run.read_analysis("test")
     if tested is None:
         return None
@@ -39,7 +39,7 @@ def confusion(run: RunFolder) -> Section | None:
 
 
 def _images(confused: Mapping[str, Any] | None) -> str:
-    """Thumbnails as data; a base64 alphabet holds nothing to escape, but the file may hold anything."""
+    """Show thumbnails as data; a base64 alphabet holds nothing to escape, but the file may hold anything."""
     if not confused or not confused["images"]:
         return ""
     figures = []
@@ -55,7 +55,7 @@ def _images(confused: Mapping[str, Any] | None) -> str:
 
 
 def accuracy_over_time(run: RunFolder) -> Section | None:
-    """What the network says after each of its steps."""
+    """Show what the network says after each of its steps."""
     tested = run.read_analysis("test")
     if tested is None or len(tested.get("accuracy_after", [])) < 2:
         return None
@@ -71,7 +71,7 @@ def accuracy_over_time(run: RunFolder) -> Section | None:
 
 
 def steps_chart(points: Sequence[Point]) -> Chart:
-    """Accuracy against T; not from 0, for the steps differ by little."""
+    """Draw accuracy against T; not from 0, for the steps differ by little."""
     title = "Accuracy against T"
     spec = line_chart(points, x="time steps T", y="accuracy", title=title, percent=True, from_zero=False)
     return Chart(spec, "Accuracy of the mean logits after each time step.")

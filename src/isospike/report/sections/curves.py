@@ -8,7 +8,7 @@ from isospike.run_folder import RunFolder, read_records
 
 
 def curves(run: RunFolder) -> Section | None:
-    """Loss, accuracy and what else was recorded over the steps."""
+    """Show loss, accuracy and what else was recorded over the steps."""
     records = read_records(run.metrics)[0]
     steps = [r for r in records if r["kind"] == "step"]
     epochs = [r for r in records if r["kind"] == "epoch"]

@@ -10,7 +10,7 @@ from isospike.text import energy_unit
 
 
 def energy(run: RunFolder) -> Section | None:
-    """What the operations cost, beside the ANN of the same layers."""
+    """Show what the operations cost, beside the ANN of the same layers."""
     found = run.read_analysis("energy")
     if found is None:
         return None

@@ -17,7 +17,7 @@ STREAM = "Mean, variance and largest value of the stream behind every residual u
 
 
 def firing(run: RunFolder) -> Section | None:
-    """Rates, silence and closed surrogates along depth and time, a raster, and the stream behind the units."""
+    """Show rates, silence, closed surrogates along depth and time, a raster, and the stream behind the units."""
     flow, raster = run.read_analysis("flow"), run.read_analysis("raster")
     if flow is None:
         return None
@@ -38,7 +38,7 @@ def firing(run: RunFolder) -> Section | None:
 
 
 def _rate_charts(neurons: Sequence[Mapping[str, Any]], T: int) -> list[Chart]:
-    """Rates, and where neurons have several levels how often each is put out."""
+    """Draw rates, and where neurons have several levels how often each is put out."""
     rates = {"mean over time": [mean(n["rate"]) for n in neurons]}
     if T <= MOST_STEPS:
         rates = {f"step {step + 1}": [n["rate"][step] for n in neurons] for step in range(T)}
@@ -57,7 +57,7 @@ def _rate_charts(neurons: Sequence[Mapping[str, Any]], T: int) -> list[Chart]:
 
 
 def _maps(neurons: Sequence[Mapping[str, Any]], T: int) -> list[Chart]:
-    """Depth to the right, time upwards; nothing where there is one step, of which the lines tell all."""
+    """Draw depth to the right, time upwards; nothing where there is one step, of which the lines tell all."""
     if T == 1:
         return []
     quantities = {"rate": "firing rate"}
@@ -81,7 +81,7 @@ def _maps(neurons: Sequence[Mapping[str, Any]], T: int) -> list[Chart]:
 
 
 def _raster(raster: Mapping[str, Any]) -> Chart:
-    """Every population is as wide as 1, its time steps beside each other in it."""
+    """Draw every population as wide as 1, its time steps beside each other in it."""
     populations = raster["populations"]
     width = 1 / (raster["steps"] + 1)  # a gap of one step between populations
     marks: list[Point] = [

@@ -11,7 +11,7 @@ from isospike.run_folder import RunFolder
 
 
 def isometry(run: RunFolder) -> Section | None:
-    """How every unit passes gradients on, and how long they are along depth."""
+    """Show how every unit passes gradients on, and how long they are along depth."""
     found = run.read_analysis("isometry")
     if found is None:
         return None
@@ -53,7 +53,7 @@ def _isometry_charts(found: Mapping[str, Any]) -> Iterator[Chart]:
 
 
 def products(units: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """log10 of the product of phi from the last unit to each; nothing comes back beyond one that passes nothing."""
+    """Return log10 of the product of phi from the last unit to each; it ends at one that passes nothing."""
     total, points = 0.0, []
     for unit in reversed(units):
         if not unit["phi"]["value"] > 0:

@@ -39,7 +39,7 @@ IN_WORDS = {
 
 
 def architecture(run: RunFolder) -> Section | None:
-    """The stages as a table, the unit as a picture of its row."""
+    """Show the stages as a table, the unit as a picture of its row."""
     options = run.read_config().model.model_dump()
     with torch.device("meta"):
         network = create_model(**options)
@@ -50,7 +50,7 @@ def architecture(run: RunFolder) -> Section | None:
 
 
 def _stages(network: SpikingResNet, run: RunFolder) -> str:
-    """A row for the stem, for each stage and for the head."""
+    """Return a row for the stem, for each stage and for the head."""
     layout, data = network.layout, run.read_analysis("data") or {}
     classes = len(data["classes"]) if "classes" in data else layout.num_classes
     rows = [("stem", layout.stem, str(layout.stem_width), "")]
@@ -63,7 +63,7 @@ def _stages(network: SpikingResNet, run: RunFolder) -> str:
 
 
 def model(run: RunFolder) -> Section | None:
-    """The model's card."""
+    """Show the model's card."""
     card = run.read_analysis("model")
     if card is None:
         return None
@@ -72,19 +72,19 @@ def model(run: RunFolder) -> Section | None:
 
 
 def _in_words(key: str) -> str:
-    """``unit_macs`` and ``words.cell`` as a person would say them; other keys keep their words."""
+    """Return ``unit_macs`` and ``words.cell`` as a person would say them; other keys keep their words."""
     if key in IN_WORDS:
         return IN_WORDS[key]
     return key.replace(".", ": ").replace("_", " ")
 
 
 def configuration(run: RunFolder) -> Section | None:
-    """The whole configuration."""
+    """Show the whole configuration."""
     return Section("Configuration", f'<pre tabindex="0">{escape(run.read_config().to_yaml())}</pre>')
 
 
 def environment(run: RunFolder) -> Section | None:
-    """Versions and hardware."""
+    """Show versions and hardware."""
     path = run.path / "env.json"
     return _environment(read_json(path)) if path.is_file() else None
 

@@ -20,7 +20,7 @@ RESULTS = {
 
 
 def summary(run: RunFolder) -> Section | None:
-    """Accuracy, time, and in a sentence what is missing."""
+    """Show accuracy, time, and in a sentence what is missing."""
     config = run.read_config()
     data = run.read_analysis("data") or {}
     figures = figures_of(run) or {"steps so far": "none"}
@@ -34,7 +34,7 @@ def summary(run: RunFolder) -> Section | None:
 
 
 def figures_of(run: RunFolder) -> dict[str, str]:
-    """Accuracies, and what the training took."""
+    """Return accuracies, and what the training took."""
     records = read_records(run.metrics)[0]
     data = run.read_analysis("data") or {}
     tests = [r for r in records if r["kind"] == "epoch" and r["split"] == "test"]
@@ -54,7 +54,7 @@ def figures_of(run: RunFolder) -> dict[str, str]:
 
 
 def _readable(run: RunFolder, name: str) -> dict[str, Any] | None:
-    """A result, or None; what is wrong with a damaged one is said where it would be shown."""
+    """Read a result, or None; what is wrong with a damaged one is said where it would be shown."""
     try:
         return run.read_analysis(name)
     except ConfigError:
@@ -72,7 +72,7 @@ def _accuracies(tests: list[dict[str, Any]], note: str) -> dict[str, str]:
 
 
 def what_is_missing(run: RunFolder) -> Iterator[str]:
-    """A sentence each for damaged records, for training that has not ended and for what was not measured."""
+    """Yield a sentence each for damaged records, for training that has not ended and for what was not measured."""
     config = run.read_config()
     epochs, subject = config.train.epochs, f"{run.path}{import_options(config.imports)}"
     records, _ = read_records(run.metrics)

@@ -19,7 +19,7 @@ MEANS = {
 
 
 def watched(run: RunFolder) -> Section | None:
-    """What the trainer wrote at its interval."""
+    """Show what the trainer wrote at its interval."""
     records = read_records(run.flow)[0]
     if not records:
         return None
@@ -47,7 +47,7 @@ def watched(run: RunFolder) -> Section | None:
 
 
 def depth_cells(records: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> list[Point]:
-    """Means over runs of records and of neighbouring populations of neurons."""
+    """Return means over runs of records and of neighbouring populations of neurons."""
     names = records[0]["neurons"]["name"]
     steps = [r["step"] for r in records]
     ends = [*steps[1:], 2 * steps[-1] - steps[-2]]
@@ -68,7 +68,7 @@ def depth_cells(records: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -
 
 
 def _over_time(column: Sequence[float | Sequence[float]]) -> list[float]:
-    """Of each population a number; rates have one for every time step."""
+    """Return a number of each population; rates have one for every time step."""
     return [value if isinstance(value, int | float) else sum(value) / len(value) for value in column]
 
 
@@ -77,7 +77,7 @@ def _span(first: str, last: str) -> str:
 
 
 def _streams(records: Sequence[Mapping[str, Any]]) -> Chart:
-    """The variance of the stream behind a few units, the first and the last among them."""
+    """Return the variance of the stream behind a few units, the first and the last among them."""
     names = records[0]["units"]["name"]
     chosen = sorted({round(k * (len(names) - 1) / 4) for k in range(5)})
     lines = [
