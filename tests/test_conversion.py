@@ -9,7 +9,7 @@ from torch import nn
 import isospike as iso
 from helpers import enliven
 from isospike.conversion import METHODS, accuracy_by_step, decisions_by_step
-from isospike.conversion.activations import quantiles
+from isospike.conversion.activations import quantiles, rectified, run_through
 from isospike.conversion.evaluation import sums_by_step
 from isospike.conversion.lowering import Plan, lower
 from isospike.conversion.methods import best_gain, from_half, from_rest
@@ -49,6 +49,24 @@ def test_the_normalised_ann_is_the_ann_in_other_units(name, per_channel):
     logits = torch.tensor([3.7], dtype=torch.float64)
     net = lower(ann, Plan(thresholds, ReLU, logits=logits), 1)
     torch.testing.assert_close(net(x) * logits, ann(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("name", TWINS)
+def test_a_unit_is_what_1_is_in_the_ann(name, per_channel):
+    """With rectifiers in place of neurons every map is that of the ANN, in the units that the network names."""
+    ann, x = ann_of(name), images()
+    net = lower(ann, Plan(quantile_thresholds(ann, [x], 0.99, per_channel=per_channel), ReLU), 1)
+    maps = dict(run_through(ann.program, x))
+    seen = []
+    for neuron in net.units:
+        net.get_submodule(neuron).register_forward_hook(lambda _, inputs, out: seen.append(out[0][0]))
+    net(x)
+    expected = [maps[value] for value in rectified(ann.program)]
+    assert len(seen) == len(expected)
+    for own, unit, value in zip(seen, net.units.values(), expected, strict=True):
+        scale = torch.tensor(unit, dtype=torch.float64).view(-1, *[1] * (own.dim() - 2))
+        torch.testing.assert_close(own * scale, value, rtol=1e-11, atol=1e-11)
 
 
 def test_a_bottleneck_behind_a_max_pool_is_the_same_in_other_units():
@@ -298,6 +316,7 @@ def test_a_converted_network_is_written_read_and_streamed(name):
     assert all(torch.equal(value, before[key]) for key, value in ann.state_dict().items())
     read = ProgramNet.from_json(json.loads(json.dumps(net.as_json()))).double().eval()
     read.load_state_dict(net.state_dict())
+    assert read.units == net.units
     x = images(3)
     logits = net(x, per_step=True)
     assert torch.equal(read(x, per_step=True), logits)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from isospike.data import Augment, AugmentSpec
 from isospike.data.decode import CentreCrop
@@ -17,7 +17,7 @@ from isospike.data.modes import in_8_bits
 from isospike.errors import ConfigError, DataError
 from isospike.inference import Precision
 from isospike.inputs import Inputs
-from isospike.models import SpikingResNet
+from isospike.models import SpikingNetwork
 from isospike.weights.saved import build_saved
 from isospike.weights.trained import read_run
 
@@ -66,7 +66,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: SpikingResNet,
+        model: SpikingNetwork,
         inputs: Inputs | None = None,
         *,
         compiled: bool = True,
@@ -79,7 +79,7 @@ class Predictor:
             raise ConfigError(f"precision='{precision}' is of the compiled network: leave compiled=False out")
         self.model, self.batch_size = model.eval(), batch_size
         self.inputs = _checked(inputs or model.inputs, model)
-        self.classes = self.inputs.classes or tuple(str(number) for number in range(_outputs(model)))
+        self.classes = self.inputs.classes or tuple(str(number) for number in range(model.num_classes))
         self.net = model.compile_for_inference(cast(Precision, precision)) if compiled else model
         self._crop = CentreCrop(self.inputs.size, self.inputs.resize or self.inputs.size)
         self._augment = Augment(AugmentSpec(), self.inputs.mean, self.inputs.std, len(self.classes))
@@ -149,12 +149,7 @@ def load_run(
     return Predictor(model, compiled=compiled, precision=precision, batch_size=batch_size)
 
 
-def _outputs(model: SpikingResNet) -> int:
-    fc = model.head.fc
-    return fc.out_features if isinstance(fc, nn.Linear) else 0
-
-
-def _checked(inputs: Inputs | None, model: SpikingResNet) -> Inputs:
+def _checked(inputs: Inputs | None, model: SpikingNetwork) -> Inputs:
     """Refuse inputs that the model does not read, and classes that it does not tell apart."""
     if inputs is None:
         raise ConfigError(
@@ -163,10 +158,11 @@ def _checked(inputs: Inputs | None, model: SpikingResNet) -> Inputs:
         )
     if inputs.T is not None:
         raise ConfigError(f"this model was trained on recordings of events in {inputs.T} steps, and this reads images")
-    if not _outputs(model):
+    if not model.num_classes:
         raise ConfigError("this model is a backbone without a classifier, so it predicts no classes")
-    if inputs.classes and len(inputs.classes) != _outputs(model):
-        raise ConfigError(f"the inputs name {len(inputs.classes)} classes, and the model tells {_outputs(model)} apart")
+    if inputs.classes and len(inputs.classes) != model.num_classes:
+        named, told = len(inputs.classes), model.num_classes
+        raise ConfigError(f"the inputs name {named} classes, and the model tells {told} apart")
     if inputs.channels != model.in_channels:
         raise ConfigError(f"the inputs have {inputs.channels} channels, and the model reads {model.in_channels}")
     if inputs.channels not in (1, 3):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from isospike.analysis.isometry import as_clip
 from isospike.analysis.untouched import in_training_mode
 from isospike.errors import ConfigError
-from isospike.models import SpikingResNet
+from isospike.models import SpikingNetwork
 from isospike.residual import ResidualUnit
 from isospike.seeding import derive_seed
 
@@ -35,7 +35,7 @@ class GradientNorms:
 
 
 def gradient_norms(
-    model: SpikingResNet, images: Tensor, labels: Tensor, *, T: int | None = None, seed: int = 0
+    model: SpikingNetwork, images: Tensor, labels: Tensor, *, T: int | None = None, seed: int = 0
 ) -> GradientNorms:
     """Run one forward in training mode and one backward; the model keeps its gradients, statistics and mode.
 
@@ -82,10 +82,10 @@ def gradient_norms(
     return found
 
 
-def _check_labels(model: SpikingResNet, labels: Tensor, *, batch: int) -> None:
-    if not isinstance(model.head.fc, nn.Linear):
+def _check_labels(model: SpikingNetwork, labels: Tensor, *, batch: int) -> None:
+    if not model.num_classes:
         raise ConfigError("a backbone has no loss to take a gradient of: create it with num_classes")
-    classes = model.head.fc.out_features
+    classes = model.num_classes
     if labels.shape != (batch,):
         raise ConfigError(f"a batch of {batch} images takes labels of shape [{batch}], got {list(labels.shape)}")
     if labels.min() < 0 or labels.max() >= classes:

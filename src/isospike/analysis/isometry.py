@@ -16,7 +16,7 @@ from isospike.analysis.theory import Moments
 from isospike.analysis.untouched import in_training_mode
 from isospike.errors import ConfigError
 from isospike.layers import BatchNorm, Chain, PerStepNorm, Steps
-from isospike.models import SpikingResNet
+from isospike.models import SpikingNetwork, SpikingResNet
 from isospike.residual import ResidualUnit, Stage
 from isospike.seeding import derive_seed
 
@@ -62,7 +62,7 @@ class UnitIsometry:
 
 
 def measure_isometry(
-    model: SpikingResNet, images: Tensor, *, T: int | None = None, probes: int = 4, seed: int = 0
+    model: SpikingNetwork, images: Tensor, *, T: int | None = None, probes: int = 4, seed: int = 0
 ) -> list[UnitIsometry]:
     """Measure phi and varphi of every residual unit of ``model`` on these images.
 
@@ -148,7 +148,7 @@ def log10_product(units: Sequence[UnitIsometry]) -> Estimate:
     return Estimate(total, math.sqrt(sum(share**2 for share in relative)) / math.log(10))
 
 
-def as_clip(model: SpikingResNet, images: Tensor, T: int | None) -> tuple[Tensor, int]:
+def as_clip(model: SpikingNetwork, images: Tensor, T: int | None) -> tuple[Tensor, int]:
     """Return images ``[T, B, C, H, W]``, static ones repeated without a copy.
 
     Raises:

@@ -22,7 +22,7 @@ from isospike.cli.console import Checkpoint, DataDir, Device, Import, Json, out,
 from isospike.config import with_data_dir
 from isospike.data import Augment, AugmentSpec, load_dataset
 from isospike.errors import ConfigError, UnknownName
-from isospike.models import SpikingResNet, create_model
+from isospike.models import SpikingNetwork, create_model
 from isospike.own_rows import import_rows
 from isospike.processes import open_world
 from isospike.run_folder import RunFolder
@@ -33,7 +33,7 @@ from isospike.train.build import load_trained
 class Subject(NamedTuple):
     """A network, images for it, and what both are called."""
 
-    model: SpikingResNet
+    model: SpikingNetwork
     images: Tensor
     labels: Tensor
     facts: dict[str, Any]

@@ -22,7 +22,7 @@ from isospike.cli.console import Checkpoint, DataDir, Device, Import, Json, out,
 from isospike.config import RunConfig, with_data_dir
 from isospike.data import Augment, Dataset, load_dataset
 from isospike.graph import promised_domains
-from isospike.models import SpikingResNet, create_model, model_card
+from isospike.models import SpikingNetwork, create_model, model_card
 from isospike.own_rows import import_rows
 from isospike.processes import open_world
 from isospike.run_folder import RunFolder
@@ -90,7 +90,7 @@ def _measure(
 
 
 @torch.no_grad()
-def _best(model: SpikingResNet, image: Tensor) -> int:
+def _best(model: SpikingNetwork, image: Tensor) -> int:
     return int(model(image).argmax())
 
 
@@ -100,7 +100,7 @@ def _draw(dataset: Dataset, order: Tensor, batch_size: int) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def _run(model: SpikingResNet, batches: Iterator[Tensor], table: str) -> tuple[Energy, Flow]:
+def _run(model: SpikingNetwork, batches: Iterator[Tensor], table: str) -> tuple[Energy, Flow]:
     """Count the operations on all batches, and the flow on the first."""
     with OperationCounter(model) as counter:
         with watch(model) as seen:

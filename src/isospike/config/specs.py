@@ -56,6 +56,15 @@ def _checked_part(value: Any) -> Any:
 FrozenPart = Annotated[str, BeforeValidator(_checked_part)]
 
 
+def _checked_file(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"\w[\w.-]*\.json", value):
+        return value
+    raise ValueError(f"a network is the name of a JSON file in the run folder, got {value!r}")
+
+
+FileName = Annotated[str, BeforeValidator(_checked_file)]
+
+
 class TrainSpec(Spec):
     """How long, in what batches, in what precision, and how often to write.
 
@@ -102,13 +111,15 @@ class TrainSpec(Spec):
 class RunConfig(Spec):
     """A whole run.
 
-    ``imports``: code of one's own that it was made with (see ``own_rows``), and the SHA-256 of each file.
+    ``imports``: code of one's own that it was made with (see ``own_rows``), and the SHA-256 of each file. ``network``:
+    the file in the run folder that holds the network, as a converted one has it; ``model`` then says its name and T.
     """
 
     recipe: str
     seed: Seed = 0
     imports: dict[str, str] = {}
     model: ModelSpec
+    network: FileName | None = None
     data: Annotated[DataSpec, DATA]
     augment: AugmentSpec = AugmentSpec()
     optim: Annotated[OptimSpec, OPTIMIZERS]
@@ -120,6 +131,13 @@ class RunConfig(Spec):
     def _balanced_once(self) -> Self:
         if self.train.sampling == self.objective.class_weights == "balanced":
             raise ValueError("train.sampling and objective.class_weights are both 'balanced', which is twice: take one")
+        return self
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Self:
+        given = {key for key, value in self.model.model_dump().items() if value is not None}
+        if self.network is not None and (odd := sorted(given - {"name", "T"})):
+            raise ValueError(f"model.{odd[0]} changes nothing of a converted network, of which T alone can be changed")
         return self
 
     def to_yaml(self) -> str:

@@ -70,7 +70,7 @@ def lower(ann: ProgramNet, plan: Plan, T: int) -> ProgramNet:
     for op in ann.program.operations:
         lowering.take(op)
     program = lowering.program()
-    net = ProgramNet(program, lowering.modules, T=T, least_size=ann.least_size)
+    net = ProgramNet(program, lowering.modules, T=T, least_size=ann.least_size, units=lowering.units)
     weight = next(ann.parameters())
     net.inputs = ann.inputs
     return net.to(weight.device, weight.dtype).eval()
@@ -87,6 +87,7 @@ class _Lowering:
         self.writers = {op.out: op for op in self.old.operations}
         self.operations: list[Operation] = []
         self.modules: dict[str, nn.Module] = {}
+        self.units: dict[str, list[float]] = {}  # of what stands in place of rectifiers
         self.values = 0
         self.made: dict[Value, tuple[Value, Tensor]] = {}
         self.rates: set[Value] = set()  # new maps that neurons put out, and pools of them
@@ -234,14 +235,15 @@ class _Lowering:
         x, factor = self._scaled(x, read / threshold)
         rectifier = rectifier_of(op)
         assert rectifier is not None
-        return self._neurons(x, factor, self.names[rectifier]), threshold
+        out, name = self._neurons(x, factor, self.names[rectifier])
+        self.units[name] = threshold.tolist()
+        return out, threshold
 
-    def _neurons(self, x: Value, factor: float | None, name: str) -> Value:
+    def _neurons(self, x: Value, factor: float | None, name: str) -> tuple[Value, str]:
         neuron = self.plan.neuron()
         out = self._value(x.channels, Domain(neuron.levels))
         self.rates.add(out)
-        self._add(Between(x, out, x_affine=factor, neuron=neuron), neuron, name)
-        return out
+        return out, self._add(Between(x, out, x_affine=factor, neuron=neuron), neuron, name)
 
     def _layer(self, op: Call) -> tuple[Value, Tensor]:
         module, name = op.module, self.names[op.module]
@@ -260,7 +262,7 @@ class _Lowering:
         out = self._call(x, module, name, op.out.channels, REAL if averages else x.domain)
         if x in self.rates:
             if averages and self.plan.pooled:
-                return self._neurons(out, None, f"{name}_spike"), unit
+                return self._neurons(out, None, f"{name}_spike")[0], unit
             self.rates.add(out)
         return out, unit
 
@@ -284,11 +286,13 @@ class _Lowering:
         self.values += 1
         return Value(self.values - 1, channels, domain)
 
-    def _add(self, op: Operation, module: nn.Module, name: str) -> None:
+    def _add(self, op: Operation, module: nn.Module, name: str) -> str:
         """Add an operation with a module under a name of its own: a rectifier may stand in many places."""
         self.operations.append(op)
         names = (name, *(f"{name}_{n}" for n in range(2, len(self.modules) + 3)))
-        self.modules[next(free for free in names if free not in self.modules)] = module
+        own = next(free for free in names if free not in self.modules)
+        self.modules[own] = module
+        return own
 
     def _name(self, op: Operation) -> str:
         parts = [op.x_affine, op.neuron] if isinstance(op, Between) else [op.module]

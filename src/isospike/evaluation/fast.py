@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from isospike.data import Augment, Dataset
 from isospike.data.dataset import stratified
 from isospike.inference import EarlyExit, Precision
-from isospike.models import SpikingResNet
+from isospike.models import SpikingNetwork
 from isospike.processes import World
 
 CALIBRATION_IMAGES = 1000  # of the training split, of every class its share
@@ -19,10 +19,10 @@ class FastNetwork(nn.Module):
 
     Args:
         model: The trained network, on the device of the test.
-        precision: See ``SpikingResNet.compile_for_inference``.
+        precision: See ``SpikingNetwork.compile_for_inference``.
     """
 
-    def __init__(self, model: SpikingResNet, precision: str) -> None:
+    def __init__(self, model: SpikingNetwork, precision: str) -> None:
         super().__init__()
         self.net, self.T = model.compile_for_inference(cast(Precision, precision)), model.T  # others are refused
         self.early: EarlyExit | None = None

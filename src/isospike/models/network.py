@@ -52,6 +52,11 @@ class SpikingNetwork(Network):
 
     @property
     @abstractmethod
+    def num_classes(self) -> int:
+        """Size of the logits; 0 of a backbone."""
+
+    @property
+    @abstractmethod
     def least_size(self) -> int:
         """Height and width of the smallest images that it takes."""
 

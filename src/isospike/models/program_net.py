@@ -31,10 +31,21 @@ class ProgramNet(SpikingNetwork):
         modules: The modules that it names, by the names that they shall have; a dot makes a module of modules.
         T: Time steps for static images; a call may ask for others.
         least_size: Height and width of the smallest images that it takes.
+        units: Of a converted network, by the names of the neurons that stand for rectifiers, in their order: what 1 of
+            their output is in the ANN, one number or one for each channel.
     """
 
-    def __init__(self, program: Program, modules: Mapping[str, nn.Module], *, T: int, least_size: int = 1) -> None:
+    def __init__(
+        self,
+        program: Program,
+        modules: Mapping[str, nn.Module],
+        *,
+        T: int,
+        least_size: int = 1,
+        units: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
         super().__init__(program.input.channels, T)
+        self.units = {name: tuple(unit) for name, unit in (units or {}).items()}
         self._recorded, self._least = program, least_size
         self._names = {module: name for name, module in modules.items()}
         self._current = Kept()
@@ -47,6 +58,11 @@ class ProgramNet(SpikingNetwork):
     def program(self) -> Program:
         """Its program, of the modules that it has now: one that took the place of another runs in its place."""
         return self._in_order()[0]
+
+    @property
+    def num_classes(self) -> int:
+        """Size of the logits."""
+        return self._recorded.results[0].channels
 
     @property
     def least_size(self) -> int:
@@ -78,7 +94,8 @@ class ProgramNet(SpikingNetwork):
         program = self.program
         names = {module: name for name, module in self.named_modules()}
         modules = {module: names[module] for module in modules_of(program)}
-        return {"T": self.T, "least_size": self.least_size, "program": program_to_json(program, modules)}
+        said = {"T": self.T, "least_size": self.least_size, "program": program_to_json(program, modules)}
+        return said | {"units": {name: list(unit) for name, unit in self.units.items()}} if self.units else said
 
     def _in_order(self) -> tuple[Program, list[Operation], list[Operation]]:
         """Return the program of today's modules, and its operations before time begins and after."""
@@ -100,7 +117,7 @@ class ProgramNet(SpikingNetwork):
         """
         try:
             program, modules = program_from_json(text["program"])
-            return cls(program, modules, T=text["T"], least_size=text["least_size"])
+            return cls(program, modules, T=text["T"], least_size=text["least_size"], units=text.get("units"))
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ConfigError(f"this is no network of a program: {type(error).__name__}: {error}") from error
 

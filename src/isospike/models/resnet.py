@@ -126,6 +126,11 @@ class SpikingResNet(SpikingNetwork):
         self.head.to(device=weight.device, dtype=weight.dtype)
 
     @property
+    def num_classes(self) -> int:
+        """Size of the logits; 0 of a backbone."""
+        return self.head.fc.out_features if isinstance(self.head.fc, nn.Linear) else 0
+
+    @property
     def least_size(self) -> int:
         """Input pixels per pixel of the last map, to a side."""
         return self.layout.total_stride

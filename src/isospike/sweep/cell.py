@@ -9,7 +9,7 @@ from isospike.analysis import gradient_norms, watch
 from isospike.config import RunConfig, with_data_dir
 from isospike.data import Augment, Dataset
 from isospike.errors import ConfigError, IsospikeError
-from isospike.models import SpikingResNet
+from isospike.models import SpikingNetwork
 from isospike.processes import World
 from isospike.run_folder import RunFolder, write_json
 from isospike.train import Trainer
@@ -79,7 +79,7 @@ def _measure(config: RunConfig, dataset: Dataset, run: RunFolder, world: World) 
     labels = batch.labels[:part].to(world.device)
     images, _ = augment.train(batch.images.narrow(-4, 0, part).to(world.device), labels, batch.seed)
 
-    def gradients(model: SpikingResNet) -> Mapping[str, object]:
+    def gradients(model: SpikingNetwork) -> Mapping[str, object]:
         return gradient_norms(model.to(world.device), images, labels, seed=config.seed).as_dict()
 
     untrained = build_model(config, **sizes)

@@ -122,7 +122,8 @@ def plan_sweep(
 
     Raises:
         UnknownName: no such topology, depth, option or recipe; the text names the nearest.
-        ConfigError: an axis without a value or with one twice, or a cell whose configuration is wrong.
+        ConfigError: an axis without a value or with one twice, or a wrong configuration of a cell, or a recipe of a
+            converted network.
     """
     grid: dict[str, tuple[str, ...]] = {}
     constants = []
@@ -138,6 +139,8 @@ def plan_sweep(
         else:
             constants.append(change)
     config = with_data_dir(load_recipe(recipe, constants), data_dir)
+    if config.network is not None:
+        raise ConfigError(f"the recipe {recipe} is of a converted network, and a sweep builds networks by their names")
     base = (follow(config) if follow else config).model_dump(mode="json")
     plan = Plan(topologies=tuple(topologies), depths=tuple(depths), seeds=tuple(seeds), grid=grid, base=base)
     sweep = Sweep(path, plan)

@@ -6,12 +6,12 @@ import torch
 
 from isospike.config import RunConfig
 from isospike.data import Dataset, Loader, class_weights
-from isospike.models import SpikingResNet, create_model
+from isospike.models import SpikingNetwork, SpikingResNet, create_model
 from isospike.objectives import Objective
 from isospike.run_folder import RunFolder
 from isospike.seeding import derive_seed
 from isospike.weights import load_weights
-from isospike.weights.trained import trained_weights
+from isospike.weights.trained import read_program, weights_of
 
 
 def build_model(config: RunConfig, *, num_classes: int, in_channels: int) -> SpikingResNet:
@@ -25,15 +25,28 @@ def build_model(config: RunConfig, *, num_classes: int, in_channels: int) -> Spi
         return create_model(**config.model.model_dump(), num_classes=num_classes, in_channels=in_channels)
 
 
-def load_trained(run: RunFolder, config: RunConfig, *, num_classes: int, in_channels: int, which: str) -> SpikingResNet:
+def build_network(run: RunFolder, config: RunConfig, *, num_classes: int, in_channels: int) -> SpikingNetwork:
+    """Build the model of a run without its weights, be it one of ``create_model`` or converted.
+
+    Raises:
+        IsospikeError: the model's name or options are wrong, or the converted network is not in the folder, damaged or
+            for other images.
+    """
+    if config.network is None:
+        return build_model(config, num_classes=num_classes, in_channels=in_channels)
+    return read_program(run, config, num_classes=num_classes, in_channels=in_channels)
+
+
+def load_trained(
+    run: RunFolder, config: RunConfig, *, num_classes: int, in_channels: int, which: str
+) -> SpikingNetwork:
     """Load the model of a run with its "last" or "best" weights; the averaged ones where the run averages.
 
     Raises:
         CheckpointError: there are none, or they are damaged or another model's.
     """
-    path = run.checkpoint(which)
-    tensors = trained_weights(path)
-    model = build_model(config, num_classes=num_classes, in_channels=in_channels)
+    tensors, path = weights_of(run, which)
+    model = build_network(run, config, num_classes=num_classes, in_channels=in_channels)
     load_weights(model, tensors, str(path))
     return model.eval()
 

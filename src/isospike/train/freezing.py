@@ -6,10 +6,10 @@ from torch import nn
 
 from isospike.errors import ConfigError
 from isospike.layers import BatchNorm
-from isospike.models import SpikingResNet
+from isospike.models import SpikingNetwork, SpikingResNet
 
 
-def freeze(model: SpikingResNet, parts: Sequence[str]) -> list[BatchNorm]:
+def freeze(model: SpikingNetwork, parts: Sequence[str]) -> list[BatchNorm]:
     """Keep parts of a model from learning.
 
     Args:
@@ -21,8 +21,12 @@ def freeze(model: SpikingResNet, parts: Sequence[str]) -> list[BatchNorm]:
         The norms in these parts; in eval mode they keep their running statistics.
 
     Raises:
-        ConfigError: a stage that the model does not have.
+        ConfigError: a stage that the model does not have, or any part of a converted network.
     """
+    if not parts:
+        return []
+    if not isinstance(model, SpikingResNet):
+        raise ConfigError(f"train.freeze names {parts[0]}, and a converted network has no such parts: leave it out")
     modules: dict[str, list[nn.Module]] = {
         "stem": [model.stem, model.opening],
         **{f"stage{number}": [stage] for number, stage in enumerate(model.stages, start=1)},

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from isospike.errors import CheckpointError
-from isospike.models import SpikingResNet
+from isospike.models import SpikingNetwork
 from isospike.run_folder import RunFolder
 from isospike.weights import Tensors, load_tensors, load_weights, under
 from isospike.weights.foreign import read_state_dict
@@ -11,7 +11,7 @@ from isospike.weights.foreign import read_state_dict
 CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 
 
-def load_initial(model: SpikingResNet, source: str) -> str:
+def load_initial(model: SpikingNetwork, source: str) -> str:
     """Give a model the weights that its training starts from; its classifier stays new where the other has not as many
     classes.
 

@@ -9,11 +9,12 @@ from isospike.config import RunConfig
 from isospike.data import Dataset
 from isospike.layers import BatchNorm
 from isospike.malloc import return_freed_memory
-from isospike.models import SpikingResNet
+from isospike.models import SpikingNetwork
 from isospike.optimizers import build_optimizer
 from isospike.processes import World
+from isospike.run_folder import RunFolder
 from isospike.train.averaging import MovingAverage
-from isospike.train.build import build_model
+from isospike.train.build import build_network
 from isospike.train.freezing import freeze
 from isospike.train.start import check_steps
 
@@ -31,7 +32,7 @@ class Learner:
         frozen: Norms that keep their running statistics.
     """
 
-    model: SpikingResNet
+    model: SpikingNetwork
     network: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -50,15 +51,21 @@ class Learner:
             norm.eval()
 
 
-def build_learner(config: RunConfig, dataset: Dataset, world: World) -> Learner:
+def build_learner(config: RunConfig, dataset: Dataset, world: World, home: RunFolder) -> Learner:
     """Build what a run trains, on its device.
+
+    Args:
+        config: The run.
+        dataset: Its images.
+        world: Its processes.
+        home: The folder that holds its network, where it is a converted one.
 
     Raises:
         IsospikeError: the model's name or options are wrong, a part to freeze does not exist, or the data
             have another number of time steps.
     """
     train = config.train
-    model = build_model(config, num_classes=len(dataset.classes), in_channels=dataset.channels)
+    model = build_network(home, config, num_classes=len(dataset.classes), in_channels=dataset.channels)
     check_steps(config, model, dataset)
     model.to(world.device)
     model.memory = train.memory

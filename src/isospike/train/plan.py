@@ -16,7 +16,7 @@ from isospike.config import RunConfig
 from isospike.data import Dataset
 from isospike.errors import ConfigError
 from isospike.layers import MEMORY, BatchNorm, statistics_known
-from isospike.models import SpikingResNet
+from isospike.models import SpikingNetwork
 from isospike.train.step import PRECISIONS
 
 SMALLEST_TRIAL, LARGEST_TRIAL = 2, 32  # images
@@ -57,7 +57,7 @@ class MemoryPlan:
 
 
 def plan_training(
-    model: SpikingResNet,
+    model: SpikingNetwork,
     *,
     batch: int,
     size: int,
@@ -92,7 +92,7 @@ def plan_training(
     return MemoryPlan(memory, copies * (parameters + buffers), moments * parameters, alive, wasted)
 
 
-def plan_run(config: RunConfig, model: SpikingResNet, data: Dataset, memory: str | None = None) -> MemoryPlan:
+def plan_run(config: RunConfig, model: SpikingNetwork, data: Dataset, memory: str | None = None) -> MemoryPlan:
     """Predict what a step of a run takes in each of its processes.
 
     Args:
@@ -185,7 +185,7 @@ def _on_line(batch: int, few: _Lives, more: _Lives, a: float, b: float) -> float
 
 
 def _lives_of_a_step(
-    model: SpikingResNet, images: int, size: int, steps: int | None, autocast: torch.dtype | None
+    model: SpikingNetwork, images: int, size: int, steps: int | None, autocast: torch.dtype | None
 ) -> _Lives:
     """Record a forward and backward, of images that differ, as neurons of a blank one would not fire."""
     device = next(model.parameters()).device

@@ -9,7 +9,7 @@ import torch
 from isospike.config import RunConfig
 from isospike.data import Dataset
 from isospike.errors import ConfigError
-from isospike.models import SpikingResNet, model_card
+from isospike.models import SpikingNetwork, model_card
 from isospike.run_folder import RunFolder, read_json, write_json
 from isospike.train.environment import environment
 
@@ -24,6 +24,8 @@ def create_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torc
         RunFailed: the disk does not take it.
     """
     run.create(config, environment(device))
+    if config.network is not None:
+        write_json(run.path / config.network, read_json(home_of(run, config).path / config.network))
     complete_run(run, config, dataset, device)
 
 
@@ -46,15 +48,30 @@ def complete_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: to
     makers: dict[Path, Callable[[], dict[str, Any]]] = {
         run.environment: lambda: environment(device),
         run.analysis("data"): dataset.facts,
-        run.analysis("model"): card,
     }
+    if config.network is None:
+        makers[run.analysis("model")] = card
     for path, make in makers.items():
         if not path.is_file():
             write_json(path, make())
     _check_same_data(run.analysis("data"), dataset)
 
 
-def check_steps(config: RunConfig, model: SpikingResNet, dataset: Dataset) -> None:
+def home_of(run: RunFolder, config: RunConfig) -> RunFolder:
+    """Find the folder that holds the network of a run: its own, or for a new run of a converted network where it begins.
+
+    Raises:
+        ConfigError: neither does.
+    """
+    if config.network is None or (run.path / config.network).is_file():
+        return run
+    origin = RunFolder(config.train.weights or run.path)
+    if not (origin.path / config.network).is_file():
+        raise ConfigError(f"{origin.path} holds no {config.network}: name a converted network with --from")
+    return origin
+
+
+def check_steps(config: RunConfig, model: SpikingNetwork, dataset: Dataset) -> None:
     """Refuse a run whose model does not go through the time that its data have, or cannot augment them so.
 
     Raises:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from isospike.config import RunConfig
 from isospike.data import Augment, Batch, Dataset, Loader, to_device
+from isospike.errors import ConfigError
 from isospike.evaluation import Evaluation, evaluate
 from isospike.layers import MEMORY
 from isospike.memory import available_memory
@@ -25,6 +26,7 @@ from isospike.train.log import Log
 from isospike.train.persistence import Persistence
 from isospike.train.plan import MemoryPlan, check_fits, plan_run
 from isospike.train.readback import Readback
+from isospike.train.start import home_of
 from isospike.train.state import Best, RunState, Sums
 from isospike.train.step import Figures, Step, Taken
 from isospike.train.stopping import StopRequest, listen_for_signals
@@ -50,7 +52,7 @@ class Trainer:
     def __init__(self, config: RunConfig, dataset: Dataset, run: RunFolder, world: World, display: Display) -> None:
         self.config, self.dataset, self.run, self.world, self.display = config, dataset, run, world, display
         train = config.train
-        self.learner = build_learner(config, dataset, world)
+        self.learner = build_learner(config, dataset, world, home_of(run, config))
         self.model = self.learner.model
         self.train_loader = build_train_loader(config, dataset, rank=world.rank, world=world.size)
         self.test_loader = Loader(dataset.test, train.test_batch_size, shuffle=False, rank=world.rank, world=world.size)
@@ -96,8 +98,12 @@ class Trainer:
 
         Raises:
             CheckpointError: they cannot be read or do not fit.
+            ConfigError: it would train a converted network without its weights.
         """
         train = self.config.train
+        if train.weights is None and self.config.network is not None:
+            path = self.run.path
+            raise ConfigError(f"{path} holds a converted network, which was not trained here: go on with --from {path}")
         if train.weights is not None:
             self.display.say(load_initial(self.model, train.weights))
         elif train.freeze:

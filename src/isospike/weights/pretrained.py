@@ -6,11 +6,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from isospike.errors import CheckpointError, ConfigError, IsospikeError
+from isospike.errors import CheckpointError, ConfigError
 from isospike.models import ProgramNet, SpikingNetwork, create_model
 from isospike.optional import import_optional
 from isospike.registry import check_options
-from isospike.weights.files import Tensors, load_tensors, load_weights, save_tensors
+from isospike.weights.files import Tensors, load_tensors, save_tensors
 from isospike.weights.saved import Saved, build_saved, read_inputs
 
 LIBRARY = "isospike"
@@ -84,8 +84,6 @@ def from_pretrained(
     if is_run:
         return build_saved(read_run(folder, checkpoint), num_classes, **changes)
     config = _read_config(folder / CONFIG)
-    if "network" in config:
-        return _read_program(folder, config, num_classes, changes)
     return build_saved(_read_folder(folder, config), num_classes, **changes)
 
 
@@ -116,24 +114,6 @@ def _check_plain(value: Any, where: str) -> None:
         )
 
 
-def _read_program(folder: Path, config: Mapping[str, Any], num_classes: int | None, changes: Any) -> ProgramNet:
-    """Read the network of a program that ``save_pretrained`` wrote, in eval mode."""
-    if num_classes is not None or changes.keys() - {"T"}:
-        odd = "num_classes" if num_classes is not None else min(changes.keys() - {"T"})
-        raise ConfigError(f"{folder} holds a converted network, of which T alone can be changed: leave {odd} out")
-    tensors = _weights_of(folder, "network", config)
-    if not isinstance(config["network"], dict):
-        raise CheckpointError(f"the 'network' in {folder / CONFIG} is no program")
-    try:
-        model = ProgramNet.from_json({**config["network"], **changes})
-    except IsospikeError as error:
-        raise CheckpointError(f"the network in {folder / CONFIG} cannot be built: {error}") from error
-    load_weights(model, tensors, str(folder / WEIGHTS))
-    inputs = config.get("inputs")
-    model.inputs = None if inputs is None else read_inputs(inputs, folder / CONFIG)
-    return model.eval()
-
-
 def _weights_of(folder: Path, kind: str, config: Mapping[str, Any]) -> Tensors:
     """Read the weights beside a ``config.json``, where both are of one save."""
     tensors, meta = load_tensors(folder / WEIGHTS)
@@ -146,16 +126,18 @@ def _weights_of(folder: Path, kind: str, config: Mapping[str, Any]) -> Tensors:
 
 
 def _read_folder(folder: Path, config: Mapping[str, Any]) -> Saved:
-    """Read what ``save_pretrained`` wrote of a model of ``create_model``."""
-    tensors = _weights_of(folder, "options", config)
+    """Read what ``save_pretrained`` wrote."""
+    kind = "network" if "network" in config else "options"
+    tensors = _weights_of(folder, kind, config)
     inputs = config.get("inputs")  # folders of older versions have none
     return Saved(
-        options=config["options"],
+        options=config["options"] if kind == "options" else {},
         tensors=tensors,
         config=folder / CONFIG,
         weights=folder / WEIGHTS,
         inputs=None if inputs is None else read_inputs(inputs, folder / CONFIG),
         initialised_from=config.get("initialised_from"),
+        network=config.get("network"),
     )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from isospike.errors import CheckpointError, ConfigError, IsospikeWarning
+from isospike.errors import CheckpointError, ConfigError, IsospikeError, IsospikeWarning
 from isospike.inputs import Inputs
-from isospike.models import SpikingResNet, create_model
+from isospike.models import ProgramNet, SpikingNetwork, SpikingResNet, create_model
 from isospike.registry import check_options
 from isospike.text import brief
 from isospike.weights.files import Tensors, check_fit, load_weights
@@ -24,12 +24,13 @@ class Saved:
     """A network in files.
 
     Args:
-        options: Arguments of ``create_model``.
+        options: Arguments of ``create_model``; of a converted network those that ``ProgramNet`` can change.
         tensors: Its weights.
         config: The file that the options are from.
         weights: The file that the weights are from.
         inputs: What its images must be, where that is known.
         initialised_from: What it was trained from, where that was said.
+        network: What ``ProgramNet.as_json`` said of it, where it is nothing but a program.
     """
 
     options: Mapping[str, Any]
@@ -38,9 +39,10 @@ class Saved:
     weights: Path
     inputs: Inputs | None
     initialised_from: Any = None
+    network: Any = None
 
 
-def build_saved(saved: Saved, num_classes: int | None = None, **changes: Any) -> SpikingResNet:
+def build_saved(saved: Saved, num_classes: int | None = None, **changes: Any) -> SpikingNetwork:
     """Build the model of ``saved``, in eval mode; the other arguments are those of ``from_pretrained``.
 
     Raises:
@@ -48,6 +50,8 @@ def build_saved(saved: Saved, num_classes: int | None = None, **changes: Any) ->
         ConfigError: feature maps are asked for.
         CheckpointError: options that no model can be made of, or weights that do not fit.
     """
+    if saved.network is not None:
+        return _build_program(saved, num_classes, changes)
     check_options("create_model", create_model, changes)
     options = {**saved.options, **changes}
     if options.get("features_only") or options.get("out_indices") is not None:
@@ -68,6 +72,33 @@ def build_saved(saved: Saved, num_classes: int | None = None, **changes: Any) ->
             new = f"the classifier for {num_classes} classes is new and untrained"
             warnings.warn(f"{new}: that in {saved.weights} is for {before}", IsospikeWarning, stacklevel=3)
     return model.eval()
+
+
+def _build_program(saved: Saved, num_classes: int | None, changes: Mapping[str, Any]) -> ProgramNet:
+    """Build the network of a program, in eval mode."""
+    if num_classes is not None or changes.keys() - {"T"}:
+        odd = "num_classes" if num_classes is not None else min(changes.keys() - {"T"})
+        raise ConfigError(
+            f"{saved.config.parent} holds a converted network, of which T alone can be changed: leave {odd} out"
+        )
+    model = program_of(saved.network, saved.config, {**saved.options, **changes})
+    load_weights(model, saved.tensors, str(saved.weights))
+    model.inputs = saved.inputs
+    return model.eval()
+
+
+def program_of(network: Any, path: Path, changes: Mapping[str, Any]) -> ProgramNet:
+    """Build the network that ``ProgramNet.as_json`` described in ``path``, with some of it changed, its weights yet to come.
+
+    Raises:
+        CheckpointError: it is no such description; names ``path``.
+    """
+    if not isinstance(network, Mapping):
+        raise CheckpointError(f"the 'network' in {path} is no program")
+    try:
+        return ProgramNet.from_json({**network, **changes})
+    except IsospikeError as error:
+        raise CheckpointError(f"the network in {path} cannot be built: {error}") from error
 
 
 def _create(options: Mapping[str, Any], path: Path) -> SpikingResNet:

@@ -3,11 +3,13 @@
 import warnings
 from pathlib import Path
 
+from isospike.config import RunConfig
 from isospike.errors import CheckpointError, ConfigError, IsospikeWarning
 from isospike.inputs import Inputs
-from isospike.run_folder import RunFolder
+from isospike.models import ProgramNet
+from isospike.run_folder import RunFolder, read_json
 from isospike.weights.files import Tensors, load_tensors, under
-from isospike.weights.saved import Saved
+from isospike.weights.saved import Saved, program_of
 
 
 def trained_weights(path: Path) -> Tensors:
@@ -18,6 +20,18 @@ def trained_weights(path: Path) -> Tensors:
     """
     tensors, _ = load_tensors(path)
     return under("ema", tensors) or under("model", tensors)
+
+
+def weights_of(run: RunFolder, checkpoint: str) -> tuple[Tensors, Path]:
+    """Read the "last" or "best" weights of a run, and name their file: of one that was not trained here, the weights that it has.
+
+    Raises:
+        CheckpointError: there are none, or they are damaged.
+    """
+    path = run.checkpoint(checkpoint)
+    if checkpoint == "last" and not path.is_file() and run.weights.is_file():
+        return load_tensors(run.weights)[0], run.weights
+    return trained_weights(path), path
 
 
 def read_run(path: Path | str, checkpoint: str | None = None) -> Saved:
@@ -47,12 +61,32 @@ def read_run(path: Path | str, checkpoint: str | None = None) -> Saved:
     sizes = {"num_classes": len(inputs.classes), "in_channels": inputs.channels}
     options = {key: value for key, value in config.model.model_dump().items() if value is not None}
     tensors, weights = _weights(run, checkpoint)
+    if config.network is not None:
+        path = run.path / config.network
+        changes = {key: options[key] for key in ("T",) if key in options}
+        return Saved(changes, tensors, path, weights, inputs, network=read_json(path))
     return Saved({**options, **sizes}, tensors, run.config, weights, inputs)
+
+
+def read_program(run: RunFolder, config: RunConfig, *, num_classes: int, in_channels: int) -> ProgramNet:
+    """Read the converted network of a run, without its weights.
+
+    Raises:
+        ConfigError: there is none in the folder, or it is damaged.
+        CheckpointError: it is for other images or classes.
+    """
+    assert config.network is not None
+    path = run.path / config.network
+    model = program_of(read_json(path), path, {} if config.model.T is None else {"T": config.model.T})
+    for what, own, given in (("classes", model.num_classes, num_classes), ("channels", model.in_channels, in_channels)):
+        if own != given:
+            raise CheckpointError(f"the network in {path} is for {own} {what}, and the data have {given}")
+    return model
 
 
 def _weights(run: RunFolder, checkpoint: str | None) -> tuple[Tensors, Path]:
     if checkpoint is not None:
-        return trained_weights(run.checkpoint(checkpoint)), run.checkpoint(checkpoint)
+        return weights_of(run, checkpoint)
     if run.weights.is_file():
         return load_tensors(run.weights)[0], run.weights
     last = run.checkpoint("last")
