@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 DEMO := $(VENV)/.demo# stamp: what the demo uses is installed
 READY := $(VENV)/.ready# stamp: everything is
 
-.PHONY: demo demo-events test lanes lint fuzz clean
+.PHONY: demo demo-events test lanes lint fuzz dist clean
 
 ## demo: train, evaluate and report a deep spiking ResNet on handwritten digits
 demo: RECIPE := digits_ms_resnet20
@@ -35,6 +35,11 @@ lint: $(READY)
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz.py --cases 2000
 
+## dist: the source archive, the wheel for Linux on x86-64 with the compiled libraries, the wheel without them; both tried
+dist: $(READY)
+	@$(INSTALL) -e '.[dist]'
+	$(BIN)/python .ci/dist.py
+
 $(DEMO): pyproject.toml constraints.txt hatch_build.py src/isospike/ops/cpu/build.py $(wildcard src/isospike/ops/cpu/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "isospike needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
@@ -52,4 +57,4 @@ $(READY): $(DEMO)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

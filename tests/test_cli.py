@@ -44,7 +44,7 @@ def test_the_surface_is_what_the_documentation_says():
     commands = typer.main.get_command(cli.app).commands
     surface = {name: sorted(o for p in c.params for o in p.opts if o.startswith("--")) for name, c in commands.items()}
     assert surface == {
-        "models": ["--import", "--json", "--memory"],
+        "models": ["--import", "--json", "--memory", "--weights"],
         "recipes": ["--json"],
         "train": [
             *("--data-dir", "--device", "--import", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set"),

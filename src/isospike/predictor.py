@@ -17,7 +17,7 @@ from isospike.data.modes import in_8_bits
 from isospike.errors import ConfigError, DataError
 from isospike.inference import Precision
 from isospike.inputs import Inputs
-from isospike.models import SpikingNetwork
+from isospike.models import WEIGHTS, SpikingNetwork
 from isospike.weights.saved import build_saved
 from isospike.weights.trained import read_run
 
@@ -133,7 +133,8 @@ def load_run(
     """Load the network that a run has trained, ready for images; ``.model`` of it is the network itself.
 
     Args:
-        run: The run folder.
+        run: The run folder; or, where there is no folder of this name, weights that come with the package, such as
+            "ms_resnet20.digits".
         checkpoint: "last" or "best". None: the weights at the end of training; where it has not ended, those of the
             last checkpoint, which a warning says.
         device: Where it runs.
@@ -145,8 +146,21 @@ def load_run(
         ConfigError: there is no run, or it says nothing of its images.
         CheckpointError: there are no weights, or they are damaged.
     """
-    model = build_saved(read_run(run, checkpoint)).to(device)
+    model = _network(run, checkpoint).to(device)
     return Predictor(model, compiled=compiled, precision=precision, batch_size=batch_size)
+
+
+def _network(run: Path | str, checkpoint: str | None) -> SpikingNetwork:
+    if Path(run).exists() or Path(run).name != str(run):
+        return build_saved(read_run(run, checkpoint))
+    if str(run) not in WEIGHTS:
+        names = ", ".join(WEIGHTS)
+        raise ConfigError(
+            f"{run} is not a run folder, and no weights of this name come with the package, as {names} do"
+        )
+    if checkpoint == "best":
+        raise ConfigError(f"'{run}' comes with the package and has no checkpoints: leave 'best' out")
+    return WEIGHTS[str(run)]()
 
 
 def _checked(inputs: Inputs | None, model: SpikingNetwork) -> Inputs:

@@ -1,5 +1,6 @@
 """``isospike models``: what can be built."""
 
+import fnmatch
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from isospike.layers import MEMORY
 from isospike.models import ModelCard, create_model, list_models, model_card
 from isospike.own_rows import import_rows
 from isospike.train.plan import MemoryPlan, plan_training
+from isospike.weights import shipped_weights
 
 
 def models_command(
@@ -19,11 +21,17 @@ def models_command(
     memory: Annotated[
         int | None, typer.Option(min=1, metavar="BATCH", help="Predict what training with this batch takes, by mode.")
     ] = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="List the trained weights that come with the package.")
+    ] = False,
     import_: Import = None,
     json: Json = False,
 ) -> None:
     """List models with their parameters, multiply-accumulates and sources."""
     import_rows(import_)
+    if weights:
+        _print_weights(pattern, json)
+        return
     names = list_models(pattern)
     if not names and any(sign in pattern for sign in "*?["):
         raise UnknownName(f"no model matches '{pattern}'; isospike models lists all")
@@ -38,6 +46,24 @@ def models_command(
     for label, card in _presets(cards):
         neuron = f"{card.neuron['kind']} neurons at threshold {card.v_threshold:g}"
         out.print(f"{label}: {neuron}; {card.source}", highlight=False, soft_wrap=True)
+
+
+def _print_weights(pattern: str, json: bool) -> None:
+    cards = {name: card for name, card in shipped_weights().items() if fnmatch.fnmatch(name, pattern)}
+    if not cards:
+        raise UnknownName(f"no weights match '{pattern}'; isospike models --weights lists all")
+    if json:
+        print_json([{"weights": name, **card} for name, card in cards.items()])
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("weights")
+    for heading in ("parameters", "accuracy", "test images"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("recipe")
+    for name, card in cards.items():
+        counts = (f"{card['parameters']:,}", f"{card['accuracy']:.2%}", f"{card['test_images']:,}")
+        table.add_row(name, *counts, card["recipe"])
+    out.print(table)
 
 
 def _plans(card: ModelCard, batch: int) -> list[MemoryPlan]:

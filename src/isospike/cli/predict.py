@@ -13,7 +13,7 @@ from isospike.processes import open_world
 
 
 def predict_command(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, or weights that come with the package.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     checkpoint: Checkpoint = "last",
     import_: Import = None,

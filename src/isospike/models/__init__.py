@@ -6,10 +6,11 @@ from isospike.models.network import SpikingNetwork
 from isospike.models.program_net import ProgramNet
 from isospike.models.resnet import SpikingResNet
 from isospike.models.spike_driven import spike_driven
-from isospike.models.zoo import create_ann_twin, create_model, list_models
+from isospike.models.zoo import WEIGHTS, create_ann_twin, create_model, list_models
 from isospike.residual import Domain
 
 __all__ = [
+    "WEIGHTS",
     "Domain",
     "FeatureMaps",
     "ModelCard",

@@ -12,7 +12,7 @@ from isospike.models.backbone import FeatureMaps
 from isospike.models.bodies import BODIES, NETS, STEMS, Body, Layout
 from isospike.models.resnet import SpikingResNet
 from isospike.neurons import NeuronSpec
-from isospike.registry import check_options, unknown_name
+from isospike.registry import Registry, check_options, unknown_name
 from isospike.residual import JOINS, TOPOLOGIES, Topology
 
 MAX_DEPTH = 2000  # built in seconds; a name with a slip in it, such as ms_resnet20000, would take minutes and gigabytes
@@ -32,11 +32,13 @@ HABITS = {
     "time_steps": "T is the word here",
     "num_steps": "T is the word here",
     "step_mode": "a model takes [B, C, H, W] or [T, B, C, H, W], and model.step() takes one step",
-    "pretrained": "weights come from iso.from_pretrained(folder or hub id) or iso.load_published(model, file)",
-    "weights": "weights come from iso.from_pretrained(folder or hub id) or iso.load_published(model, file)",
+    "pretrained": "weights='digits' names those that come with the package, iso.from_pretrained(folder or hub id) "
+    "reads a saved model, and iso.load_published(model, file) what its authors published",
     "checkpoint_path": "weights come from iso.from_pretrained(folder or hub id) or iso.load_published(model, file)",
     **{name: _OF_THE_NEURON.format(name) for name in ("tau", "decay", "v_threshold", "v_reset", "surrogate", "levels")},
 }
+
+WEIGHTS: Registry[Callable[..., SpikingResNet]] = Registry("weights")  # ``{model}.{weights}``: what makes that network
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -103,10 +105,11 @@ def create_model(
     norm_root_eps: float | None = None,
     weight_init: str | None = None,
     dropout: float | None = None,
+    weights: str | None = None,
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
 ) -> SpikingResNet | FeatureMaps:
-    """Create a model by its name, untrained, with the presets of its source where no option says otherwise.
+    """Create a model by its name, with the presets of its source where no option says otherwise.
 
     Args:
         name: ``{topology}_resnet{depth}``, where the depth picks the body, or ``{topology}_{net}``.
@@ -138,6 +141,8 @@ def create_model(
         norm_root_eps: What every norm adds to the root of the variance.
         weight_init: Initialisation of convolutions and classifier: "pytorch", "kaiming_fan_out", "kaiming_fan_in".
         dropout: Share of pooled features left out in training, in [0, 1).
+        weights: Name of trained weights that come with the package, such as "digits" (``isospike models --weights``
+            lists them); the model is then in eval mode, and the other options are changes as in ``from_pretrained``.
         features_only: Give the model as ``FeatureMaps``, a backbone without a classifier.
         out_indices: Its maps, with ``features_only``.
 
@@ -151,6 +156,8 @@ def create_model(
         return FeatureMaps(create_model(**{**options, "num_classes": 0}), out_indices)
     if out_indices is not None:
         raise ConfigError("out_indices picks feature maps: it goes with features_only=True")
+    if options.pop("weights", None) is not None:
+        return WEIGHTS[f"{options.pop('name')}.{weights}"](**options)
     row, layout = _parse(name, body, width)
     if stem is not None:
         STEMS[stem]

@@ -4,6 +4,7 @@ from isospike.weights.ann import load_ann_resnet
 from isospike.weights.files import Tensors, load_tensors, load_weights, save_tensors, under
 from isospike.weights.pretrained import from_pretrained, save_pretrained
 from isospike.weights.published import PUBLISHED, load_published
+from isospike.weights.shipped import shipped_weights
 
 __all__ = [
     "PUBLISHED",
@@ -15,5 +16,6 @@ __all__ = [
     "load_weights",
     "save_pretrained",
     "save_tensors",
+    "shipped_weights",
     "under",
 ]
