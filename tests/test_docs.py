@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+import isospike
 from isospike.recipes import list_recipes
 from isospike.residual import TOPOLOGIES
 from test_cli import call
@@ -71,6 +73,11 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path, monkeypatch):
         seen.append(words[0])
     assert set(seen) == {"models", "recipes", "train", "eval", "energy", "predict", "analyze", "report", "sweep"}
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
+
+
+def test_the_citation_names_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == isospike.__version__
 
 
 def test_set_up_is_two_make_commands():

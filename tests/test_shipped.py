@@ -61,6 +61,10 @@ def test_they_are_created_by_name_with_changes():
 def test_what_is_not_there_is_refused():
     with pytest.raises(UnknownName, match="unknown weights 'ms_resnet20.digit'; nearest: ms_resnet20.digits"):
         iso.create_model("ms_resnet20", weights="digit")
+    with pytest.raises(ConfigError, match="are of a spiking network: leave them out"):
+        iso.create_ann_twin("ms_resnet20", weights="digits")
+    with pytest.raises(ConfigError, match="weights='digits' are of create_model"):
+        iso.from_pretrained(FOLDER / "ms_resnet20.digits", weights="digits")
     with pytest.raises(ConfigError, match="has no checkpoints: leave 'best' out"):
         iso.load_run("ms_resnet20.digits", checkpoint="best")
     with pytest.raises(ConfigError, match="is not a run folder, and no weights of this name .* ms_resnet20.digits"):

@@ -199,7 +199,12 @@ def create_ann_twin(name: str, **options: Any) -> SpikingResNet:
     """Create the same network with rectifiers in place of its neurons, and one step of time.
 
     A norm with tdBN's factor keeps alpha; the threshold in it is 1.
+
+    Raises:
+        ConfigError: weights are asked for: those that come with the package are of spiking networks.
     """
+    if options.get("weights") is not None:
+        raise ConfigError(f"weights='{options['weights']}' are of a spiking network: leave them out")
     return create_model(name, **{"neuron": {"kind": "relu"}, "T": 1, **options})
 
 

@@ -58,7 +58,7 @@ def complete_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: to
 
 
 def home_of(run: RunFolder, config: RunConfig) -> RunFolder:
-    """Find the folder that holds the network of a run: its own, or for a new run of a converted network where it begins.
+    """Find the folder that holds the network of a run: its own, or that of the converted network where it begins.
 
     Raises:
         ConfigError: neither does.

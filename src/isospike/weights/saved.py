@@ -59,6 +59,8 @@ def build_saved(saved: Saved, num_classes: int | None = None, **changes: Any) ->
             "weights load into a whole network, without features_only and out_indices: "
             "for its feature maps, write iso.FeatureMaps(iso.from_pretrained(...), out_indices)"
         )
+    if options.get("weights") is not None:
+        raise ConfigError(f"weights='{options['weights']}' are of create_model, and these are in {saved.weights}")
     with torch.device("meta"):  # options that ask for another size than the weights have get no memory
         check_fit(_create(options, saved.config), saved.tensors, str(saved.weights))
     model = _create(options, saved.config)
@@ -88,7 +90,7 @@ def _build_program(saved: Saved, num_classes: int | None, changes: Mapping[str, 
 
 
 def program_of(network: Any, path: Path, changes: Mapping[str, Any]) -> ProgramNet:
-    """Build the network that ``ProgramNet.as_json`` described in ``path``, with some of it changed, its weights yet to come.
+    """Build the network that ``ProgramNet.as_json`` described in ``path``, changed in part, its weights yet to come.
 
     Raises:
         CheckpointError: it is no such description; names ``path``.

@@ -23,7 +23,7 @@ def trained_weights(path: Path) -> Tensors:
 
 
 def weights_of(run: RunFolder, checkpoint: str) -> tuple[Tensors, Path]:
-    """Read the "last" or "best" weights of a run, and name their file: of one that was not trained here, the weights that it has.
+    """Read the "last" or "best" weights of a run, or all that it has where it was not trained; name their file.
 
     Raises:
         CheckpointError: there are none, or they are damaged.
