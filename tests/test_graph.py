@@ -24,7 +24,7 @@ from isospike.graph import (
 from isospike.layers import MEMORY, BatchNorm, Chain, Steps
 from isospike.models import ProgramNet
 from isospike.neurons import NEURONS
-from isospike.residual import JOINS, REACHES, ResidualUnit
+from isospike.residual import JOINS, REACHES, ResidualUnit, Stage
 
 ROWS = [(f"{topology}_resnet8", {}) for topology in iso.TOPOLOGIES]
 KINDS = [("ms_resnet8", {"neuron": {"kind": kind, **REQUIRED.get(kind, {})}}) for kind in NEURONS]
@@ -261,14 +261,39 @@ def test_what_did_not_change_is_not_recorded_again(monkeypatch):
     assert len(recorded) == 3
 
 
-def test_a_network_that_no_program_says_is_not_tried_again_at_every_step(monkeypatch):
+class Squared(iso.SpikingResNet):
+    """A model of one's own that does to a map what no program says."""
+
+    def decode(self, current, steps):
+        return super().decode(current, steps).square()
+
+
+def squared():
     model = network("ms_resnet8").train()
-    hook_on_a_stage(model)
+    model.__class__ = Squared
+    return model
+
+
+def test_a_network_that_no_program_says_is_not_tried_again_at_every_step(monkeypatch):
+    model = squared()
     tried = []
     monkeypatch.setattr("isospike.models.network.record", lambda *a, do=iso.graph.record: tried.append(1) or do(*a))
     for _ in range(3):
         model(images(model))
     assert len(tried) == 1
+
+
+def test_a_network_that_no_program_says_trains_by_its_modules_and_says_what_that_rules_out():
+    model = squared()
+    x = images(model)
+    assert torch.equal(model(x, per_step=True), equations(model, x, model.T))
+    model.memory = "lean"
+    with pytest.raises(
+        ConfigError, match="memory='lean' cuts the program of a network, so take memory='fast': this net"
+    ):
+        model(x)
+    with pytest.raises(ConfigError, match="cannot be written down as a program: 'Symbol' object has no attribute 'squ"):
+        model.compile_for_inference()
 
 
 def test_a_copy_trains_its_own_weights():
@@ -281,20 +306,36 @@ def test_a_copy_trains_its_own_weights():
     assert all(p.grad is not None for p in copy.parameters())
 
 
-def test_a_hook_on_several_maps_leaves_the_program_and_says_what_that_costs():
-    model = network("ms_resnet8").train()
-    hook_on_a_stage(model)
-    model.memory = "lean"
-    with pytest.raises(ConfigError, match="memory='lean' cuts the program .* a Stage of several maps, with a hook"):
-        model(images(model))
-    with pytest.raises(ConfigError, match="a Stage of several maps"):
-        model.compile_for_inference()
+def test_a_stage_that_a_hook_sees_is_one_operation_and_one_stretch():
+    """It reads the list of all outputs so far; the other stages are rewritten as ever."""
+    model = network("da_cns_resnet8", reach="global").train()
+    model.stages[1].register_forward_hook(lambda m, a, out: out * 0.5)
+    program = record_network(model)
+    ((position, call),) = ((n, op) for n, op in enumerate(program.operations) if getattr(op, "several", None))
+    assert call.module is model.stages[1]
+    assert len(call.several) == 2  # the opening's and the first stage's
+    assert call.several[-1] == call.x
+    assert call.out.channels == 32
+    assert (range(position, position + 1),) in program.stretches
 
 
-@pytest.mark.parametrize("kind", [Chain, ResidualUnit])
+@pytest.mark.parametrize("memory", MEMORY)
+def test_a_hook_on_a_stage_leaves_every_mode_of_memory(memory):
+    model = network("da_cns_resnet14", reach="global").train()
+    for stage in (0, 2):
+        model.stages[stage].register_forward_hook(lambda m, a, out: out * 0.5)
+    model.memory = memory
+    other, x = deepcopy(model), images(model)
+    logits, expected = model(x, per_step=True), equations(other, x, model.T)
+    torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-12)
+    assert_same(gradients(model, logits), gradients(other, expected))
+    assert_same(dict(model.named_buffers()), dict(other.named_buffers()))
+
+
+@pytest.mark.parametrize("kind", [Chain, ResidualUnit, Stage])
 def test_a_compiled_network_calls_what_a_hook_sees(kind):
-    model = network("ms_resnet8").eval()
-    (module, *_) = (m for m in model.modules() if isinstance(m, kind) and len(list(m.children())) > 1)
+    model = network("da_cns_resnet8", reach="global").eval()
+    *_, module = (m for m in model.modules() if isinstance(m, kind) and len(list(m.children())) > 1)
     module.register_forward_hook(lambda m, a, out: out * 0.5)
     x = images(model)
     torch.testing.assert_close(model.compile_for_inference()(x), model(x))

@@ -5,13 +5,13 @@ runs it decides how.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
-from isospike.layers import PerStepNorm, SlotConv
+from isospike.layers import PerStepNorm, SlotConv, Steps
 from isospike.neurons import Neuron
 from isospike.residual import Domain, Join
 
@@ -103,16 +103,30 @@ class Between:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A module as it is: a layer, or one that is called with ``Steps`` because it runs through time itself."""
+    """A call of a module as it is.
+
+    Args:
+        x: What it reads.
+        out: What it puts out.
+        module: A layer, or a module that runs through time itself.
+        timed: Whether it is such a module, which is called with ``Steps``.
+        several: The maps that it reads as one list, the last of them ``x``; None: it reads ``x`` alone.
+    """
 
     x: Value
     out: Value
     module: nn.Module
     timed: bool = False
+    several: tuple[Value, ...] | None = None
 
     def reads(self) -> tuple[Value, ...]:
         """Return its inputs."""
-        return (self.x,)
+        return (self.x,) if self.several is None else self.several
+
+    def run(self, maps: Mapping[Value, Any], steps: Steps) -> Any:
+        """Call the module on ``maps``, ``[T or 1, B, ...]`` each, and return what it puts out."""
+        x: Any = maps[self.x] if self.several is None else [maps[value] for value in self.several]
+        return steps.run(self.module, x) if self.timed else steps.through(self.module, x)
 
 
 Operation = Conv | Between | Call

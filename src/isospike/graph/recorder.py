@@ -101,13 +101,7 @@ class Recorder(Steps):
             return self.between(x, REAL, x_affine=module)
         if self.opens(module):
             return module.forward(x, self)
-        if not isinstance(x, Symbol):
-            raise Unrecordable(
-                f"a {type(module).__name__} of several maps, with a hook or a forward of its own, is no operation that "
-                "a program knows"
-            )
-        value = self._inside(module, x) if _is_ours(module) else None
-        return self._call(module, x, value, timed=True)
+        return self._call(module, x, self._inside(module, x), timed=True)
 
     def through(self, layer: nn.Module, x: Any) -> Any:
         """Write a layer down: as what it is known to do, or as a call where its class or a hook may do otherwise."""
@@ -122,17 +116,26 @@ class Recorder(Steps):
             return Symbol(self, out)
         return self._call(layer, x, None, timed=False)
 
-    def _inside(self, module: nn.Module, x: Symbol) -> Value:
-        """Find the channels and the domain of what a module puts out, by recording its forward apart."""
+    def _inside(self, module: nn.Module, x: Any) -> Value | None:
+        """Find the channels and the domain of what a module puts out, by recording its forward apart.
+
+        A module whose forward has stretches is called as one of them.
+        """
+        if not _is_ours(module):
+            return None
         inside = Recorder()
-        out: Any = module.forward(Symbol(inside, x.value), inside)
+        symbols = [Symbol(inside, symbol.value) for symbol in _listed(x)]
+        out: Any = module.forward(symbols if _is_several(x) else symbols[0], inside)
+        if inside.stretches:
+            self.stretches.append((range(len(self.operations), len(self.operations) + 1),))
         return out.value
 
-    def _call(self, module: nn.Module, x: Symbol, like: Value | None, *, timed: bool) -> Symbol:
+    def _call(self, module: nn.Module, x: Any, like: Value | None, *, timed: bool) -> Symbol:
+        *_, last = values = tuple(symbol.value for symbol in _listed(x))
         if like is None:
-            like = Value(0, _out_channels(module, x.value.channels), _domain(module, x.value.domain))
+            like = Value(0, _out_channels(module, last.channels), _domain(module, last.domain))
         out = self.value(like.channels, like.domain)
-        self.operations.append(Call(x.value, out, module, timed))
+        self.operations.append(Call(last, out, module, timed, values if _is_several(x) else None))
         return Symbol(self, out)
 
 
@@ -197,6 +200,14 @@ def is_norm(layer: nn.Module) -> bool:
 def is_known_neuron(layer: nn.Module) -> bool:
     """Return whether it is a row of the recurrence, or the rectifier, and does nothing else."""
     return (is_recurrence(layer) or is_exactly(layer, ReLU)) and is_untouched(layer)
+
+
+def _is_several(x: Any) -> bool:
+    return isinstance(x, list | tuple)
+
+
+def _listed(x: Any) -> Sequence[Symbol]:
+    return x if _is_several(x) else [x]
 
 
 def _is_known(layer: nn.Module, kind: type[nn.Module]) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from isospike.graph.program import Affine, Between, Complement, JoinName, Operation, Value
+from isospike.graph.program import Affine, Between, Call, Complement, JoinName, Operation, Value
 from isospike.layers import Steps
 from isospike.residual import Join, Scale, Weigh
 
@@ -14,13 +14,12 @@ def run_eager(operation: Operation, maps: dict[Value, Any], steps: Steps) -> Non
 
     Convolutions with an affine or another map behind them are the business of inference, and not run here.
     """
-    x = maps[operation.x]
     if isinstance(operation, Between):
         maps.update(_between(operation, maps, steps))
-    elif getattr(operation, "timed", False):
-        maps[operation.out] = steps.run(operation.module, x)
+    elif isinstance(operation, Call):
+        maps[operation.out] = operation.run(maps, steps)
     else:
-        maps[operation.out] = steps.through(operation.module, x)
+        maps[operation.out] = steps.through(operation.module, maps[operation.x])
 
 
 def apply_affine(affine: Affine | None, x: Any, steps: Steps) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
@@ -285,13 +286,14 @@ def _as_map(x: Tensor) -> Tensor:
 def _call(op: Call, dtype: torch.dtype, integer: bool) -> Run:
     """Run a module of the network as it is, in its dtype; PyTorch pools no large maps of uint8."""
     module = frozen(op.module)
+    called = replace(op, module=module)
     neurons = [m for m in module.modules() if isinstance(m, Neuron)]
 
     def run(maps: Maps, span: Span, states: States) -> None:
-        x = maps[op.x].to(dtype).unflatten(0, (-1, span.B))
+        inputs = {value: maps[value].to(dtype).unflatten(0, (-1, span.B)) for value in op.reads()}
         v = {neuron: states[neuron] for neuron in neurons if neuron in states}
         steps = Steps(span.T, v if span.stateful else None, span.start)
-        out = (steps.run if op.timed else steps.through)(module, x).flatten(0, 1)
+        out = called.run(inputs, steps).flatten(0, 1)
         maps[op.out] = out.to(torch.uint8) if integer else out
         states.update({neuron: after for neuron, after in (steps.v or {}).items()})
 

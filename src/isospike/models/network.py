@@ -181,7 +181,9 @@ class SpikingNetwork(Network):
         fused = self._passes.get(self, (name, self.memory), partial(self._prepare, forward))
         if isinstance(fused, Unrecordable):
             if self.memory != "fast":
-                raise ConfigError(f"memory='{self.memory}' cuts the program of a network, and {fused}") from fused
+                raise ConfigError(
+                    f"memory='{self.memory}' cuts the program of a network, so take memory='fast': {fused}"
+                ) from fused
             return forward(x, steps)
         return [steps.unroll(result) for result in fused(x, steps)]
 
