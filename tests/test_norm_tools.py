@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 import isospike as iso
 from helpers import enliven
+from isospike.conversion.capture import as_program
 from isospike.errors import ConfigError
 from isospike.layers import BatchNorm
 from isospike.residual import TOPOLOGIES
@@ -94,15 +95,24 @@ def alone(tmp_path):
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("per_step_norm", [False, True])
-def test_convert_sync_batchnorm_synchronises_the_norms_that_are_there(alone, per_step_norm):
+HOLDERS = {
+    "row": make,
+    "row of norms for every step": lambda: make(per_step_norm=True),
+    "program": lambda: as_program(make()),
+    "own": lambda: nn.Sequential(make().stem.norm),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_convert_sync_batchnorm_synchronises_the_norms_that_are_there(alone, holder):
     """A norm of PyTorch's in their place would lose tdBN's factor."""
-    model = make(per_step_norm=per_step_norm)
+    model = HOLDERS[holder]()
     before = norms_of(model)
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     assert norms_of(converted) == before
     assert all(norm.process_group is alone for norm in before)
-    assert converted.train()(torch.randn(2, 3, 16, 16)).isfinite().all()
+    channels = before[0].num_features if holder == "own" else 3
+    assert converted.train()(torch.randn(2, channels, 16, 16)).isfinite().all()
 
 
 def test_norms_are_synchronised_by_a_public_call(alone):

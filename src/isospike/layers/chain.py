@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from isospike.layers.norm import placed
 from isospike.layers.steps import Steps
 
 
@@ -16,10 +15,6 @@ class Chain(nn.Module):
         super().__init__()
         for name, layer in OrderedDict(layers).items():
             self.add_module(name, layer)
-
-    def add_module(self, name: str, module: nn.Module | None) -> None:
-        """See ``placed``."""
-        super().add_module(name, placed(self._modules.get(name), module))
 
     def forward(self, x: Tensor, steps: Steps) -> Tensor:
         """Map ``[T or 1, B, ...]`` to ``[T, B, ...]``; a chain without a neuron leaves a static stream static."""

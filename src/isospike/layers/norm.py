@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from isospike.errors import ConfigError, ShapeError
 from isospike.layers.statistics import Statistics, take_up
@@ -23,7 +24,8 @@ class BatchNorm(nn.BatchNorm2d):
     biased variance are the same.
 
     It is one of PyTorch's, so that what asks for those (freezing, weight decay, ``swa_utils.update_bn``) finds it, but
-    it counts no batches in ``state_dict``. Use ``synchronise_norms`` for statistics over several processes.
+    it counts no batches in ``state_dict``. Use ``synchronise_norms`` for statistics over several processes;
+    ``SyncBatchNorm.convert_sync_batchnorm`` does the same for every module that holds norms of this class.
 
     Args:
         num_features: Channels C.
@@ -197,10 +199,6 @@ class PerStepNorm(nn.ModuleList):
     def __init__(self, T: int, num_features: int, **options: Any) -> None:
         super().__init__(BatchNorm(num_features, **options) for _ in range(T))
 
-    def add_module(self, name: str, module: nn.Module | None) -> None:
-        """See ``placed``."""
-        super().add_module(name, placed(self._modules.get(name), module))
-
     def forward(self, x: Tensor, start: int) -> Tensor:
         """Return ``[steps, B, C, H, W]``, the first of them time step ``start`` counted from 0, to the same shape."""
         norms = list(self)[start : start + len(x)]
@@ -231,15 +229,19 @@ def synchronise_norms(model: nn.Module, process_group: ProcessGroup | None = Non
             module.process_group = process_group
 
 
-def placed(old: nn.Module | None, new: nn.Module | None) -> nn.Module | None:
-    """Return the module to put in the place of ``old``.
+def _kept_norm(parent: nn.Module, name: str, new: nn.Module | None) -> nn.Module | None:
+    """Keep a norm in its place, and synchronise it, where ``SyncBatchNorm.convert_sync_batchnorm`` made ``new`` of it.
 
-    That is ``new``, unless ``SyncBatchNorm.convert_sync_batchnorm`` made it of a norm. PyTorch's has no constant factor
-    and runs on GPUs alone, so the norm stays, and synchronises its statistics.
+    PyTorch's has no constant factor and runs on GPUs alone. A hook on the registration of modules sees this in every
+    module that holds a norm; None lets ``new`` in.
     """
+    old = parent._modules.get(name)
     if not isinstance(old, BatchNorm) or not isinstance(new, nn.SyncBatchNorm):
-        return new
+        return None
     if new.running_mean is not old.running_mean:
-        return new
+        return None
     synchronise_norms(old, cast(ProcessGroup | None, new.process_group))
     return old
+
+
+register_module_module_registration_hook(_kept_norm)  # type: ignore[arg-type]  # it may return a module
