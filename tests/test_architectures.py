@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import isospike as iso
-from isospike.drawing import carried, draw_unit, reads
-from isospike.drawing.signals import COUNTS, SPIKES
+from isospike.drawing import carried, draw_unit
+from isospike.drawing.signals import COUNTS, CURRENTS, REAL, SPIKES, STREAM_CURRENTS
 from isospike.drawing.xml import element, text
 from isospike.graph import promised_domains
 from isospike.neurons import NEURONS
@@ -177,23 +177,25 @@ def test_where_the_projection_shares_the_branch_s_first_words_it_leaves_behind_t
         assert sum(left < x[name] for left in boxes) == (2 if name == "shared" else 0)
 
 
+@pytest.mark.parametrize("convs", [2, 3])
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-def test_what_convolutions_read_in_a_figure_is_what_the_model_promises(row):
+def test_what_convolutions_read_in_a_figure_is_what_the_model_promises(row, convs):
     """The second unit stands for all: the first of a network may read less than the rule allows."""
+    layout = replace(build.BODIES["cifar"].layout(14, None), bottleneck=convs == 3)
     with torch.device("meta"):
-        model = iso.SpikingResNet(row, build.BODIES["cifar"].layout(14, None), num_classes=10)
+        model = iso.SpikingResNet(row, layout, num_classes=10)
     promises = promised_domains(model)
-    unit, projecting = model.stages[0][1], model.stages[1][0]
-    lead = [word for word in row.branch(2)[: row.branch(2).index("conv")] if "shared" in row.project.split()]
-    skip = [word for word in row.project.split() if word != "shared"]
-    for chain, words, entering in (
-        (unit.branch, row.branch(2), carried(row)),
-        (projecting.skip, skip, reads(row, lead, carried(row))[-1]),
-    ):
-        signals = [s for word, s in zip(words, reads(row, words, entering), strict=False) if word == "conv"]
-        convs = [promises[layer] for layer in chain.modules() if isinstance(layer, nn.Conv2d)]
-        kinds = ["real" if d.largest is None else SPIKES if d.largest == 1 else COUNTS for d in convs]
-        assert [s if s in (SPIKES, COUNTS) else "real" for s in signals] == kinds
+    drawn = [g for g in ET.fromstring(draw_unit(row, convs)) if g.get("class", "").startswith("panel")]
+    for panel, unit in zip(drawn, (model.stages[0][1], model.stages[1][0]), strict=False):
+        for part, chain in (("branch", unit.branch), ("skip", unit.skip)):
+            notes = [
+                n for g in panel if g.get("class") == part for n in g.iter(f"{SVG}g") if n.get("class") == "note reads"
+            ]
+            said = [" ".join(line.text for line in note) for note in notes]
+            read = [promises[layer].largest for layer in chain.modules() if isinstance(layer, nn.Conv2d)]
+            for words, largest in zip(said, read, strict=True):
+                kinds = {None: (REAL, CURRENTS, STREAM_CURRENTS), 1: (SPIKES,)}.get(largest, (COUNTS,))
+                assert words in [f"reads {kind}" for kind in kinds]
 
 
 def test_a_figure_shows_what_convolutions_read():

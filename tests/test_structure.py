@@ -45,7 +45,7 @@ LEVELS = {
     "models": 9,
     "analysis": 10,
     "conversion": 10,
-    "drawing": 9,
+    "drawing": 10,
     "config": 10,
     "data": 3,
     "run_folder": 11,

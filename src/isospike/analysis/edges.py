@@ -48,7 +48,7 @@ def check_edges(model: SpikingNetwork, images: Tensor, *, T: int | None = None) 
         T: Time steps for static images; the model's own where it is not given.
 
     Returns:
-        One ``Edge`` per convolution and linear layer, in the order of the network.
+        One ``Edge`` per convolution and linear layer that ran, in the order of the network.
 
     Raises:
         ConfigError: an image holds a number that is not finite.
@@ -72,7 +72,7 @@ def check_edges(model: SpikingNetwork, images: Tensor, *, T: int | None = None) 
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return [_edge(name, promises[layer], *seen[layer]) for name, layer in model.named_modules() if layer in promises]
+    return [_edge(name, promises[layer], *seen[layer]) for name, layer in model.named_modules() if layer in seen]
 
 
 def _edge(name: str, promised: Domain, integer: bool, low: float, high: float) -> Edge:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isospike.analysis.instrument import entrances
 from isospike.analysis.isometry import as_clip
 from isospike.analysis.untouched import in_training_mode
 from isospike.errors import ConfigError
@@ -42,7 +43,7 @@ def gradient_norms(
     It takes the memory of a training step. Static images are copied to T steps, as by ``measure_isometry``.
 
     Args:
-        model: Trained or not.
+        model: Trained or not. Of one without residual units there are gradients of weights alone.
         images: Normalised ``[B, C, H, W]`` or ``[T, B, C, H, W]``.
         labels: int64 ``[B]``.
         T: Time steps for static images; the model's own where it is not given.
@@ -56,12 +57,13 @@ def gradient_norms(
     streams: dict[str, Tensor] = {}
 
     def keep(name: str, x: Tensor) -> None:
-        streams[name] = x
+        streams.setdefault(name, x)
 
     units = {name: module for name, module in model.named_modules() if isinstance(module, ResidualUnit)}
     hooks = [
-        unit.shared.register_forward_pre_hook(lambda _, inputs, name=name: keep(name, inputs[0]))
+        module.register_forward_pre_hook(lambda _, inputs, name=name: keep(name, inputs[0]))
         for name, unit in units.items()
+        for module in entrances(unit)
     ]
     try:
         with in_training_mode([model]), torch.enable_grad():

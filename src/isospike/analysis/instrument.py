@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from isospike.errors import ConfigError
 from isospike.neurons import Neuron
+from isospike.residual import ResidualUnit
 
 
 class Instrument(ABC):
@@ -48,6 +49,21 @@ class Instrument(ABC):
 def spiking(model: nn.Module) -> Iterator[tuple[str, Neuron]]:
     """Yield neurons that put out spikes or counts of them, by name."""
     return ((name, m) for name, m in model.named_modules() if isinstance(m, Neuron) and m.levels is not None)
+
+
+def entrances(unit: ResidualUnit) -> list[nn.Module]:
+    """List the modules of which the first that runs reads what the unit reads.
+
+    A stage may run the parts of a unit and not the unit; one of another class need not have the parts.
+    """
+    parts: list[nn.Module] = [unit.shared] if hasattr(unit, "shared") else []
+    return parts if runs_as_its_row(unit) else [unit, *parts]
+
+
+def runs_as_its_row(module: nn.Module) -> TypeGuard[ResidualUnit]:
+    """Return whether it is a residual unit without a forward of its own."""
+    own = "forward" in vars(module) or type(module).forward is not ResidualUnit.forward
+    return isinstance(module, ResidualUnit) and not own
 
 
 def starts_from_rest(inputs: tuple[Any, ...]) -> bool:

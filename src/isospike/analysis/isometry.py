@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from isospike.analysis.expected import expected_moments, layers_seen
+from isospike.analysis.instrument import entrances, runs_as_its_row
 from isospike.analysis.probes import Estimate, Map, probe, signs
 from isospike.analysis.theory import Moments
 from isospike.analysis.untouched import in_training_mode
@@ -97,7 +98,8 @@ def measure_isometry(
         found.append(_measure(place, x, probes, seed)[0])
 
     with in_training_mode([model]), torch.no_grad():
-        hooks = [place.call_before(measure) for place in _places(model, Steps(steps))]
+        places = _places(model, Steps(steps))
+        hooks = [hook for unit, place in places for hook in place.call_before(unit, measure)]
         try:
             model.forward_features(clip)
         finally:
@@ -127,7 +129,7 @@ def measure_isometry_of(
     found = []
     with in_training_mode(named.values()), torch.no_grad():
         for index, (name, module) in enumerate(named.items(), start=1):
-            unit = module if isinstance(module, ResidualUnit) else None
+            unit = module if runs_as_its_row(module) else None
             timed = isinstance(module, ResidualUnit | Chain)
             place = _Place(name, 1, index, unit, partial(_with_steps, module) if timed else module)
             measured, x = _measure(place, x, probes, seed)
@@ -169,29 +171,32 @@ class _Place:
     name: str
     stage: int
     index: int
-    unit: ResidualUnit | None
+    unit: ResidualUnit | None  # one of another class is a map, and nothing more is known of it
     unit_map: Map
     weighs: bool = False  # branch and skip are not simply added, and the theory says nothing of it
 
-    def call_before(self, measure: Callable[["_Place", Tensor], None]) -> torch.utils.hooks.RemovableHandle:
-        """Call ``measure`` once, with what the unit reads: what the first of its chains gets in every kind of stage."""
-        assert self.unit is not None
+    def call_before(
+        self, unit: ResidualUnit, measure: Callable[["_Place", Tensor], None]
+    ) -> list[torch.utils.hooks.RemovableHandle]:
+        """Call ``measure`` once, with what the unit reads."""
 
         def look(_: nn.Module, inputs: tuple[Tensor, Steps]) -> None:
-            handle.remove()  # measuring runs the unit again
+            for handle in handles:
+                handle.remove()  # measuring runs the unit again
             measure(self, inputs[0])
 
-        handle = self.unit.shared.register_forward_pre_hook(look)
-        return handle
+        handles = [module.register_forward_pre_hook(look) for module in entrances(unit)]
+        return handles
 
 
-def _places(model: SpikingResNet, steps: Steps) -> Iterator[_Place]:
+def _places(model: SpikingResNet, steps: Steps) -> Iterator[tuple[ResidualUnit, _Place]]:
     indices = count(1)
     for number, stage in enumerate(model.stages):
         assert isinstance(stage, Stage)
         for within, (unit, unit_map) in enumerate(stage.maps(steps)):
             name = f"stages.{number}.{within}"
-            yield _Place(name, number + 1, next(indices), unit, unit_map, weighs=stage.sum is not None)
+            known = unit if runs_as_its_row(unit) else None
+            yield unit, _Place(name, number + 1, next(indices), known, unit_map, weighs=stage.sum is not None)
 
 
 def _with_steps(module: nn.Module, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Pictures derived from rows, as self-contained SVG."""
 
-from isospike.drawing.signals import carried, reads
+from isospike.drawing.signals import carried
 from isospike.drawing.unit import draw_unit
 
-__all__ = ["carried", "draw_unit", "reads"]
+__all__ = ["carried", "draw_unit"]

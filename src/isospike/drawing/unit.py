@@ -4,10 +4,10 @@ The picture brings its own ground, so that it is legible whatever the page behin
 mode. Every class is below ``isospike-unit``: a page may hold several pictures and styles of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from isospike.drawing.signals import carried, reads
+from isospike.drawing.signals import Signals
 from isospike.drawing.xml import element, text
 from isospike.residual import Topology
 
@@ -55,7 +55,8 @@ def draw_unit(topology: Topology, convs: int = 2) -> str:
         topology: The row.
         convs: Convolutions in the branch: 2 in a basic unit, 3 in a bottleneck.
     """
-    panels = [_Panel(topology, convs, projects) for projects in ((False, True) if topology.join else (False,))]
+    signals = Signals(topology, convs)
+    panels = [_Panel(topology, convs, signals, projects) for projects in ((False, True) if topology.join else (False,))]
     height = sum(panel.height for panel in panels) + MARGIN
     width = max(panel.width for panel in panels)
     parts, top = [], 0
@@ -73,14 +74,14 @@ def draw_unit(topology: Topology, convs: int = 2) -> str:
             "viewBox": f"0 0 {width} {height}",
         },
         element("title", None, text(f"Residual unit of {topology.name}")),
-        element("desc", None, text(describe_unit(topology, convs))),
+        element("desc", None, text(_in_words(topology, convs, signals.carried))),
         element("style", None, text(STYLE)),
         element("rect", {"class": "ground", "width": width, "height": height, "rx": 6}),
         *parts,
     )
 
 
-def describe_unit(topology: Topology, convs: int = 2) -> str:
+def _in_words(topology: Topology, convs: int, carried: str) -> str:
     """Describe the picture in words."""
     sentences = [f"The branch is {', '.join(topology.branch(convs))}."]
     if topology.join is None:
@@ -90,7 +91,7 @@ def describe_unit(topology: Topology, convs: int = 2) -> str:
         sentences.append(f"Where the shape changes, it is {', '.join(topology.project.split())}.")
         sentences.append(f"Branch and skip are joined by {topology.join.name}.")
         sentences.append(f"After the join stands {topology.after or 'nothing'}.")
-    sentences.append(f"From unit to unit flow {carried(topology)}.")
+    sentences.append(f"From unit to unit flow {carried}.")
     return " ".join(sentences)
 
 
@@ -100,11 +101,13 @@ class _Panel:
     Args:
         topology: The row.
         convs: Convolutions in the branch.
+        signals: What flows in its units.
         projects: Whether the skip is the projection.
     """
 
-    def __init__(self, topology: Topology, convs: int, projects: bool) -> None:
-        self.topology = topology
+    def __init__(self, topology: Topology, convs: int, signals: Signals, projects: bool) -> None:
+        self.topology, self.signals = topology, signals
+        self.unit = signals.changing if projects else signals.staying
         self.branch = topology.branch(convs)
         self.skip = (topology.project if projects else topology.identity).split()
         self.projects = projects
@@ -112,7 +115,6 @@ class _Panel:
         self.skip = [word for word in self.skip if word != "shared"]
         self.first = MARGIN + ENTRANCE + FORK  # left edge of the first box
         self.fork = self.first + lead * PITCH - (BEHIND if lead else FORK)
-        self.lead = lead
         self.end = self.first + len(self.branch) * PITCH - (PITCH - BOX_WIDTH)  # right edge of the last box
         self.join = self.end + JOIN_ROOM
         self.out = self.join + JOIN_RADIUS if topology.join else self.end
@@ -140,7 +142,7 @@ class _Panel:
 
     def _stream(self, y: int) -> list[str]:
         """Draw the lines in and out, and what they carry."""
-        carries = carried(self.topology).split()
+        carries = self.signals.carried.split()
         into = _arrow((MARGIN, y), (self.first, y))
         out = _arrow((self.exit, y), (self.width - MARGIN, y))
         lift = y - 10 - LINE * (len(carries) - 1)
@@ -156,12 +158,11 @@ class _Panel:
         arrows = [_arrow((left + BOX_WIDTH, y), (right, y)) for left, right in pairwise(lefts)]
         if self.topology.join is not None:
             arrows.append(_arrow((self.end, y), (self.join - JOIN_RADIUS, y)))
-        boxes = _boxes(self.topology, self.branch, lefts, y, carried(self.topology))
+        boxes = _boxes(self.branch, lefts, y, self.signals.read_in(self.unit.branch))
         return element("g", {"class": "branch"}, *arrows, *boxes)
 
     def _skip(self, skip_y: int, y: int) -> str:
         """Draw the skip from the fork up, along, and down into the join; its boxes are in the middle."""
-        entering = reads(self.topology, self.branch[: self.lead], carried(self.topology))[-1]
         room = self.join - self.fork
         start = self.fork + (room - len(self.skip) * PITCH + PITCH - BOX_WIDTH) // 2
         lefts = [start + index * PITCH for index in range(len(self.skip))]
@@ -173,7 +174,7 @@ class _Panel:
             lines.append(_line([(lefts[-1] + BOX_WIDTH, skip_y), (self.join, skip_y)]))
         lines.append(_arrow((self.join, skip_y), (self.join, y - JOIN_RADIUS)))
         dot = element("circle", {"class": "fork", "cx": self.fork, "cy": y, "r": 4})
-        boxes = _boxes(self.topology, self.skip, lefts, skip_y, entering)
+        boxes = _boxes(self.skip, lefts, skip_y, self.signals.read_in(self.unit.skip))
         if not lefts:
             boxes = [_note(["unchanged"], self.fork + room // 2, skip_y - 8, "identity")]
         return element("g", {"class": "skip"}, *lines, dot, *boxes)
@@ -189,16 +190,16 @@ class _Panel:
         words = self.topology.after.split()
         lefts = [self.out + PITCH - BOX_WIDTH + index * PITCH for index in range(len(words))]
         arrows = [_arrow((left - PITCH + BOX_WIDTH, y), (left, y)) for left in lefts]
-        return element("g", {"class": "after"}, *arrows, *_boxes(self.topology, words, lefts, y, ""))
+        return element("g", {"class": "after"}, *arrows, *_boxes(words, lefts, y))
 
 
 Point = tuple[int, int]
 
 
-def _boxes(topology: Topology, words: Sequence[str], lefts: Sequence[int], y: int, entering: str) -> list[str]:
+def _boxes(words: Sequence[str], lefts: Sequence[int], y: int, signals: Iterable[str] = ()) -> list[str]:
     """Draw a box for each word, and below a convolution what it reads."""
-    boxes = []
-    for word, left, signal in zip(words, lefts, reads(topology, words, entering), strict=False):
+    boxes, read = [], iter(signals)
+    for word, left in zip(words, lefts, strict=True):
         middle = left + BOX_WIDTH // 2
         corner = BOX_HEIGHT // 2 if word == "spike" else 4
         box = {"class": "box", "x": left, "y": y - BOX_HEIGHT // 2, "width": BOX_WIDTH, "height": BOX_HEIGHT}
@@ -207,7 +208,7 @@ def _boxes(topology: Topology, words: Sequence[str], lefts: Sequence[int], y: in
             element("text", {"class": "label", "x": middle, "y": y + 5}, text(word)),
         ]
         if word == "conv":
-            parts.append(_note(["reads", *signal.split()], middle, y + BOX_HEIGHT // 2 + LINE + 2, "reads"))
+            parts.append(_note(["reads", *next(read).split()], middle, y + BOX_HEIGHT // 2 + LINE + 2, "reads"))
         boxes.append(element("g", {"class": f"word {word}"}, *parts))
     return boxes
 

@@ -15,6 +15,7 @@ from isospike.graph import (
     modules_of,
     program_from_json,
     program_to_json,
+    record_network,
     run_eager,
     timed_values,
     with_modules,
@@ -60,14 +61,14 @@ class ProgramNet(SpikingNetwork):
         return self._in_order()[0]
 
     @property
-    def num_classes(self) -> int:
-        """Size of the logits."""
-        return self._recorded.results[0].channels
-
-    @property
     def least_size(self) -> int:
         """Height and width of the smallest images that it takes."""
         return self._least
+
+    @property
+    def num_classes(self) -> int:
+        """Size of the logits."""
+        return record_network(self).results[0].channels
 
     @property
     def knows_steps(self) -> bool:

@@ -52,7 +52,7 @@ def from_pretrained(
     checkpoint: str | None = None,
     num_classes: int | None = None,
     **changes: Any,
-) -> Any:
+) -> SpikingNetwork:
     """Load the model that ``save_pretrained`` wrote or that a run trained, with its weights, in eval mode.
 
     Args:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isospike.models import WEIGHTS
+from isospike.models import WEIGHTS, SpikingResNet
 from isospike.weights.pretrained import from_pretrained
 
 FOLDER = Path(__file__).parent
@@ -31,5 +31,11 @@ def _folders() -> list[Path]:
     return sorted(path.parent for path in FOLDER.glob(f"*/{CARD}"))
 
 
+def _load(folder: Path, **changes: Any) -> SpikingResNet:
+    model = from_pretrained(folder, **changes)
+    assert isinstance(model, SpikingResNet), "only networks of rows come with the package"
+    return model
+
+
 for _folder in _folders():
-    WEIGHTS.register(_folder.name, partial(from_pretrained, _folder))
+    WEIGHTS.register(_folder.name, partial(_load, _folder))
