@@ -195,7 +195,7 @@ def test_what_is_wrong_with_a_file_is_said(content, message):
         ({"t": [1], "x": [1], "y": [1]}, "a has no p or ps or polarity; it holds t, x, y"),
         ({"t": [1, 2], "x": [1], "y": [1], "p": [1]}, "a: t, x, y and p are rows of one length, they are"),
         ({"t": [1], "x": [1.5], "y": [1], "p": [1]}, "a: x is of whole numbers, it is float64"),
-        ({"t": [1], "x": [-1], "y": [1], "p": [1]}, "a: x is from 0 to 65535, got -1 to -1"),
+        ({"t": [1], "x": [-1], "y": [1], "p": [1]}, "a: event 0 has x = -1, and the largest is 65,535"),
         ({"t": [1, 2], "x": [1, 1], "y": [1, 1], "p": [0, 2]}, "a: event 1 has the polarity 2, which is 0 or 1"),
         ({"t": [1, 2, 3], "x": [1] * 3, "y": [1] * 3, "p": [-1, 0, 1]}, "a: polarities are -1 and 1, or 0 and 1, and"),
         ({"t": [np.nan], "x": [1], "y": [1], "p": [1]}, "a: times in seconds are finite"),

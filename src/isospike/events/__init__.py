@@ -2,6 +2,7 @@
 
 from isospike.events.camera import Camera, moved, random_walk, saccades
 from isospike.events.frames import bins_of_count, bins_of_time, integrate, windows_of_count, windows_of_time
+from isospike.events.pieces import read_pieces
 from isospike.events.read import FORMATS, Format, decode, read
 from isospike.events.recording import Decoded, Events
 
@@ -18,6 +19,7 @@ __all__ = [
     "moved",
     "random_walk",
     "read",
+    "read_pieces",
     "saccades",
     "windows_of_count",
     "windows_of_time",

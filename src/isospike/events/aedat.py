@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isospike.errors import DataError
-from isospike.events.recording import Decoded, check_whole, text_header, unwrapped
+from isospike.events.recording import WHOLE, Decoded, Piece, last_time, text_header, unwrapped, whole_units
 from isospike.text import brief
 
 # A line of the header; data may begin with the same byte, but hardly with a line of text.
@@ -57,7 +57,7 @@ DAVIS346 = Layout((346, 260), x=(12, 0x3FF), y=(22, 0x1FF), p=11, brighter=1, ot
 LAYOUTS = {"DVS128": DVS128, "DAVIS240": DAVIS240, "DAVIS346": DAVIS346}
 
 
-def read_aedat2(content: bytes, where: str) -> Decoded:
+def read_aedat2(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
     """Return version 2: big-endian words of 32 bits, an address and a time in turn.
 
     The header names the chip, whose addresses are known for DVS128, DAVIS240 and DAVIS346. Where it names none, as the
@@ -66,20 +66,24 @@ def read_aedat2(content: bytes, where: str) -> Decoded:
     Raises:
         DataError: cut short, or of a chip whose addresses are not known.
     """
-    header, start = text_header(content, HEADER_LINE, END_OF_HEADER)
+    header, start = text_header(content, HEADER_LINE, END_OF_HEADER, piece)
     layout = _layout(header, where)
-    check_whole(content, start, 8, "event", where)
-    words = np.frombuffer(content, ">u4", offset=start).reshape(-1, 2)
+    number = whole_units(content, start, 8, "event", where, piece)
+    words = np.frombuffer(content, ">u4", 2 * number, start).reshape(-1, 2)
     events = np.flatnonzero(words[:, 0] & layout.other == 0)
     address = words[events, 0].astype(np.uint32)
     width = layout.sensor[0]
+    t = unwrapped(words[events, 1], 32, piece.state)
     return Decoded(
-        t=unwrapped(words[events, 1], 32),
+        t=t,
         x=(width - 1 - (address >> layout.x[0] & layout.x[1]).astype(np.int64)),
         y=address >> layout.y[0] & layout.y[1],
         p=(address >> layout.p & 1) == layout.brighter,
         sensor=layout.sensor,
-        offset=lambda event: start + 8 * int(events[event]),
+        offset=lambda event: piece.shift + start + 8 * int(events[event]),
+        header=start,
+        taken=start + 8 * number,
+        state=last_time(t, piece.state),
     )
 
 
@@ -94,7 +98,7 @@ def _layout(header: bytes, where: str) -> Layout:
     raise DataError(f"{where} is a recording of the chip {brief(chip)}; known are {', '.join(LAYOUTS)}")
 
 
-def read_aedat3(content: bytes, where: str) -> Decoded:
+def read_aedat3(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
     """Return version 3.1: little-endian packets, of which those with events of the sensor are read.
 
     Events that are marked as invalid are left out.
@@ -102,17 +106,19 @@ def read_aedat3(content: bytes, where: str) -> Decoded:
     Raises:
         DataError: cut short, or a packet that contradicts itself; names the byte.
     """
-    header, start = text_header(content, HEADER_LINE, END_OF_HEADER)
+    header, start = text_header(content, HEADER_LINE, END_OF_HEADER, piece)
     words, times, places = [], [], []
-    for at, packet in _packets(content, start, where):
+    packets, end = _packets(content, start, where, piece)
+    for at, packet in packets:
         if packet["type"] != POLARITY:
             continue
         if packet["size"] != 8:
-            raise DataError(f"{where}: the packet at byte {at:,} has events of {packet['size']} bytes, which are of 8")
+            named = f"the packet at byte {piece.shift + at:,}"
+            raise DataError(f"{where}: {named} has events of {packet['size']} bytes, which are of 8")
         events = np.frombuffer(content, "<u4", 2 * int(packet["number"]), at + PACKET.itemsize).reshape(-1, 2)
         words.append(events[:, 0])
         times.append(events[:, 1].astype(np.int64) + (int(packet["overflows"]) << 31))
-        places.append(at + PACKET.itemsize + 8 * np.arange(len(events)))
+        places.append(piece.shift + at + PACKET.itemsize + 8 * np.arange(len(events)))
     word, t, place = (np.concatenate([np.zeros(0, np.int64), *parts]) for parts in (words, times, places))
     valid = word & 1 == 1
     word, place = word[valid], place[valid]
@@ -123,24 +129,30 @@ def read_aedat3(content: bytes, where: str) -> Decoded:
         p=word >> 1 & 1,
         sensor=_source(header),
         offset=lambda event: int(place[event]),
+        header=start,
+        taken=end,
     )
 
 
-def _packets(content: bytes, at: int, where: str) -> list[tuple[int, Any]]:
-    """Return the header of every packet and its place."""
+def _packets(content: bytes, at: int, where: str, piece: Piece) -> tuple[list[tuple[int, Any]], int]:
+    """Return the header of every whole packet and its place, and where the last one ends."""
     found = []
     while at < len(content):
-        if len(content) - at < PACKET.itemsize:
-            raise DataError(f"{where} ends within its last packet, which begins at byte {at:,}: is it whole?")
-        packet = np.frombuffer(content, PACKET, 1, at)[0]
-        if packet["size"] < 1 or not 0 <= packet["number"] <= packet["capacity"] or packet["overflows"] < 0:
-            raise DataError(f"{where}: what stands at byte {at:,} is not the header of a packet")
-        end = at + PACKET.itemsize + int(packet["size"]) * int(packet["capacity"])
+        end = at + PACKET.itemsize
+        if end <= len(content):
+            packet = np.frombuffer(content, PACKET, 1, at)[0]
+            if packet["size"] < 1 or not 0 <= packet["number"] <= packet["capacity"] or packet["overflows"] < 0:
+                place = f"what stands at byte {piece.shift + at:,}"
+                raise DataError(f"{where}: {place} is not the header of a packet")
+            end += int(packet["size"]) * int(packet["capacity"])
+        if end > len(content) and not piece.last:
+            break
         if end > len(content):
-            raise DataError(f"{where} ends within its last packet, which begins at byte {at:,}: is it whole?")
+            place = f"which begins at byte {piece.shift + at:,}"
+            raise DataError(f"{where} ends within its last packet, {place}: is it whole?")
         found.append((at, packet))
         at = end
-    return found
+    return found, at
 
 
 def _source(header: bytes) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospike.errors import DataError
-from isospike.events.recording import Decoded
+from isospike.events.recording import WHOLE, Decoded, HeaderGoesOn, Piece
 from isospike.optional import import_optional
 from isospike.text import brief
 
@@ -67,7 +67,7 @@ class Table:
         return int(struct.unpack_from(code, self.content, at)[0])
 
 
-def read_aedat4(content: bytes, where: str) -> Decoded:
+def read_aedat4(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
     """Return the events of the first stream of events.
 
     Raises:
@@ -76,7 +76,9 @@ def read_aedat4(content: bytes, where: str) -> Decoded:
     """
     start = len(MAGIC)
     try:
-        end_of_header = start + 4 + struct.unpack_from("<I", content, start)[0]
+        end_of_header = start + 4 + (struct.unpack_from("<I", content, start)[0] if len(content) >= start + 4 else 0)
+        if len(content) < end_of_header <= LARGEST_PACKET and not piece.last:
+            raise HeaderGoesOn
         header = Table(content[:end_of_header], start + 4)
         compression, end = header.number(0, "<i", 0), header.number(1, "<q", -1)
         first, length = header.vector(2, 1)
@@ -87,13 +89,17 @@ def read_aedat4(content: bytes, where: str) -> Decoded:
         raise DataError(f"{where} holds no stream of events")
     if compression not in CODECS:
         raise DataError(f"{where} is compressed in the unknown way {compression}")
-    parts, places = [np.zeros(0, EVENT)], [np.zeros(0, np.int64)]
-    for at, of_stream, packet in _packets(content, end_of_header, end, where):
+    parts, places, taken = [np.zeros(0, EVENT)], [np.zeros(0, np.int64)], end_of_header
+    for at, taken, of_stream in _packets(content, end_of_header, end, where, piece):
         if of_stream == stream:
-            parts.append(_events(packet, CODECS[compression], at, where))
-            places.append(np.full(len(parts[-1]), at))
-    events, place = np.concatenate(parts), np.concatenate(places)
-    return Decoded(events["t"], events["x"], events["y"], events["p"], sensor, offset=lambda event: int(place[event]))
+            place = piece.shift + at
+            parts.append(_events(content[at + 8 : taken], CODECS[compression], place, where))
+            places.append(np.full(len(parts[-1]), place))
+    events, of_event = np.concatenate(parts), np.concatenate(places)
+    return Decoded(
+        events["t"], events["x"], events["y"], events["p"], sensor, lambda event: int(of_event[event]),
+        header=end_of_header, taken=len(content) if 0 <= end <= piece.shift + taken else taken,
+    )  # fmt: skip
 
 
 def _stream(text: bytes) -> tuple[int | None, tuple[int, int] | None]:
@@ -107,21 +113,27 @@ def _stream(text: bytes) -> tuple[int | None, tuple[int, int] | None]:
     return min(found, default=(None, None), key=lambda row: row[0])
 
 
-def _packets(content: bytes, at: int, end: int, where: str) -> Iterator[tuple[int, int, bytes]]:
-    """Yield place, stream and content of every packet; ``end`` is where the table of them begins, if there is one."""
-    end = len(content) if end < 0 else end
-    if end > len(content):
-        raise DataError(f"{where} holds {len(content):,} bytes, and its packets end at byte {end:,}: is it whole?")
-    while at < end:
-        if at + 8 > end:
-            raise DataError(f"{where} ends within its last packet, which begins at byte {at:,}: is it whole?")
-        stream, size = struct.unpack_from("<ii", content, at)
+def _packets(content: bytes, at: int, end: int, where: str, piece: Piece) -> Iterator[tuple[int, int, int]]:
+    """Yield where every whole packet begins and ends, with its stream.
+
+    ``end`` is where in the file the table of packets begins; -1: there is none.
+    """
+    stop = len(content) if end < 0 else end - piece.shift
+    if piece.last and stop > len(content):
+        held = piece.shift + len(content)
+        raise DataError(f"{where} holds {held:,} bytes, and its packets end at byte {end:,}: is it whole?")
+    while at < stop:
+        place, head = piece.shift + at, at + 8 <= min(stop, len(content))
+        stream, size = struct.unpack_from("<ii", content, at) if head else (0, 0)
         if size < 0:
-            raise DataError(f"{where}: what stands at byte {at:,} is not the header of a packet")
-        if at + 8 + size > end:
-            raise DataError(f"{where} ends within its last packet, which begins at byte {at:,}: is it whole?")
-        yield at, stream, content[at + 8 : at + 8 + size]
-        at += 8 + size
+            raise DataError(f"{where}: what stands at byte {place:,} is not the header of a packet")
+        after = at + 8 + size
+        if after > stop and (piece.last or end >= 0):
+            raise DataError(f"{where} ends within its last packet, which begins at byte {place:,}: is it whole?")
+        if after > len(content):
+            return
+        yield at, after, stream
+        at = after
 
 
 def _events(packet: bytes, codec: str | None, at: int, where: str) -> npt.NDArray[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isospike.errors import DataError
-from isospike.events.recording import Decoded, check_whole
+from isospike.events.recording import LONGEST_LINE, WHOLE, Decoded, Piece, whole_units
 from isospike.optional import import_optional
 from isospike.text import brief
 
@@ -27,7 +27,7 @@ BROKEN = (
 MOST_EVENTS = 2**31  # of a file; a camera of a megapixel takes minutes for them
 
 
-def read_bits40(content: bytes, where: str) -> Decoded:
+def read_bits40(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
     """Return events of 40 bits, as of N-MNIST and N-Caltech101: column, row, polarity in one bit and time in 23.
 
     Source: Orchard et al. 2015, arXiv:1507.07629; rows of 240 are overflows of time, as in its Matlab and Python code.
@@ -35,15 +35,22 @@ def read_bits40(content: bytes, where: str) -> Decoded:
     Raises:
         DataError: cut short.
     """
-    check_whole(content, 0, 5, "event", where)
-    octets = np.frombuffer(content, np.uint8).reshape(-1, 5)
+    number = whole_units(content, 0, 5, "event", where, piece)
+    octets = np.frombuffer(content, np.uint8, 5 * number).reshape(-1, 5)
     high = octets[:, 2].astype(np.int64)
     t = (high & 0x7F) << 16 | octets[:, 3].astype(np.int64) << 8 | octets[:, 4]
     overflow = octets[:, 1] == OVERFLOW_ROW
-    t += np.cumsum(overflow) * OVERFLOW
+    passed = piece.state or 0
+    t += passed + np.cumsum(overflow) * OVERFLOW
     events = np.flatnonzero(~overflow)
     return Decoded(
-        t[events], octets[events, 0], octets[events, 1], high[events] >> 7, offset=lambda event: 5 * int(events[event])
+        t=t[events],
+        x=octets[events, 0],
+        y=octets[events, 1],
+        p=high[events] >> 7,
+        offset=lambda event: piece.shift + 5 * int(events[event]),
+        taken=5 * number,
+        state=passed + int(overflow.sum()) * OVERFLOW,
     )
 
 
@@ -83,22 +90,32 @@ def read_npy(content: bytes, where: str) -> Decoded:
     return _from_arrays({name: array[name] for name in array.dtype.names or ()}, where)
 
 
-def read_text(content: bytes, where: str) -> Decoded:
+def read_text(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
     """Return lines of time in seconds, column, row and polarity, behind lines that begin with ``#``.
 
     Raises:
         DataError: a line that is no event; names it.
     """
-    lines = content.split(b"\n")
-    first = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith(b"#")), len(lines))
+    before, begun = piece.state or (0, False)  # lines in front of these, and whether an event was among them
+    taken = content.rfind(b"\n") + 1
+    if piece.last or len(content) - taken > LONGEST_LINE:
+        taken = len(content)
+    lines = content[:taken].split(b"\n")
     last = len(lines) - (not lines[-1].strip())
+    first = 0 if begun else next((n for n in range(last) if not _is_remark(lines[n])), last)
     for number in range(first, last):
         if not TEXT_LINE.fullmatch(lines[number].strip()):
             text = brief(lines[number].decode("latin1"))
-            raise DataError(f"{where}: line {number + 1:,} is no event (seconds, x, y, polarity): {text}")
+            place = f"line {before + number + 1:,}"
+            raise DataError(f"{where}: {place} is no event (seconds, x, y, polarity): {text}")
     table = np.array([line.split() for line in lines[first:last]], dtype="S32").reshape(-1, 4)
-    whole = table[:, 1:].astype(np.int64)
-    return Decoded(_microseconds(table[:, 0].astype(np.float64), where), *whole.T)
+    t, (x, y, p) = _microseconds(table[:, 0].astype(np.float64), where), table[:, 1:].astype(np.int64).T
+    return Decoded(t, x, y, p, taken=taken, state=(before + len(lines) - 1, begun or first < last))
+
+
+def _is_remark(line: bytes) -> bool:
+    """Whether it may stand in front of the first event."""
+    return not line.strip() or line.startswith(b"#")
 
 
 TEXT_LINE = re.compile(rb"\d{1,10}(\.\d{1,12})?\s+\d{1,6}\s+\d{1,6}\s+[01]")
@@ -107,7 +124,7 @@ TEXT_LINE = re.compile(rb"\d{1,10}(\.\d{1,12})?\s+\d{1,6}\s+\d{1,6}\s+[01]")
 def looks_like_text(content: bytes) -> bool:
     """Return whether the first line that is no comment is an event."""
     lines = content[:100_000].split(b"\n")
-    first = next((line.strip() for line in lines if line.strip() and not line.startswith(b"#")), b"")
+    first = next((line.strip() for line in lines if not _is_remark(line)), b"")
     return TEXT_LINE.fullmatch(first) is not None
 
 

@@ -19,11 +19,13 @@ class Format:
 
     Args:
         recognises: Whether the content is of it.
-        decode: From content and what to call it in errors to its events.
+        decode: From content and what to call it in errors to its events; also takes a ``Piece`` where ``in_pieces``.
+        in_pieces: Whether it can be read part by part.
     """
 
     recognises: Callable[[bytes], bool]
-    decode: Callable[[bytes, str], Decoded]
+    decode: Callable[..., Decoded]
+    in_pieces: bool = True
 
 
 # In the order in which they are asked; the last has no mark of its own.
@@ -33,9 +35,9 @@ FORMATS.register("aedat3", Format(lambda content: content.startswith(b"#!AER-DAT
 FORMATS.register("aedat4", Format(lambda content: content.startswith(b"#!AER-DAT4."), aedat4.read_aedat4))
 FORMATS.register("raw", Format(prophesee.looks_like_raw, prophesee.read_raw))
 FORMATS.register("dat", Format(lambda content: content.startswith(b"% "), prophesee.read_dat))
-FORMATS.register("npz", Format(lambda content: content.startswith(b"PK\x03\x04"), plain.read_npz))
-FORMATS.register("npy", Format(lambda content: content.startswith(b"\x93NUMPY"), plain.read_npy))
-FORMATS.register("hdf5", Format(lambda content: content.startswith(b"\x89HDF\r\n\x1a\n"), plain.read_hdf5))
+FORMATS.register("npz", Format(lambda content: content.startswith(b"PK\x03\x04"), plain.read_npz, False))
+FORMATS.register("npy", Format(lambda content: content.startswith(b"\x93NUMPY"), plain.read_npy, False))
+FORMATS.register("hdf5", Format(lambda content: content.startswith(b"\x89HDF\r\n\x1a\n"), plain.read_hdf5, False))
 FORMATS.register("text", Format(plain.looks_like_text, plain.read_text))
 FORMATS.register("bits40", Format(plain.looks_like_bits40, plain.read_bits40))
 
@@ -69,11 +71,16 @@ def decode(
     content: bytes, where: str, *, format: str | None = None, sensor: tuple[int, int] | None = None, sort: bool = False
 ) -> Events:
     """Return the same of the content of a file, which errors call ``where``."""
-    decoded = FORMATS[format or _format_of(content, where)].decode(content, where)
+    decoded = FORMATS[format or format_of(content, where)].decode(content, where)
     return (decoded.sorted() if sort else decoded).checked(where, sensor)
 
 
-def _format_of(content: bytes, where: str) -> str:
+def format_of(content: bytes, where: str) -> str:
+    """Return the name of the format of a file, by its content or the beginning of that.
+
+    Raises:
+        DataError: it is none of them.
+    """
     for name in FORMATS:
         if FORMATS[name].recognises(content):
             return name

@@ -111,15 +111,43 @@ def first_fault(
         event = int((p > 1).argmax())
         return event, f"has the polarity {p[event]}, which is 0 or 1"
     for name, values, side, what in (("x", x, 0, "wide"), ("y", y, 1, "high")):
-        if sensor is not None and len(values) and values.max() >= sensor[side]:
-            event = int((values >= sensor[side]).argmax())
-            return event, f"has {name} = {values[event]}, and the sensor is {sensor[side]} {what}"
+        limit = LARGEST_SIDE if sensor is None else sensor[side]
+        if len(values) and (values.max() >= limit or values.dtype.kind == "i" and values.min() < 0):
+            event = int(((values < 0) | (values >= limit)).argmax())
+            size = f"the largest is {limit - 1:,}" if sensor is None else f"the sensor is {limit} {what}"
+            return event, f"has {name} = {values[event]}, and {size}"
     return None
 
 
 @dataclass(frozen=True)
+class Piece:
+    """What a decoder must know of a part of a file; the whole file is the first part and the last.
+
+    Every part is given with the header in front of it.
+
+    Args:
+        header: Length of the header; None: this is the first part, and nobody knows it.
+        shift: How many bytes further back in the file lies what stands behind the header.
+        state: What the decoder left of the part before.
+        last: Whether the file ends with it. Otherwise what is no whole event is left for the next part.
+    """
+
+    header: int | None = None
+    shift: int = 0
+    state: Any = None
+    last: bool = True
+
+
+WHOLE = Piece()
+
+
+class HeaderGoesOn(Exception):
+    """The first part of a file holds less than its header."""
+
+
+@dataclass(frozen=True)
 class Decoded:
-    """What a file holds, before anything is checked that all formats have in common.
+    """What a file or a part of it holds, before anything is checked that all formats have in common.
 
     Args:
         t: Microseconds, whole numbers ``[N]``.
@@ -128,6 +156,9 @@ class Decoded:
         p: Polarity, ``[N]``.
         sensor: Width and height, where the file says them.
         offset: The place in the file of an event, in bytes, by its number; None where the format has no such place.
+        header: Length of the header.
+        taken: Bytes up to which the content was read, header and all; None: to its end.
+        state: What the decoder must know of this part to read the next one.
     """
 
     t: npt.NDArray[Any]
@@ -136,6 +167,9 @@ class Decoded:
     p: npt.NDArray[Any]
     sensor: tuple[int, int] | None = None
     offset: Callable[[int], int] | None = None
+    header: int = 0
+    taken: int | None = None
+    state: Any = None
 
     def sorted(self) -> "Decoded":
         """Sort events by time; events of one time keep their order."""
@@ -146,8 +180,13 @@ class Decoded:
             None if offset is None else lambda event: offset(int(order[event])),
         )  # fmt: skip
 
-    def checked(self, where: str, sensor: tuple[int, int] | None) -> Events:
-        """Return the events, on the sensor that is given or that the file says.
+    def named(self, event: int, before: int = 0) -> str:
+        """Name an event, by its number in a recording of which so many came ``before``, and by its place."""
+        place = "" if self.offset is None else f" (at byte {self.offset(event):,})"
+        return f"event {before + event:,}{place}"
+
+    def checked(self, where: str, sensor: tuple[int, int] | None, before: int = 0) -> Events:
+        """Return the events, on the sensor that is given or that the file says; ``before`` is for ``named``.
 
         Raises:
             DataError: an event cannot be one; names file, event and offset.
@@ -158,53 +197,74 @@ class Decoded:
         fault = first_fault(self.t, self.x, self.y, self.p, sensor)
         if fault is not None:
             event, text = fault
-            place = "" if self.offset is None else f" (at byte {self.offset(event):,})"
             advice = "; sort=True brings events into order" if "before the one" in text else ""
-            raise DataError(f"{where}: event {event:,}{place} {text}{advice}")
+            raise DataError(f"{where}: {self.named(event, before)} {text}{advice}")
         try:
             return Events(self.t, self.x, self.y, self.p, sensor)
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
 
 
-def check_whole(content: bytes, start: int, size: int, what: str, where: str) -> None:
-    """Refuse content of which, from ``start`` on, there is no whole number of what has so many bytes.
+def whole_units(content: bytes, start: int, size: int, what: str, where: str, piece: Piece) -> int:
+    """Return how many of what has so many bytes follow from ``start`` on.
 
     Raises:
-        DataError: with the place where it ends.
+        DataError: the file ends within one; with the place.
     """
-    rest = (len(content) - start) % size
-    if rest:
-        place = f"{rest} bytes after byte {len(content) - rest:,}"
+    number, rest = divmod(len(content) - start, size)
+    if rest and piece.last:
+        place = f"{rest} bytes after byte {piece.shift + len(content) - rest:,}"
         raise DataError(f"{where} ends within its last {what}, {place}: is it whole?")
+    return number
 
 
-def unwrapped(t: npt.NDArray[Any], bits: int) -> npt.NDArray[np.int64]:
+def unwrapped(t: npt.NDArray[Any], bits: int, before: int | None = None) -> npt.NDArray[np.int64]:
     """Return times of a counter of so many bits, which starts again from 0 whenever it is full.
 
-    A step back by more than half of its range is such a start; a smaller one is time that goes back.
+    A step back by more than half of its range is such a start; a smaller one is time that goes back. ``before`` is the
+    time in front of the first, likewise unwrapped; None: there is none.
     """
     t = t.astype(np.int64)
+    if before is not None:
+        t = np.concatenate([[before % (1 << bits)], t])
     starts = np.diff(t) < -(1 << (bits - 1))
     if starts.any():
         t[1:] += np.cumsum(starts) << bits
-    return t
+    return t if before is None else t[1:] + (before >> bits << bits)
 
 
-def text_header(content: bytes, line: re.Pattern[bytes], last: Collection[bytes]) -> tuple[bytes, int]:
+def last_time(t: npt.NDArray[Any], before: int | None) -> int | None:
+    """Return the time of the last event, or of the one before, where there is none."""
+    return int(t[-1]) if len(t) else before
+
+
+LONGEST_LINE = 1000  # bytes; a longer one in front of data is data itself
+
+
+def text_header(
+    content: bytes, line: re.Pattern[bytes], last: Collection[bytes], piece: Piece = WHOLE
+) -> tuple[bytes, int]:
     """Split off the lines of text before the data.
 
     Args:
-        content: The file.
+        content: The file, or a part of it.
         line: Matches a line of the header.
         last: Lines that end it; old cameras write none.
+        piece: Which part.
 
     Returns:
         The header, and where the data begin.
+
+    Raises:
+        HeaderGoesOn: it may go on in the next part.
     """
+    if piece.header is not None:
+        return content[: piece.header], piece.header
     start = 0
     while found := line.match(content, start):
         start = found.end()
         if found.group() in last:
-            break
+            return content[:start], start
+    if not piece.last and len(content) - start < LONGEST_LINE:
+        raise HeaderGoesOn
     return content[:start], start
