@@ -175,7 +175,7 @@ def test_events_that_are_too_late_are_named_and_nothing_of_their_part_is_taken()
     assert (len(order), order.taken) == (2, 2)
     order.add(Decoded(*np.array([[104, 1, 1, 0], [94, 2, 1, 0]]).T))
     assert table(order.until(98)).tolist() == [[95, 2, 1, 0]]
-    with pytest.raises(DataError, match="^a: event 4 comes 7 us late, and what lies before 98 us was over$"):
+    with pytest.raises(DataError, match="^a: event 4 is at 97 us, and what lies before 98 us was over$"):
         order.add(Decoded(*np.array([[97, 1, 1, 0]]).T))
     with pytest.raises(DataError, match="^a: event 5 has the polarity 3"):
         order.add(Decoded(*np.array([[101, 1, 1, 0], [102, 1, 1, 3]]).T))

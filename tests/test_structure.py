@@ -54,6 +54,7 @@ LEVELS = {
     "weights": 12,
     "train": 13,
     "predictor": 13,
+    "streaming": 14,
     "sweep": 14,
     "bench": 14,
     "cli": 15,

@@ -32,6 +32,7 @@ from isospike.weights import from_pretrained, load_ann_resnet, load_published, s
 
 if TYPE_CHECKING:
     from isospike.predictor import Prediction, Predictor, load_run
+    from isospike.streaming import Stream, StreamDecision
 
 __version__ = "0.1.0"
 
@@ -63,6 +64,8 @@ __all__ = [
     "Rectangle",
     "Sigmoid",
     "SpikingResNet",
+    "Stream",
+    "StreamDecision",
     "Surrogate",
     "Topology",
     "Triangle",
@@ -97,4 +100,8 @@ def __getattr__(name: str) -> Any:
         from isospike import predictor
 
         return getattr(predictor, name)
+    if name in ("Stream", "StreamDecision"):
+        from isospike import streaming
+
+        return getattr(streaming, name)
     raise AttributeError(f"module 'isospike' has no attribute '{name}'")

@@ -78,8 +78,8 @@ class Predictor:
         if not compiled and precision != "float32":
             raise ConfigError(f"precision='{precision}' is of the compiled network: leave compiled=False out")
         self.model, self.batch_size = model.eval(), batch_size
-        self.inputs = _checked(inputs or model.inputs, model)
-        self.classes = self.inputs.classes or tuple(str(number) for number in range(model.num_classes))
+        self.inputs = _checked_images(inputs, model)
+        self.classes = class_names(self.inputs, model)
         self.net = model.compile_for_inference(cast(Precision, precision)) if compiled else model
         self._crop = CentreCrop(self.inputs.size, self.inputs.resize or self.inputs.size)
         self._augment = Augment(AugmentSpec(), self.inputs.mean, self.inputs.std, len(self.classes))
@@ -163,15 +163,23 @@ def _network(run: Path | str, checkpoint: str | None) -> SpikingNetwork:
     return WEIGHTS[str(run)]()
 
 
-def _checked(inputs: Inputs | None, model: SpikingNetwork) -> Inputs:
-    """Refuse inputs that the model does not read, and classes that it does not tell apart."""
+def class_names(inputs: Inputs, model: SpikingNetwork) -> tuple[str, ...]:
+    """Return what the classes are called: their numbers, where nobody named them."""
+    return inputs.classes or tuple(str(number) for number in range(model.num_classes))
+
+
+def checked_inputs(inputs: Inputs | None, model: SpikingNetwork) -> Inputs:
+    """Return what the inputs must be, by ``inputs`` or the model.
+
+    Raises:
+        ConfigError: the model does not read such inputs, or tells no classes or others apart.
+    """
+    inputs = inputs or model.inputs
     if inputs is None:
         raise ConfigError(
             "this model says nothing of its inputs: give inputs=isospike.Inputs(size, mean, std, classes), "
             "as its training had them"
         )
-    if inputs.T is not None:
-        raise ConfigError(f"this model was trained on recordings of events in {inputs.T} steps, and this reads images")
     if not model.num_classes:
         raise ConfigError("this model is a backbone without a classifier, so it predicts no classes")
     if inputs.classes and len(inputs.classes) != model.num_classes:
@@ -179,6 +187,17 @@ def _checked(inputs: Inputs | None, model: SpikingNetwork) -> Inputs:
         raise ConfigError(f"the inputs name {named} classes, and the model tells {told} apart")
     if inputs.channels != model.in_channels:
         raise ConfigError(f"the inputs have {inputs.channels} channels, and the model reads {model.in_channels}")
+    return inputs
+
+
+def _checked_images(inputs: Inputs | None, model: SpikingNetwork) -> Inputs:
+    """Return the same for images, and refuse a network that reads none."""
+    inputs = checked_inputs(inputs, model)
+    if inputs.T is not None:
+        raise ConfigError(
+            f"this model was trained on recordings of events in {inputs.T} steps, and this reads images: "
+            "isospike.Stream reads events"
+        )
     if inputs.channels not in (1, 3):
         raise ConfigError(
             f"images are grey or RGB, and this model reads {inputs.channels} channels: call it on tensors"

@@ -23,7 +23,7 @@ def bins_of_count(events: Events, T: int) -> Bounds:
     Raises:
         DataError: there are fewer events than parts.
     """
-    _check_number(T, "bins")
+    checked_number(T, "bins")
     if len(events) < T:
         raise DataError(f"a recording of {len(events)} events is too short for {T} bins")
     edges = np.arange(T + 1) * (len(events) // T)
@@ -40,7 +40,7 @@ def bins_of_time(events: Events, T: int) -> Bounds:
     Raises:
         DataError: it is shorter than T microseconds.
     """
-    _check_number(T, "bins")
+    checked_number(T, "bins")
     if events.duration < T:
         raise DataError(f"a recording of {events.duration} us is too short for {T} bins of time")
     starts = events.t[0] + np.arange(1, T) * (events.duration // T)
@@ -62,8 +62,8 @@ def windows_of_count(events: Events, count: int, stride: int | None = None) -> B
     Raises:
         DataError: there are fewer events.
     """
-    _check_number(count, "events in a window")
-    stride = count if stride is None else _check_number(stride, "events between windows")
+    checked_number(count, "events in a window")
+    stride = count if stride is None else checked_number(stride, "events between windows")
     if len(events) < count:
         raise DataError(f"a recording of {len(events)} events is shorter than a window of {count}")
     starts = np.arange(0, len(events) - count + 1, stride)
@@ -84,8 +84,8 @@ def windows_of_time(events: Events, window: int, stride: int | None = None) -> B
     Raises:
         DataError: the recording is shorter.
     """
-    _check_number(window, "microseconds in a window")
-    stride = window if stride is None else _check_number(stride, "microseconds between windows")
+    checked_number(window, "microseconds in a window")
+    stride = window if stride is None else checked_number(stride, "microseconds between windows")
     if not len(events) or events.duration + 1 < window:
         raise DataError(f"a recording of {events.duration} us is shorter than a window of {window} us")
     starts = events.t[0] + np.arange(0, events.duration + 1 - window + 1, stride)
@@ -130,7 +130,8 @@ def _cells(events: Events, width: int, height: int) -> npt.NDArray[np.int64]:
     return cells
 
 
-def _check_number(value: int, what: str) -> int:
+def checked_number(value: int, what: str) -> int:
+    """A number from 1 on, which errors call ``what``."""
     if value < 1:
         raise DataError(f"the number of {what} is from 1 on, got {value}")
     return value

@@ -76,8 +76,9 @@ class InOrder:
             raise DataError(
                 f"{where}{name} is {by:,} us before the one in front of it; late={by} waits for such events"
             )
-        reason = f"late={self.late}" if by > self.late else f"what lies before {self._passed:,} us was over"
-        raise DataError(f"{where}{name} comes {by:,} us late, and {reason}")
+        if by > self.late:
+            raise DataError(f"{where}{name} comes {by:,} us late, and late={self.late}")
+        raise DataError(f"{where}{name} is at {int(t[event]):,} us, and what lies before {self._passed:,} us was over")
 
     def _given(self, events: Events | None, before: int | None) -> Events:
         """What is certain of the events held and of new ones: those before a microsecond."""
