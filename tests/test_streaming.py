@@ -156,9 +156,7 @@ def test_time_that_passes_without_events_ends_windows(model, events):
     for t in range(start, start + 3 * WINDOW + 1, WINDOW // 4):
         decisions += stream.until(t)
     assert [(d.end - start, d.events) for d in decisions] == [(WINDOW, 1), (2 * WINDOW, 0), (3 * WINDOW, 0)]
-    with pytest.raises(
-        DataError, match=r"event 1 is at [\d,]+ us, and what lies before [\d,]+ us was over"
-    ):
+    with pytest.raises(DataError, match=r"event 1 is at [\d,]+ us, and what lies before [\d,]+ us was over"):
         stream(events[1:2])
     whole = Events(*(np.append(getattr(events[:1], n), [v]) for n, v in zip("txyp", (t - 1, 0, 0, 0), strict=True)))
     assert torch.equal(said(decisions), offline(model, whole.on(SENSOR), windows_of_time(whole, WINDOW)))

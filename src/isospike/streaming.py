@@ -18,7 +18,7 @@ from isospike.events.order import InOrder
 from isospike.events.recording import checked_sensor
 from isospike.events.windows import CountWindows, TimeWindows, Window, Windows
 from isospike.inputs import Inputs
-from isospike.models import SpikingResNet
+from isospike.models import SpikingNetwork
 from isospike.predictor import checked_inputs, class_names
 
 
@@ -50,7 +50,7 @@ class StreamDecision:
 
     @property
     def probabilities(self) -> Tensor:
-        """``[classes]``, with the sum 1."""
+        """Shares of the classes, ``[classes]``, with the sum 1."""
         return self.logits.softmax(-1)
 
     @property
@@ -89,7 +89,7 @@ class Stream:
 
     def __init__(
         self,
-        model: SpikingResNet,
+        model: SpikingNetwork,
         *,
         window: int | None = None,
         count: int | None = None,
@@ -124,7 +124,7 @@ class Stream:
 
     @property
     def pending(self) -> int:
-        """Events that no decision rests on yet: of the window that is not over, and those that are held back."""
+        """How many events no decision rests on yet: of the window that is not over, and those that are held back."""
         return self._cut.events + len(self._order)
 
     def __call__(self, events: Events | tuple[Any, Any, Any, Any]) -> Iterator[StreamDecision]:
@@ -192,13 +192,13 @@ class Stream:
         return rest
 
     def run(self, parts: Iterable[Events | tuple[Any, Any, Any, Any]]) -> Iterator[StreamDecision]:
-        """All decisions of a recording that comes in parts, such as those of ``iso.events.read_pieces``."""
+        """Yield all decisions of a recording that comes in parts, such as those of ``iso.events.read_pieces``."""
         for part in parts:
             yield from self(part)
         yield from self.end()
 
     def _ended(self) -> Iterator[Window]:
-        """No window, but a new beginning once those in front of it have been taken."""
+        """Yield no window, and begin anew once those in front of it have been taken."""
         self._begin()
         yield from ()
 
@@ -219,7 +219,7 @@ class Stream:
         return sensor
 
     def _after(self, events: Events) -> Iterator[StreamDecision]:
-        """Decisions of the windows that events in order of time fill."""
+        """Return the decisions of the windows that events in order of time fill."""
         square = on_square(events, self.inputs.size) if len(events) else events
         return self._decided(self._cut.add(square))
 
@@ -251,7 +251,7 @@ class Stream:
 class _Stepwise:
     """The network itself, window by window."""
 
-    def __init__(self, model: SpikingResNet) -> None:
+    def __init__(self, model: SpikingNetwork) -> None:
         self._model = model
         self._state: Mapping[str, Tensor] | None = None
 
@@ -266,7 +266,7 @@ class _Stepwise:
 class _CompiledStepwise:
     """The same, compiled."""
 
-    def __init__(self, model: SpikingResNet) -> None:
+    def __init__(self, model: SpikingNetwork) -> None:
         self._net = model.compile_for_inference()
         self._states: dict[Any, Tensor] = {}
 
@@ -278,8 +278,8 @@ class _CompiledStepwise:
             return self._net.step(self._net.begin(x), self._states, step, len(x))
 
 
-def _checked_recordings(inputs: Inputs | None, model: SpikingResNet) -> Inputs:
-    """What recordings must be; refuses a network that was trained on images."""
+def _checked_recordings(inputs: Inputs | None, model: SpikingNetwork) -> Inputs:
+    """Return what recordings must be, and refuse a network that was trained on images."""
     inputs = checked_inputs(inputs, model)
     if inputs.T is None:
         raise ConfigError("this model was trained on images, and this reads events: isospike.Predictor reads images")
@@ -290,7 +290,7 @@ def _checked_recordings(inputs: Inputs | None, model: SpikingResNet) -> Inputs:
     return inputs
 
 
-def _check_restart(restart: int | None, model: SpikingResNet) -> None:
+def _check_restart(restart: int | None, model: SpikingNetwork) -> None:
     if restart is not None and restart < 1:
         raise ConfigError(f"restart is a number of windows from 1 on, got {restart}")
     if model.knows_steps and (restart is None or restart > model.T):
@@ -307,7 +307,7 @@ def _windows(window: int | None, count: int | None) -> Windows:
 
 
 def _decoded(events: Events | tuple[Any, Any, Any, Any]) -> Decoded:
-    """Events or arrays, still unchecked."""
+    """Return events or arrays, still unchecked."""
     if isinstance(events, Events):
         return Decoded(events.t, events.x, events.y, events.p, events.sensor)
     if len(events) != 4:

@@ -131,7 +131,7 @@ def _cells(events: Events, width: int, height: int) -> npt.NDArray[np.int64]:
 
 
 def checked_number(value: int, what: str) -> int:
-    """A number from 1 on, which errors call ``what``."""
+    """Return a number from 1 on, which errors call ``what``."""
     if value < 1:
         raise DataError(f"the number of {what} is from 1 on, got {value}")
     return value

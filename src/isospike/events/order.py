@@ -30,7 +30,7 @@ class InOrder:
         self._held: Events | None = None
 
     def __len__(self) -> int:
-        """Events that are held back."""
+        """Return how many events are held back."""
         return 0 if self._held is None else len(self._held)
 
     def add(self, decoded: Decoded, sensor: tuple[int, int] | None = None) -> Events:
@@ -57,7 +57,7 @@ class InOrder:
         return self._given(None, None if self._latest is None else self._latest + 1)
 
     def _check_late(self, decoded: Decoded) -> None:
-        """Against the latest event that came before each, so that parts make no difference."""
+        """Compare each with the latest event in front of it, so that parts make no difference."""
         if not len(decoded.t):
             return
         t = decoded.t.astype(np.int64)
@@ -81,7 +81,7 @@ class InOrder:
         raise DataError(f"{where}{name} is at {int(t[event]):,} us, and what lies before {self._passed:,} us was over")
 
     def _given(self, events: Events | None, before: int | None) -> Events:
-        """What is certain of the events held and of new ones: those before a microsecond."""
+        """Return what is certain of the events held and of new ones: those before a microsecond."""
         if self._held is None or not len(self._held):
             held = events
         else:
@@ -94,7 +94,7 @@ class InOrder:
 
 
 def _merged(first: Events, second: Events) -> Events:
-    """In the order of time; of one time, those of ``first`` come first."""
+    """Join events in the order of time; of one time, those of ``first`` come first."""
     t = np.concatenate([first.t, second.t])
     order = np.argsort(t, kind="stable")
     x, y, p = (np.concatenate([getattr(part, name) for part in (first, second)])[order] for name in "xyp")

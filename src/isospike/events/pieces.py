@@ -66,7 +66,7 @@ def _events(
 
 
 def _beginning(file: BinaryIO) -> tuple[bytes, bool]:
-    """So much that its format can be told, and whether that is all."""
+    """Read so much that the format can be told, and return whether that is all."""
     content = b""
     while len(content) < FIRST:
         block = _block(file, FIRST - len(content))
@@ -79,7 +79,7 @@ def _beginning(file: BinaryIO) -> tuple[bytes, bool]:
 
 
 def _decoded(file: BinaryIO, first: bytes, ended: bool, format: str, where: str) -> Iterator[Decoded]:
-    """Part by part; what is no whole event, packet or line goes in front of the next block."""
+    """Yield what is decoded part by part; what is no whole event, packet or line goes in front of the next block."""
     content, piece = first, Piece(last=ended)
     while True:
         try:
@@ -113,7 +113,7 @@ def _whole(file: BinaryIO, first: bytes, format: str, where: str) -> Iterator[De
 
 
 def _block(file: BinaryIO, most: int, least: int = 0) -> bytes:
-    """What is there, up to so many bytes; nothing where it has ended.
+    """Return what is there, up to so many bytes; nothing where it has ended.
 
     In front of a packet that is larger than a block stands so much already that it would be copied over and over:
     then at least so much is waited for.

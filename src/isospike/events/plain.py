@@ -114,7 +114,7 @@ def read_text(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
 
 
 def _is_remark(line: bytes) -> bool:
-    """Whether it may stand in front of the first event."""
+    """Return whether it may stand in front of the first event."""
     return not line.strip() or line.startswith(b"#")
 
 

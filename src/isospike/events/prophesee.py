@@ -61,7 +61,7 @@ def read_dat(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
 
 
 def _after_kind(content: bytes, start: int, where: str, piece: Piece) -> int:
-    """Where events begin behind the two bytes that say what they are."""
+    """Return where events begin behind the two bytes that say what they are."""
     kind = tuple(content[start : start + 2])
     if len(kind) < 2 and not piece.last:
         raise HeaderGoesOn
@@ -127,7 +127,7 @@ class _Words:
         self.all = np.concatenate([self.before.words.astype(dtype), words])
 
     def place(self, word: int) -> int:
-        """Of a word in the file, in bytes."""
+        """Return the place of a word in the file, in bytes."""
         return self.piece.shift + self.start + self.size * (word - len(self.before.words))
 
     def check_kinds(self, kind: Words, known: Iterable[int]) -> None:
@@ -141,7 +141,7 @@ class _Words:
     def decoded(
         self, t: Words, x: Words, y: Words, p: Words, place: Words, bits: int, *, known: Words, what: str, state: State
     ) -> Decoded:
-        """Events, of which ``t`` is not unwrapped; ``known`` says of all events whether they have their ``what``."""
+        """Return events; ``t`` is not yet unwrapped, and ``known`` says of all events whether they have their ``what``."""
         t = unwrapped(t, bits, self.before.t)
         without = self.before.without or not known.all()
         if self.piece.last and without and self.before.t is None and not known.any():
@@ -230,7 +230,7 @@ def _evt3(words: _Words) -> Decoded:
 
 
 def _evt3_state(word: Words, kind: Words, low: Words, width: Words) -> State:
-    """The last time, row and column, with the columns of the vectors behind that."""
+    """Return the last time, row and column, with the columns of the vectors behind that."""
     time, row, base = (np.flatnonzero(kind == k)[-1:] for k in (0x8, 0x0, 0x3))
     halves = [word[time], 0x6 << 12 | low[-1:]] if len(time) else []
     passed = int(width[base[0] :].sum()) if len(base) else 0
