@@ -141,7 +141,7 @@ class _Words:
     def decoded(
         self, t: Words, x: Words, y: Words, p: Words, place: Words, bits: int, *, known: Words, what: str, state: State
     ) -> Decoded:
-        """Return events; ``t`` is not yet unwrapped, and ``known`` says of all events whether they have their ``what``."""
+        """Return events; ``t`` is not unwrapped yet, ``known`` says of all of them whether they have their ``what``."""
         t = unwrapped(t, bits, self.before.t)
         without = self.before.without or not known.all()
         if self.piece.last and without and self.before.t is None and not known.any():
