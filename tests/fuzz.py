@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 
-from fuzz_subjects import SUBJECTS, Subject
+from fuzz_subject import Subject
+from fuzz_subjects import SUBJECTS
 from isospike.errors import IsospikeError
 
 SECONDS = 20  # for one case

@@ -341,6 +341,17 @@ def test_a_compiled_network_calls_what_a_hook_sees(kind):
     torch.testing.assert_close(model.compile_for_inference()(x), model(x))
 
 
+def with_module(text, name, **options):
+    return text | {"modules": text["modules"] | {name: text["modules"].get(name, {}) | options}}
+
+
+def with_operation(text, key, **parts):
+    """The last operation with this key, changed."""
+    place = max(n for n, op in enumerate(text["operations"]) if key in op)
+    before, op, behind = text["operations"][:place], text["operations"][place], text["operations"][place + 1 :]
+    return text | {"operations": [*before, op | parts, *behind]}
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -352,6 +363,22 @@ def test_a_compiled_network_calls_what_a_hook_sees(kind):
         (lambda t: t | {"modules": {"stem.conv": {"kind": "cnov"}}}, "unknown kind of module 'cnov'; nearest: conv"),
         (lambda t: t | {"modules": {"stem.conv": {"kind": "linear", "width": 3}}}, "'linear' 'width'"),
         (lambda t: t | {"modules": []}, "this is no program: AttributeError"),
+        (lambda t: with_module(t, "stem.conv", stride=[1.5, 1]), r"the stride of a module 'conv' cannot be \(1.5, 1\)"),
+        (lambda t: with_module(t, "stem.conv", stride=[2**40, 1]), "the stride of a module 'conv' cannot be"),
+        (lambda t: with_module(t, "stem.norm", eps=[]), r"the eps of a module 'norm' cannot be \(\)"),
+        (lambda t: with_module(t, "stem.conv", bias="yes"), "the bias of a module 'conv' cannot be 'yes'"),
+        (lambda t: with_module(t, "stem.conv", in_channels=4), "one of 3 channels, by a Conv2d that reads 4"),
+        (lambda t: with_module(t, "stem.conv", out_channels=4), "has other channels than its layer puts out"),
+        (lambda t: with_module(t, "stem.norm", num_features=4), "one of 16 channels, by a BatchNorm that reads 4"),
+        (lambda t: with_module(t, "odd", kind="identity"), "no operation of a program names its module 'odd'"),
+        (lambda t: with_operation(t, "neuron", neuron=0.5), "made by 0.5 in the place of a neuron"),
+        (lambda t: with_operation(t, "neuron", x_affine="stem.conv"), "by a Conv2d in the place of a norm or a"),
+        (
+            lambda t: with_operation(t, "neuron", z=1),
+            "by None in the place of a join of two maps, one of: add, and, iand",
+        ),
+        (lambda t: with_operation(t, "neuron", z=0, join="add"), "made of maps of 64 and of 3 channels"),
+        (lambda t: with_operation(t, "module", timed=True), "a layer that is called in the other way"),
     ],
 )
 def test_text_that_is_no_program_is_refused(damage, message):

@@ -91,6 +91,31 @@ def test_a_damaged_network_is_one_sentence(folder, network, message):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"T": 1.5}, "T of a network of a program must be a whole number from 1 on, got 1.5"),
+        ({"least_size": "4"}, "least_size of a network of a program must be a whole number from 1 on, got '4'"),
+        ({"units": {"relu": [0]}}, r"the units of 'relu' must be numbers above 0, got \[0\]"),
+        ({"program": {"results": []}}, "this program gives 0 maps, and a network gives its logits"),
+    ],
+)
+def test_counts_that_are_none_are_refused(net, change, message):
+    text = net.as_json()
+    program = {**text["program"], **change.pop("program", {})}
+    with pytest.raises(ConfigError, match=message):
+        ProgramNet.from_json({**text, "program": program, **change})
+
+
+def test_layers_larger_than_the_weights_get_no_memory(net, tmp_path):
+    name = next(name for name, module in net.named_modules() if isinstance(module, torch.nn.Linear))
+    net.get_submodule(name).out_features = 2 * 10**9
+    net.program.operations[-1].out.__dict__["channels"] = 2 * 10**9
+    iso.save_pretrained(net, tmp_path / "net")
+    with pytest.raises(CheckpointError, match=rf"'{name}.bias' is \[2000000000\] in the model"):
+        iso.from_pretrained(tmp_path / "net")
+
+
 @pytest.mark.parametrize("name", ["T", "forward", "memory", "program", ""])
 def test_a_module_cannot_take_the_name_of_something_else(net, name):
     text = net.as_json()

@@ -16,8 +16,65 @@ MOST_VALUES = 20_000  # with everything counted that an alias stands for
 DEEPEST = 32
 
 
+@dataclass
+class _Extent:
+    """How many values a node stands for, and how deep they lie."""
+
+    values: int = 1
+    depth: int = 1
+
+    def add(self, inner: "_Extent") -> None:
+        self.values += inner.values
+        self.depth = max(self.depth, 1 + inner.depth)
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML in which ``1e-4`` is a number, as in YAML 1.2, dates are text, and a key given twice is an error."""
+    """YAML in which ``1e-4`` is a number, as in YAML 1.2, dates are text, and a key given twice is an error.
+
+    Every event is looked at before a tree is made of it, and the whole tree is there before a value is, so that what
+    would take long or never end is refused before it is built.
+    """
+
+    def __init__(self, text: str, origin: str) -> None:
+        super().__init__(text)
+        self._origin = origin
+        self._open: list[tuple[_Extent, str | None]] = [(_Extent(0, 0), None)]
+        self._known: dict[str | None, _Extent] = {}
+
+    def get_event(self) -> Any:
+        """The next event, which the composer takes once.
+
+        Raises:
+            ConfigError: the text holds too much.
+            yaml.YAMLError: it is not YAML.
+        """
+        event = super().get_event()
+        if isinstance(event, yaml.CollectionEndEvent):
+            self._close(*self._open.pop())
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._known:
+                raise self._refusal("an alias stands for nothing before it, or for itself", event)
+            self._open[-1][0].add(self._known[event.anchor])
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
+            if event.tag is not None:
+                raise self._refusal("tags are not read: write the plain value, in quotes where it is text", event)
+            if isinstance(event, yaml.ScalarEvent):
+                self._close(_Extent(), event.anchor)
+            else:
+                self._open.append((_Extent(), event.anchor))
+        if sum(extent.values for extent, _ in self._open) > MOST_VALUES:
+            raise self._refusal(f"there are more than {MOST_VALUES:,} values", event)
+        if len(self._open) + self._open[-1][0].depth > DEEPEST + 1:
+            raise self._refusal(f"values lie more than {DEEPEST} levels deep", event)
+        return event
+
+    def _close(self, node: _Extent, anchor: str | None) -> None:
+        self._open[-1][0].add(node)
+        if anchor is not None:
+            self._known[anchor] = node
+
+    def _refusal(self, problem: str, event: Any) -> ConfigError:
+        return _refusal(problem, self._origin, event.start_mark)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -63,8 +120,7 @@ def parse_yaml(text: str, origin: str) -> Any:
             values, ``DEEPEST`` levels; names ``origin`` and the line.
     """
     try:
-        _check_events(text, origin)
-        return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
+        return _Loader(text, origin).get_single_data()
     except yaml.MarkedYAMLError as error:
         raise _refusal(error.problem or "this is not YAML", origin, error.problem_mark) from error
     except yaml.reader.ReaderError as error:
@@ -86,54 +142,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path} must hold keys and values, as 'seed: 0', not a {type(value).__name__}")
     return value
-
-
-@dataclass
-class _Extent:
-    """How many values a node stands for, and how deep they lie."""
-
-    values: int = 1
-    depth: int = 1
-
-    def add(self, inner: "_Extent") -> None:
-        self.values += inner.values
-        self.depth = max(self.depth, 1 + inner.depth)
-
-
-def _check_events(text: str, origin: str) -> None:
-    """Refuse what would take long or never end when it is built; the parser of events itself keeps no tree.
-
-    Raises:
-        ConfigError: the text holds too much.
-        yaml.YAMLError: it is not YAML.
-    """
-    open_nodes: list[tuple[_Extent, str | None]] = [(_Extent(0, 0), None)]
-    known: dict[str | None, _Extent] = {}
-    for event in yaml.parse(text, _Loader):
-        if isinstance(event, yaml.CollectionEndEvent):
-            _close(*open_nodes.pop(), open_nodes[-1][0], known)
-        elif isinstance(event, yaml.AliasEvent):
-            if event.anchor not in known:
-                raise _refusal("an alias stands for nothing before it, or for itself", origin, event.start_mark)
-            open_nodes[-1][0].add(known[event.anchor])
-        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
-            if event.tag is not None:
-                problem = "tags are not read: write the plain value, in quotes where it is text"
-                raise _refusal(problem, origin, event.start_mark)
-            if isinstance(event, yaml.ScalarEvent):
-                _close(_Extent(), event.anchor, open_nodes[-1][0], known)
-            else:
-                open_nodes.append((_Extent(), event.anchor))
-        if sum(extent.values for extent, _ in open_nodes) > MOST_VALUES:
-            raise _refusal(f"there are more than {MOST_VALUES:,} values", origin, event.start_mark)
-        if len(open_nodes) + open_nodes[-1][0].depth > DEEPEST + 1:
-            raise _refusal(f"values lie more than {DEEPEST} levels deep", origin, event.start_mark)
-
-
-def _close(node: _Extent, anchor: str | None, parent: _Extent, known: dict[str | None, _Extent]) -> None:
-    parent.add(node)
-    if anchor is not None:
-        known[anchor] = node
 
 
 def _refusal(problem: str, origin: str, mark: Any) -> ConfigError:

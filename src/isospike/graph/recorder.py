@@ -133,7 +133,7 @@ class Recorder(Steps):
     def _call(self, module: nn.Module, x: Any, like: Value | None, *, timed: bool) -> Symbol:
         *_, last = values = tuple(symbol.value for symbol in _listed(x))
         if like is None:
-            like = Value(0, _out_channels(module, last.channels), _domain(module, last.domain))
+            like = Value(0, out_channels(module, last.channels), _domain(module, last.domain))
         out = self.value(like.channels, like.domain)
         self.operations.append(Call(last, out, module, timed, values if _is_several(x) else None))
         return Symbol(self, out)
@@ -220,7 +220,8 @@ def _is_ours(module: nn.Module) -> bool:
     return not own and not getattr(module, "is_leaf", False)
 
 
-def _out_channels(module: nn.Module, channels: int) -> int:
+def out_channels(module: nn.Module, channels: int) -> int:
+    """Channels that a layer puts out of a map of so many."""
     inner = module.conv if isinstance(module, SlotConv) else module
     return next((getattr(inner, name) for name in ("out_channels", "out_features") if hasattr(inner, name)), channels)
 

@@ -1,5 +1,6 @@
 """A program as JSON and back, weights apart: a network that no row describes is saved and loaded like any other."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from isospike.errors import ConfigError
+from isospike.graph.checks import check_program
 from isospike.graph.program import Affine, Between, Call, Complement, Conv, Operation, Program, Value
 from isospike.layers import (
     BatchNorm,
@@ -22,9 +24,17 @@ from isospike.neurons import IF, ILIF, LIF, MLF, NEURONS, PLIF, QCFS, ReLU, Spik
 from isospike.registry import Registry, check_options
 from isospike.residual import Domain, Join, Scale
 from isospike.surrogates import SURROGATES
+from isospike.text import brief
 
 Options = dict[str, Any]
 VERSION = 1
+# Options of layers: the least of whole numbers or pairs of them, yes or no, and other numbers. Neurons check theirs.
+WHOLE = {
+    "in_channels": 1, "out_channels": 1, "in_features": 1, "out_features": 1, "num_features": 1, "groups": 1,
+    "kernel_size": 1, "stride": 1, "dilation": 1, "padding": 0, "before": 0, "behind": 0, "L": 1,
+}  # fmt: skip
+FLAGS = ("bias", "affine", "ceil_mode", "count_include_pad")
+NUMBERS = ("scale", "factor", "start", "eps", "root_eps", "momentum")
 PARTS = ("x_affine", "y_affine", "affine", "neuron")  # of an operation between two convolutions
 
 
@@ -76,13 +86,18 @@ def program_from_json(text: Mapping[str, Any]) -> tuple[Program, dict[str, nn.Mo
         raise ConfigError(f"a program of version {text.get('version')!r} cannot be read: this release reads {VERSION}")
     try:
         modules = {str(name): _module_from_json(options) for name, options in text["modules"].items()}
-        values = [Value(number, int(c), Domain(largest)) for number, (c, largest) in enumerate(text["values"])]
+        values = [
+            Value(number, int(c), Domain(None if largest is None else int(largest)))
+            for number, (c, largest) in enumerate(text["values"])
+        ]
         operations = tuple(_operation_from_json(op, values, modules) for op in text["operations"])
         results = tuple(values[number] for number in text["results"])
         program = Program(operations, values[text["input"]], results)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"this is no program: {type(error).__name__}: {error}") from error
-    check_order(program)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise ConfigError(f"this is no program: {type(error).__name__}: {brief(str(error), 200)}") from error
+    check_program(program)
+    for name in modules.keys() - {name for name, module in modules.items() if module in modules_of(program)}:
+        raise ConfigError(f"no operation of a program names its module '{brief(name)}'")
     return program, modules
 
 
@@ -105,25 +120,6 @@ def with_modules(program: Program, modules: Mapping[nn.Module, nn.Module]) -> Pr
         return replace(op, **others)
 
     return replace(program, operations=tuple(map(swapped, program.operations)))
-
-
-def check_order(program: Program) -> None:
-    """Refuse a program that reads a map before it is written, or writes one twice.
-
-    Raises:
-        ConfigError: names the map.
-    """
-    written = {program.input}
-    for op in program.operations:
-        for value in op.reads():
-            if value not in written:
-                raise ConfigError(f"a program reads map {value.number} before it is written")
-        if op.out in written:
-            raise ConfigError(f"a program writes map {op.out.number} twice")
-        written.add(op.out)
-    for value in program.results:
-        if value not in written:
-            raise ConfigError(f"a program never writes map {value.number}, which is a result")
 
 
 def _values(program: Program) -> list[Value]:
@@ -185,7 +181,23 @@ def _module_from_json(text: Mapping[str, Any]) -> nn.Module:
     kind = MODULES[text["kind"]]
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in text.items() if name != "kind"}
     check_options(f"module '{text['kind']}'", kind.make, options)
+    for name, value in options.items():
+        if not _can_be(name, value):
+            raise ConfigError(f"the {name} of a module '{text['kind']}' cannot be {brief(repr(value))}")
     return kind.make(**options)
+
+
+def _can_be(name: str, value: Any) -> bool:
+    """Whether an option of a layer may have this value, as far as that follows from its name."""
+    if name in WHOLE:
+        pair = value if isinstance(value, tuple) and len(value) == 2 else (value,)
+        return all(type(number) is int and WHOLE[name] <= number < 2**31 for number in pair) or value in (
+            "same",
+            "valid",
+        )
+    if name in FLAGS:
+        return isinstance(value, bool)
+    return name not in NUMBERS or (type(value) in (int, float) and math.isfinite(value))
 
 
 def attributes(*names: str) -> Callable[[nn.Module], Options]:

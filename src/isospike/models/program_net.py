@@ -1,5 +1,6 @@
 """A network that is nothing but a program, as a converted one is: no row says what it does."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from isospike.graph import (
 )
 from isospike.layers import PerStepNorm, Steps
 from isospike.models.network import SpikingNetwork
+from isospike.text import brief
 
 
 class ProgramNet(SpikingNetwork):
@@ -118,9 +120,28 @@ class ProgramNet(SpikingNetwork):
         """
         try:
             program, modules = program_from_json(text["program"])
-            return cls(program, modules, T=text["T"], least_size=text["least_size"], units=text.get("units"))
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            T, least_size = (_counted(text, name) for name in ("T", "least_size"))
+            if len(program.results) != 1:
+                raise ConfigError(f"this program gives {len(program.results)} maps, and a network gives its logits")
+            return cls(program, modules, T=T, least_size=least_size, units=_units(text))
+        except (LookupError, TypeError, AttributeError) as error:
             raise ConfigError(f"this is no network of a program: {type(error).__name__}: {error}") from error
+
+
+def _counted(text: Mapping[str, Any], name: str) -> int:
+    if type(text[name]) is not int or text[name] < 1:
+        raise ConfigError(
+            f"{name} of a network of a program must be a whole number from 1 on, got {brief(repr(text[name]))}"
+        )
+    return text[name]
+
+
+def _units(text: Mapping[str, Any]) -> Mapping[str, Sequence[float]]:
+    units = text.get("units", {})
+    for name, unit in units.items():
+        if not all(type(number) in (int, float) and 0 < number < math.inf for number in unit):
+            raise ConfigError(f"the units of '{brief(name)}' must be numbers above 0, got {brief(repr(unit))}")
+    return units
 
 
 def _place(root: nn.Module, name: str, module: nn.Module) -> None:

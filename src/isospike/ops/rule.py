@@ -42,6 +42,7 @@ class FireRule:
 
     def __post_init__(self) -> None:
         _check_threshold(self.v_threshold)
+        _check_flags(detach_reset=self.detach_reset, strict=self.strict)
         if self.reset not in get_args(Reset):
             raise ConfigError(f"reset must be 'to_value' or 'subtract', got '{self.reset}'")
         if self.reset == "subtract" and self.v_reset != 0:
@@ -126,6 +127,9 @@ class IntegerRule:
 
     def __post_init__(self) -> None:
         _check_threshold(self.v_threshold)
+        _check_flags(detach_reset=self.detach_reset)
+        if type(self.levels) is not int:
+            raise ConfigError(f"levels must be a whole number, got {self.levels!r}")
         if self.levels < 1:
             raise ConfigError(f"levels must be at least 1, got {self.levels}")
 
@@ -160,3 +164,9 @@ Rule = FireRule | IntegerRule
 def _check_threshold(v_threshold: float) -> None:
     if not (math.isfinite(v_threshold) and v_threshold > 0):
         raise ConfigError(f"v_threshold must be a number greater than 0, got {v_threshold}")
+
+
+def _check_flags(**flags: object) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} must be true or false, got {value!r}")

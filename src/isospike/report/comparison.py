@@ -125,14 +125,14 @@ def _read(label: str, run: RunFolder) -> tuple[Compared, list[str]]:
         else:
             results |= {name: result} if result is not None else {}
     steps, epochs = ([r for r in records if r.get("kind") == kind] for kind in ("step", "epoch"))
-    missing = (*damaged, *_missing(run))
+    missing = (*damaged, *_missing(run, config))
     return Compared(label, config, steps, epochs, watched, results, tuple(dict.fromkeys(missing))), damaged
 
 
-def _missing(run: RunFolder) -> tuple[str, ...]:
+def _missing(run: RunFolder, config: RunConfig) -> tuple[str, ...]:
     with noting_files() as files:
         try:
-            return tuple(what_is_missing(run))
+            return tuple(what_is_missing(run, config))
         except MISREAD as error:
             return (misread(files, error),)
 

@@ -83,7 +83,10 @@ def _build_program(saved: Saved, num_classes: int | None, changes: Mapping[str, 
         raise ConfigError(
             f"{saved.config.parent} holds a converted network, of which T alone can be changed: leave {odd} out"
         )
-    model = program_of(saved.network, saved.config, {**saved.options, **changes})
+    changed = {**saved.options, **changes}
+    with torch.device("meta"):  # as above
+        check_fit(program_of(saved.network, saved.config, changed), saved.tensors, str(saved.weights))
+    model = program_of(saved.network, saved.config, changed)
     load_weights(model, saved.tensors, str(saved.weights))
     model.inputs = saved.inputs
     return model.eval()

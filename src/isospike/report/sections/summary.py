@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from isospike.config import RunConfig
 from isospike.errors import ConfigError
 from isospike.own_rows import import_options
 from isospike.report.sections.base import Section
@@ -29,7 +30,7 @@ def summary(run: RunFolder) -> Section | None:
         for name, value in figures.items()
     )
     what = f"{config.model.name} on {data.get('name', config.data.kind)}, seed {config.seed}."
-    missing = "".join(f"<p class='hint'>{escape(sentence)}</p>" for sentence in what_is_missing(run))
+    missing = "".join(f"<p class='hint'>{escape(sentence)}</p>" for sentence in what_is_missing(run, config))
     return Section("Summary", f'<p>{escape(what)}</p><div class="figures">{cards}</div>{missing}')
 
 
@@ -71,9 +72,8 @@ def _accuracies(tests: list[dict[str, Any]], note: str) -> dict[str, str]:
     }
 
 
-def what_is_missing(run: RunFolder) -> Iterator[str]:
+def what_is_missing(run: RunFolder, config: RunConfig) -> Iterator[str]:
     """Yield a sentence each for damaged records, for training that has not ended and for what was not measured."""
-    config = run.read_config()
     epochs, subject = config.train.epochs, f"{run.path}{import_options(config.imports)}"
     records, _ = read_records(run.metrics)
     for path in (run.metrics, run.flow):
