@@ -30,6 +30,13 @@ def test_what_was_made_is_read_in_the_narrowest_integers(tmp_path):
     assert all((file[n] == STACKS[n]).all() for n in range(3))
 
 
+def test_frames_without_an_event_are_counted(tmp_path):
+    quiet = np.zeros((2, 2, 3, 4), np.int32)
+    half = quiet.copy()
+    half[1, 0, 2, 3] = 1
+    assert cached_frames(tmp_path, KEY, lambda: [(0, quiet), (1, half), (2, STACKS[0])]).empty == 3
+
+
 def test_another_process_gets_the_file_and_not_its_content(tmp_path):
     file = cached_frames(tmp_path, KEY, out_of_order)
     sent = pickle.dumps(file)

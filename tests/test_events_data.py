@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 import event_files
 from isospike.data import DATA, EventData, Loader, load_dataset
@@ -24,6 +25,11 @@ def some(seed, side=34, count=60):
     return [(t + n, x % side, y % side, p) for n, (t, x, y, p) in enumerate(event_files.some_events(count, seed))]
 
 
+def slow(events):
+    """The same over as long as a trial: a millisecond between neighbours."""
+    return [(t + 1_000 * n, x, y, p) for n, (t, x, y, p) in enumerate(events)]
+
+
 def nmnist():
     splits = {"Train": 2, "Test": 1}
     names = [
@@ -32,9 +38,9 @@ def nmnist():
     return {name: event_files.bits40(some(n)) for n, name in enumerate(names)}
 
 
-def cifar10_dvs():
-    names = [f"{name}/cifar10_{name}_{n}.aedat" for name in CIFAR for n in range(11)]
-    return {name: event_files.aedat2_dvs128(some(n)) for n, name in enumerate(names)}
+def cifar10_dvs(of_each=11):
+    names = [f"{name}/cifar10_{name}_{n}.aedat" for name in CIFAR for n in range(of_each)]
+    return {name: event_files.aedat2_dvs128(slow(some(n))) for n, name in enumerate(names)}
 
 
 def ncaltech101():
@@ -45,7 +51,7 @@ def ncaltech101():
 def dvs_gesture():
     files = {}
     for n, user in enumerate(("user01_led", "user24_led")):
-        events = some(n, count=600)
+        events = slow(some(n, count=600))
         edges = [events[place][0] for place in np.linspace(0, 599, 12).astype(int)]
         rows = [f"{number},{start},{end}" for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False), 1)]
         files[f"DvsGesture/{user}.aedat"] = event_files.aedat31(events)
@@ -126,7 +132,7 @@ def test_another_option_or_content_gives_other_frames(kind, root, tmp_path):
     assert frames(T=4, size=32).shape[0] == 4
     assert not (frames(T=3, size=32, bins="time") == first).all()
     name = next(name for name in LAYOUTS[kind]() if name.endswith((".bin", ".aedat")))
-    events = some(0, 180 if kind == "ncaltech101" else 34, 600 if kind == "dvs_gesture" else 60)
+    events = slow(some(0, 180 if kind == "ncaltech101" else 34, 600 if kind == "dvs_gesture" else 60))
     inverted = [(t, x, y, 1 - p) for t, x, y, p in events]
     writer = {"bits40": event_files.bits40, "aedat2": event_files.aedat2_dvs128, "aedat3": event_files.aedat31}
     (root / name).write_bytes(writer[DATA[kind].format](inverted))
@@ -146,7 +152,7 @@ def test_frames_are_those_of_the_file(tmp_path):
 def test_trials_are_cut_by_their_times(tmp_path):
     write(tmp_path / "data", dvs_gesture())
     data = load("dvs_gesture", tmp_path / "data", tmp_path, T=1)
-    t = np.array(some(0, count=600))[:, 0]
+    t = np.array(slow(some(0, count=600)))[:, 0]
     edges = t[np.linspace(0, 599, 12).astype(int)]
     expected = [int(((t >= start) & (t < end)).sum()) for start, end in zip(edges, edges[1:], strict=False)]
     found = next(data.train.batches([torch.arange(11)], 0)).sum((0, 2, 3, 4)).tolist()
@@ -162,6 +168,17 @@ def test_splits_by_name_and_by_number():
     assert "cifar10_cat_900" not in first  # the names are in alphabetical order
     last = [name for name, test in zip(names[::-1], is_test(names[::-1], "last100"), strict=True) if test]
     assert sorted(last) == sorted(names[900:])
+    tet = [name for name, test in zip(names[::-1], is_test(names[::-1], "tet70"), strict=True) if not test]
+    assert sorted(tet) == sorted(names[:700])
+
+
+@pytest.mark.parametrize(("split", "train", "test"), [("first90", 100, 10), ("tet70", 70, 40)])
+def test_a_split_is_what_the_run_says(tmp_path, split, train, test):
+    write(tmp_path / "data", cifar10_dvs())
+    data = load("cifar10_dvs", tmp_path / "data", tmp_path, split=split, T=2, size=8)
+    assert (len(data.train), len(data.test)) == (train, test)
+    assert data.train.labels.bincount().tolist() == [train // 10] * 10
+    assert data.classes == CIFAR
 
 
 def test_events_on_a_square():
@@ -194,6 +211,54 @@ def test_one_recording_in_both_splits_is_named(tmp_path):
         load("nmnist", tmp_path / "data", tmp_path)
 
 
+def test_a_set_that_is_unpacked_beside_its_archive_is_read_once(kind, root, tmp_path):
+    (root / "download").mkdir()
+    unpacked = root / "extract"
+    unpacked.mkdir()
+    with zipfile.ZipFile(root / "download/x.zip", "w") as archive:
+        for name, content in LAYOUTS[kind]().items():
+            archive.writestr(name, b"" if "." in name and name.endswith(("bin", "aedat")) else content)
+    for path in list(root.iterdir()):
+        if path.name not in ("download", "extract"):
+            path.rename(unpacked / path.name)
+    data = load(kind, root, tmp_path, T=2, size=8)  # a file of the archive would be refused: it is empty
+    assert len(data.train) == {"nmnist": 20, "cifar10_dvs": 100, "ncaltech101": 18, "dvs_gesture": 11}[kind]
+
+
+def test_two_copies_of_a_set_are_named(kind, root, tmp_path):
+    write(root / "old", LAYOUTS[kind]())
+    with pytest.raises(DataError, match=r"/data/.* and .*/data/.* are both .*: leave one of them away"):
+        load(kind, root, tmp_path)
+
+
+def test_a_recording_in_the_folder_of_another_class_is_named(tmp_path):
+    files = cifar10_dvs()
+    write(tmp_path / "data", files | {"bird/cifar10_cat_11.aedat": files["cat/cifar10_cat_1.aedat"]})
+    with pytest.raises(DataError, match=r"bird/cifar10_cat_11.aedat: its folder says the class 'bird' and its name 'c"):
+        load("cifar10_dvs", tmp_path / "data", tmp_path)
+
+
+def test_a_class_that_was_not_downloaded_is_named(tmp_path):
+    files = {name: content for name, content in cifar10_dvs().items() if not name.startswith("dog")}
+    write(tmp_path / "data", files)
+    with pytest.raises(DataError, match=r"data for training holds no image of class 'dog'"):
+        load("cifar10_dvs", tmp_path / "data", tmp_path)
+
+
+def test_windows_cut_the_beginning_and_empty_frames_are_counted(tmp_path):
+    write(tmp_path / "data", nmnist())
+    windows = {"T": 4, "bins": "time", "window": 50, "stride": 25}
+    data = load("nmnist", tmp_path / "data", tmp_path, **windows)
+    found = next(data.train.batches([torch.tensor([3])], 0))[:, 0].sum((1, 2, 3)).tolist()
+    t = np.array(some(3))[:, 0]
+    starts = t[0] + np.arange(4) * 25
+    assert found == [int(((t >= start) & (t < start + 50)).sum()) for start in starts]
+    late = load("nmnist", tmp_path / "data", tmp_path, T=3, bins="time", window=50, stride=10_000_000)
+    assert late.facts()["empty_frames"] == 60  # all but the first of each of 30 recordings
+    with pytest.raises(ValidationError, match="stride=3 is between windows: it goes with a window"):
+        load("nmnist", tmp_path / "data", tmp_path, stride=3)
+
+
 def test_a_recording_that_is_too_short_is_named(tmp_path):
     files = nmnist()
     files["Train/3/00001.bin"] = event_files.bits40(some(7)[:5])
@@ -223,6 +288,8 @@ def test_time_that_goes_back_is_sorted_and_said(tmp_path):
         ("user01_led_labels.csv", b"class,a,b\n12,1,2", "line 2 is no trial .class from 1 to 11, start, end.: 12,1,2"),
         ("user01_led_labels.csv", b"class,a,b\n1,3,3", "line 2 is no trial"),
         ("user01_led_labels.csv", b"class,a,b\nx", "line 2 is no trial"),
+        ("user01_led_labels.csv", b"class,a,b\n1,90000000,90000009", "user01_led.aedat: its labels name a recording "
+         "from 90,000,000 to 90,000,009 us, where it has no event: it runs from"),
         ("user01_led_labels.csv", b"class,a,b\n1,5000,90000000", "holds no image of class 'right_hand_wave'"),
     ],
 )  # fmt: skip

@@ -9,6 +9,8 @@ from isospike.events import (
     Events,
     bins_of_count,
     bins_of_time,
+    first_of_count,
+    first_of_time,
     frames,
     integrate,
     windows_of_count,
@@ -65,6 +67,23 @@ def test_windows_of_time(recording, window, stride):
     assert not result[len(expected) :].any()
 
 
+@pytest.mark.parametrize(("window", "stride"), [(700, None), (900, 400), (20_000, None)])
+def test_the_first_windows_of_time(recording, window, stride):
+    start, step = int(recording.t[0]), stride or window
+    expected = naive(recording, lambda n, t: [w for w in range(9) if w * step <= t - start < w * step + window])
+    result = integrate(recording, first_of_time(recording, 9, window, stride))
+    assert (result[: len(expected)] == expected).all()
+    assert len(result) == 9
+    assert not result[len(expected) :].any()
+
+
+@pytest.mark.parametrize(("count", "stride"), [(7, None), (7, 3), (10, 25)])
+def test_the_first_windows_of_count(recording, count, stride):
+    found = integrate(recording, first_of_count(recording, 4, count, stride))
+    assert (found == integrate(recording, windows_of_count(recording, count, stride))[:4]).all()
+    assert len(found) == 4
+
+
 def test_events_that_are_more_than_a_chunk_are_all_counted(monkeypatch):
     monkeypatch.setattr(frames, "CHUNK", 5)
     events = Events(np.arange(123), np.arange(123) % 2, np.zeros(123, int), np.arange(123) % 3 == 0, (2, 1))
@@ -92,6 +111,9 @@ def test_bins_may_be_empty_and_windows_without_events_too():
         (lambda events: windows_of_count(events, 4), "a recording of 3 events is shorter than a window of 4"),
         (lambda events: windows_of_time(events, 101), "a recording of 99 us is shorter than a window of 101 us"),
         (lambda events: windows_of_time(events[:0], 1), "a recording of 0 us is shorter than a window of 1 us"),
+        (lambda events: first_of_time(events, 2, 101), "a recording of 99 us is shorter than a window of 101 us"),
+        (lambda events: first_of_count(events, 3, 2, 1), "of 3 events is too short for 3 windows, which take 4"),
+        (lambda events: first_of_time(events, 0, 5), "the number of windows is from 1 on, got 0"),
         (lambda events: bins_of_count(events, 0), "the number of bins is from 1 on, got 0"),
         (lambda events: windows_of_time(events, 10, -1), "the number of microseconds between windows is from 1 on"),
         (lambda events: integrate(events, bins_of_count(events, 2)), "does not say the size of the sensor: name it"),

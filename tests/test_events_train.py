@@ -16,6 +16,7 @@ from isospike.run_folder import RunFolder
 from isospike.train.build import load_trained
 from isospike.train.plan import plan_training
 from test_cli import call
+from test_events_data import cifar10_dvs, dvs_gesture, write
 from test_trainer import new_trainer
 
 T = 3
@@ -90,6 +91,27 @@ def test_commands_take_a_run_on_recordings(data, tmp_path, capsys):
     assert iso.from_pretrained(run).inputs.T == T
     with pytest.raises(ConfigError, match="trained on recordings of events in 3 steps, and this reads images"):
         iso.load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "files"),
+    [
+        ("dvs_gesture_ds_resnet20", dvs_gesture),
+        ("dvs_gesture_sew_7b_net", dvs_gesture),
+        ("cifar10_dvs_ms_resnet20", cifar10_dvs),
+        ("cifar10_dvs_ds_resnet14", lambda: cifar10_dvs(101)),
+    ],
+)
+def test_a_folder_as_downloaded_trains_by_the_recipes_of_its_sources(recipe, files, tmp_path):
+    """Nothing is set but what makes the network small: the first step is that of the recipe."""
+    write(tmp_path / "data", files())
+    small = ["train.batch_size=2", f"data.cache={tmp_path / 'cache'}", "train.tensorboard=false"]
+    small += [] if recipe.endswith("_net") else ["model.width=4"]
+    run = tmp_path / "run"
+    options = [part for text in small for part in ("--set", text)]
+    call("train", "--recipe", recipe, "--data-dir", tmp_path / "data", "--out", run, "--max-steps", "1", *options)
+    (step,) = [record for record in RunFolder(run).read_metrics() if record["kind"] == "step"]
+    assert 0 < step["loss"] < 100
 
 
 def test_a_model_of_other_steps_is_refused(data, tmp_path):

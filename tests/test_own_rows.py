@@ -1,6 +1,7 @@
 """Rows of one's own, in a file that the command line imports."""
 
 import hashlib
+import itertools
 import json
 import os
 import shlex
@@ -216,16 +217,23 @@ def test_a_sweep_hands_own_rows_to_its_processes(place):
         assert "my_rows.py: " in (place / "sweep" / cell / "config.yaml").read_text()
 
 
-def test_the_rows_that_contributing_shows_train(tmp_path):
+@pytest.mark.parametrize(("file", "classes"), [("my_rows", ["columns", "rows"]), ("my_events", ["left", "right"])])
+def test_the_rows_that_contributing_shows_train(tmp_path, file, classes):
     text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
-    (code,) = (block.split("```")[0] for block in text.split("```python\n") if "@DATA.add" in block)
-    (command,) = (line for line in text.split("\n") if line.startswith("isospike train --import my_rows.py"))
-    (tmp_path / "my_rows.py").write_text(code)
-    quick = "--set train.epochs=1 --set train.batch_size=8 --set train.tensorboard=false --set model.T=2 --out run"
+    codes = [block.split("```")[0] for block in text.split("```python\n") if "@DATA.add" in block]
+    (command,) = (line for line in text.split("\n") if line.startswith(f"isospike train --import {file}.py"))
+    (tmp_path / f"{file}.py").write_text(codes[file == "my_events"])
+    for side, number in itertools.product(("left", "right"), range(15)):  # of events; the other file does not look
+        (tmp_path / "SWIPES" / side).mkdir(parents=True, exist_ok=True)
+        t, x, y, p = np.random.default_rng(number).integers(0, 2, (4, 50)) + [[0], [side == "right"], [0], [0]]
+        np.savez(tmp_path / "SWIPES" / side / f"{number}.npz", t=np.sort(t), x=x, y=y, p=p)
+    quick = f"--set train.epochs=1 --set train.batch_size=8 --set train.tensorboard=false --out {tmp_path / 'run'}"
+    quick += " --set model.T=2" if file == "my_rows" else f" --set data.cache={tmp_path / 'cache'}"
     done = isospike_in(tmp_path, shlex.split(f"{command} {quick}")[1:])
     assert done.returncode == 0, done.stderr
-    assert "schedule:\n  kind: halving\n" in (tmp_path / "run" / "config.yaml").read_text()
-    assert RunFolder(tmp_path / "run").read_analysis("test")["classes"] == ["columns", "rows"]
+    halving = "schedule:\n  kind: halving\n" in (tmp_path / "run" / "config.yaml").read_text()
+    assert halving == (file == "my_rows")
+    assert RunFolder(tmp_path / "run").read_analysis("test")["classes"] == classes
 
 
 # What is wrong with the code -----------------------------------------------------------------------------------------

@@ -1,13 +1,20 @@
 """Images of any data set as simulated recordings: the same frames and cache as real ones."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from isospike.config import parse_yaml, read_config, with_data_dir
-from isospike.data import DATA, Loader, load_dataset
-from isospike.errors import ConfigError, DataError
+from isospike.data import DATA, Loader, images, load_dataset
+from isospike.data.images import read_image
+from isospike.errors import CheckpointError, ConfigError, DataError
 from isospike.events import bins_of_count, integrate
+from isospike.train.checkpoint import check_same_run
+from isospike.train.machine import limit_workers
 from test_events_train import BASE
 
 SMALL = {"kind": "synthetic", "classes": 2, "channels": 3, "size": 12, "train": 6, "test": 4}
@@ -61,7 +68,7 @@ def test_a_seed_decides_everything(tmp_path, motion):
         {"camera": {"threshold": 0.3}}, {"camera": {"spread": 0.0}}, {"camera": {"dark": 0.5}},
         {"camera": {"refractory": 20_000}}, {"camera": {"leak": 50.0}}, {"camera": {"noise": 50.0}},
         {"reach": 1.0}, {"duration": 3_000, "camera": {"refractory": 500}}, {"samples": 12}, {"motion": "walk"},
-        {"images": {**SMALL, "channels": 1}}, {"seed": 1}, {"bins": "time"},
+        {"images": {**SMALL, "channels": 1}}, {"seed": 1}, {"bins": "time"}, {"bins": "time", "window": 5_000},
     ],
     ids=str,
 )  # fmt: skip
@@ -76,6 +83,61 @@ def test_frames_are_made_once(tmp_path, monkeypatch):
     first = frames(load_dataset(spec(tmp_path)))
     monkeypatch.setattr(DATA["simulated_camera"], "record", lambda *_: pytest.fail("recorded again"))
     assert torch.equal(frames(load_dataset(spec(tmp_path))), first)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder of 8 images of two classes, the spec of its events, and how many images have been decoded."""
+    for n in range(8):
+        path = tmp_path / "data" / ("train" if n < 6 else "val") / "ab"[n % 2] / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(n).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    folder = {"kind": "folder", "dir": str(tmp_path / "data"), "workers": 0, "size": 12, "test_resize": 12}
+    return spec(tmp_path, folder)
+
+
+def test_images_in_files_are_decoded_for_the_recording_alone(photographs, tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(images, "read_image", lambda *a: decoded.append(a[1]) or read_image(*a))
+    first = frames(load_dataset(photographs))
+    assert len(decoded) == 8
+    assert torch.equal(frames(load_dataset(photographs)), first)
+    assert len(decoded) == 8
+    (tmp_path / "data/train/b/1.png").rename(tmp_path / "data/train/a/0.png")
+    shutil.copy(tmp_path / "data/train/b/3.png", tmp_path / "data/train/b/1.png")
+    changed = [n for n in range(6) if not torch.equal(frames(load_dataset(photographs))[:, n], first[:, n])]
+    assert changed == [0, 3]  # in the order of classes: a has 0, 2, 4 and b has 1, 3, 5
+    other = photographs.images.model_copy(update={"test_resize": 15})
+    assert not torch.equal(frames(load_dataset(photographs.model_copy(update={"images": other}))), first)
+
+
+def test_what_must_be_said_of_the_images_is_said_of_their_events(tmp_path):
+    for split, count in {"train": 20, "test": 10}.items():
+        for n in range(count):
+            path = tmp_path / "cifar" / split / str(n % 10) / f"{n}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.random.default_rng(n).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+    data = load_dataset(spec(tmp_path, {"kind": "cifar10", "dir": str(tmp_path / "cifar")}))
+    assert (data.name, data.note) == ("simulated events of cifar10", "JPEG copy")
+
+
+def test_workers_of_the_images_are_as_many_as_there_are_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    data = {"kind": "simulated_camera", "images": {"kind": "folder", "workers": 8}}
+    config = read_config({**parse_yaml(BASE, "BASE"), "data": data}, "tiny")
+    said = []
+    taken = limit_workers(config, said.append)
+    assert taken.data.images.workers == 2
+    assert said == [
+        "data.images.workers=8 was asked for, taken is 2: there are 2 cores; the results are the same"
+    ]  # fmt: skip
+    moved = with_data_dir(taken, "elsewhere")
+    moved = moved.model_copy(update={"data": moved.data.model_copy(update={"cache": "here"})})
+    check_same_run(config.model_dump(mode="json"), moved, tmp_path)
+    other = moved.data.images.model_copy(update={"size": 16})
+    moved = moved.model_copy(update={"data": moved.data.model_copy(update={"images": other})})
+    with pytest.raises(CheckpointError, match="was written with data.images.size = 224 and config.yaml now says 16"):
+        check_same_run(config.model_dump(mode="json"), moved, tmp_path)
 
 
 def test_what_cannot_be_recorded_is_named(tmp_path):

@@ -30,6 +30,7 @@ class Dataset:
             their size.
         T: Time steps of a recording, whose frames hold counts of events that are normalised as pixels are; None: the
             images do not move.
+        empty_frames: How many frames of the recordings have no event; None: images.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Dataset:
     test_size: int | None = None
     test_resize: int | None = None
     T: int | None = None
+    empty_frames: int | None = None
 
     @property
     def tested_at(self) -> int:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from isospike.data.kinds import DATA
 from isospike.data.recordings import EventData, Recording
 from isospike.errors import DataError
-from isospike.events.files import DataFile, contents
+from isospike.events.files import DataFile, by_end, contents
 from isospike.text import brief
 
 CLASSES = (
@@ -17,6 +17,7 @@ CLASSES = (
     "left_arm_clockwise", "left_arm_counter_clockwise", "arm_roll", "air_drums", "air_guitar", "other_gestures",
 )  # fmt: skip
 LISTS = {"trials_to_train.txt": False, "trials_to_test.txt": True}
+NAME = r"(trials_to_(?:train|test)\.txt|user\d+_\w+?(?:\.aedat|_labels\.csv))"
 TRIAL = re.compile(r"(\d{1,2}),(\d{1,18}),(\d{1,18})")
 
 
@@ -40,7 +41,7 @@ class DVSGestureData(EventData):
         Raises:
             DataError: a listed file or its labels are missing, or labels are no labels.
         """
-        by_name = {file.name.rsplit("/", 1)[-1]: file for file in files}
+        by_name = {name: file for (name,), file in by_end(files, NAME).items()}
         if not all(name in by_name for name in LISTS):
             return CLASSES, []
         small = [file for name, file in by_name.items() if name in LISTS or name.endswith("_labels.csv")]

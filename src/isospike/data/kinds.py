@@ -10,9 +10,10 @@ from isospike.spec import Kinds, Spec
 class DataSpec(Spec, ABC):
     """The ``data`` of a run. A row's docstring says what it reads, its fields are the options, ``load`` is the loader.
 
-    Three fields mean the same in every row that has them: ``dir`` is the folder that ``--data-dir`` names, ``workers``
-    is the number of processes that decode images, and neither changes a number that comes out; ``images`` is the data
-    that a row makes its own of, whose folder ``--data-dir`` then names.
+    Four fields mean the same in every row that has them: ``dir`` is the folder that ``--data-dir`` names, ``workers``
+    is the number of processes that decode images, ``cache`` is a folder for what can be made again, and none of them
+    changes a number that comes out; ``images`` is the data that a row makes its own of, whose folder ``--data-dir``
+    then names.
     """
 
     kind: str

@@ -3,14 +3,11 @@
 Source: Orchard et al. 2015, arXiv:1507.07629.
 """
 
-import re
 from typing import ClassVar, Literal
 
 from isospike.data.kinds import DATA
 from isospike.data.recordings import EventData, Recording
-from isospike.events.files import DataFile
-
-NAME = re.compile(r"(?:^|/)(Train|Test)/([0-9])/[^/]+\.bin$")
+from isospike.events.files import DataFile, by_end
 
 
 @DATA.add
@@ -29,6 +26,6 @@ class NMNISTData(EventData):
 
     def recordings(self, files: list[DataFile]) -> tuple[tuple[str, ...], list[Recording]]:
         """Find the recordings of ten digits."""
-        found = [(file, NAME.search(file.name)) for file in files]
-        classes = tuple(str(digit) for digit in range(10))
-        return classes, [Recording(file, int(m[2]), m[1] == "Test") for file, m in found if m is not None]
+        found = by_end(files, r"(Train|Test)/([0-9])/(\d+)\.bin")
+        recordings = [Recording(file, int(digit), split == "Test") for (split, digit, _), file in found.items()]
+        return tuple(str(digit) for digit in range(10)), recordings

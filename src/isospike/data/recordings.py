@@ -7,11 +7,11 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from isospike.data.dataset import Dataset, checked_labels
@@ -19,12 +19,21 @@ from isospike.data.folder import existing, held
 from isospike.data.images import Images
 from isospike.data.kinds import DataSpec
 from isospike.errors import DataError, IsospikeWarning
-from isospike.events import Events, bins_of_count, bins_of_time, decode, integrate
+from isospike.events import (
+    Events,
+    bins_of_count,
+    bins_of_time,
+    decode,
+    first_of_count,
+    first_of_time,
+    integrate,
+)
 from isospike.events.cache import FrameFile, cached_frames, digests, key_of
 from isospike.events.files import DataFile, contents, list_files
-from isospike.events.frames import Frames
+from isospike.events.frames import Bounds, Frames
 
 BINS = {"count": bins_of_count, "time": bins_of_time}
+WINDOWS = {"count": first_of_count, "time": first_of_time}
 POLARITIES = 2
 
 
@@ -47,9 +56,19 @@ class Recording:
     end: int | None = None
 
     def cut(self, events: Events) -> Events:
-        """Return its part of the events of the file."""
+        """Return its part of the events of the file.
+
+        Raises:
+            DataError: it has none: the times that the labels say are not those of the file.
+        """
         ends = [None if t is None else int(np.searchsorted(events.t, t)) for t in (self.start, self.end)]
-        return events[slice(*ends)]
+        part = events[slice(*ends)]
+        if len(events) and not len(part):
+            raise DataError(
+                f"{self.file}: its labels name a recording from {self.start:,} to {self.end:,} us, where it has no "
+                f"event: it runs from {events.t[0]:,} to {events.t[-1]:,} us"
+            )
+        return part
 
     def __str__(self) -> str:
         return str(self.file) if self.start is None else f"{self.file} from {self.start:,} us on"
@@ -82,16 +101,25 @@ class FrameStacks(Images):
 class FrameData(DataSpec):
     """Options of all sets of recordings, whether a camera made them or a simulation.
 
-    ``T`` frames of a recording are cut by ``bins``: each with as many events, or as many microseconds. They are
-    ``size`` pixels high and wide, None for the longer side of the sensor; a smaller one takes several pixels of the
-    sensor together. Frames are kept in the folder ``cache``, None for one of the user's, and made again where the
-    recordings or any option has changed.
+    ``T`` frames of a recording are cut by ``bins``: each with as many events, or as many microseconds. With ``window``
+    they are of so many events or microseconds from its beginning on, one every ``stride`` (None: as many), and what
+    comes behind the last is left out. They are ``size`` pixels high and wide, None for the longer side of the sensor; a
+    smaller one takes several pixels of the sensor together. Frames are kept in the folder ``cache``, None for one of
+    the user's, and made again where the recordings or any option has changed.
     """
 
     T: PositiveInt = 10
     bins: Literal["count", "time"] = "count"
+    window: PositiveInt | None = None
+    stride: PositiveInt | None = None
     size: PositiveInt | None = None
     cache: str | None = None
+
+    @model_validator(mode="after")
+    def _stride_of_windows(self) -> Self:
+        if self.stride is not None and self.window is None:
+            raise ValueError(f"stride={self.stride} is between windows: it goes with a window")
+        return self
 
     @property
     def cache_folder(self) -> Path:
@@ -106,12 +134,24 @@ class FrameData(DataSpec):
         """
         square = on_square(events, self.size or max(events.sensor or (1, 1)))
         try:
-            return integrate(square, BINS[self.bins](square, self.T))
+            return integrate(square, self._bounds(square))
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
 
-    def dataset(self, name: str, classes: tuple[str, ...], train: FrameStacks, test: FrameStacks) -> Dataset:
-        """Return both splits of such frames."""
+    def _bounds(self, events: Events) -> Bounds:
+        if self.window is None:
+            return BINS[self.bins](events, self.T)
+        return WINDOWS[self.bins](events, self.T, self.window, self.stride)
+
+    @property
+    def cutting(self) -> dict[str, int | str | None]:
+        """What decides the frames of a recording."""
+        return {key: getattr(self, key) for key in ("T", "bins", "window", "stride", "size")}
+
+    def dataset(
+        self, name: str, classes: tuple[str, ...], train: FrameStacks, test: FrameStacks, note: str = ""
+    ) -> Dataset:
+        """Return both splits of such frames, which are in one file."""
         return Dataset(
             name=name,
             train=train,
@@ -121,7 +161,9 @@ class FrameData(DataSpec):
             size=train.frames.shape[-1],
             mean=(0.0,) * POLARITIES,
             std=(1 / 255,) * POLARITIES,  # counts as they are
+            note=note,
             T=self.T,
+            empty_frames=train.frames.empty,
         )
 
 
@@ -157,21 +199,20 @@ class EventData(FrameData):
         if not recordings:
             raise DataError(f"{root} must hold {self.layout}, from {self.origin}; it holds {held(root)}")
         frames = self._frames(recordings)
-        splits = [
+        train, test = (
             FrameStacks(
                 frames,
                 torch.tensor([n for n, recording in enumerate(recordings) if recording.test == test]),
                 checked_labels([r.label for r in recordings if r.test == test], classes, f"{root} for {purpose}"),
             )
             for test, purpose in ((False, "training"), (True, "testing"))
-        ]
-        return self.dataset(self.kind, classes, *splits)
+        )
+        return self.dataset(self.kind, classes, train, test)
 
     def _frames(self, recordings: list[Recording]) -> FrameFile:
         known = digests(self.cache_folder, sorted({recording.file.path for recording in recordings}))
         samples = [[r.file.name, known[r.file.path], r.start, r.end, r.test] for r in recordings]
-        parameters = {"sensor": self.sensor, "T": self.T, "bins": self.bins, "size": self.size}
-        key = key_of([str(sample) for sample in samples], parameters)
+        key = key_of([str(sample) for sample in samples], {"sensor": self.sensor, **self.cutting})
         return cached_frames(self.cache_folder, key, lambda: self._made(recordings))
 
     def _made(self, recordings: list[Recording]) -> Iterator[tuple[int, Frames]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -11,16 +12,17 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from isospike.data.dataset import Dataset
-from isospike.data.images import ArrayImages, Images
+from isospike.data.images import FileImages, Images
 from isospike.data.kinds import DATA, DataSpec
 from isospike.data.recordings import FrameData, FrameStacks
 from isospike.errors import DataError
 from isospike.events import Camera, Events, moved, random_walk, saccades
-from isospike.events.cache import cached_frames, key_of
+from isospike.events.cache import cached_frames, digests, key_of
 from isospike.events.frames import Frames
 from isospike.spec import Spec
 
 AT_ONCE = 32  # images that are recorded together: their pixels stay in the processor's cache
+HASHED_AT_ONCE = 512
 BRIGHTNESS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 VERSION = 1  # of the simulation; another one makes other frames
 
@@ -66,14 +68,15 @@ class SimulatedCameraData(FrameData):
         source = self.images.load()
         if source.T is not None:
             raise DataError(f"a simulated camera records images, and {source.name} holds recordings")
-        splits = [_pixels(source.train.prepared_as(source.test)), _pixels(source.test)]
+        splits = [source.train.prepared_as(source.test), source.test]
         options = self.model_dump(exclude={"images", "cache"})
-        key = key_of([_digest(pixels) for pixels in splits], {"simulation": VERSION, **options})
+        of = [_content(images, self.cache_folder) for images in splits]
+        key = key_of(of, {"simulation": VERSION, **options})
         frames = cached_frames(self.cache_folder, key, lambda: self._made(splits))
         count = len(splits[0])
         train = FrameStacks(frames, torch.arange(count), source.train.labels)
         test = FrameStacks(frames, torch.arange(count, len(frames)), source.test.labels)
-        return self.dataset(f"simulated events of {source.name}", source.classes, train, test)
+        return self.dataset(f"simulated events of {source.name}", source.classes, train, test, source.note)
 
     def record(self, pixels: Tensor, first: int = 0) -> list[Events]:
         """Record images.
@@ -92,11 +95,11 @@ class SimulatedCameraData(FrameData):
         t = np.linspace(0, self.duration, self.samples).astype(np.int64).tolist()
         return camera.record(moved(light, paths), t, camera.thresholds(light.shape[1], light.shape[2], self.seed), rngs)
 
-    def _made(self, splits: list[Tensor]) -> Iterator[tuple[int, Frames]]:
+    def _made(self, splits: list[Images]) -> Iterator[tuple[int, Frames]]:
         number = 0
-        for pixels, purpose in zip(splits, ("training", "test"), strict=True):
+        for images, purpose in zip(splits, ("training", "test"), strict=True):
             start = number
-            for part in pixels.split(AT_ONCE):
+            for part in images.batches(torch.arange(len(images)).split(AT_ONCE), seed=0):
                 for events in self.record(part, number):
                     name = f"{purpose} image {number - start} of {self.images.kind}"
                     yield number, self.integrated(events, name)
@@ -107,15 +110,21 @@ class SimulatedCameraData(FrameData):
 DATA.held_by(SimulatedCameraData)
 
 
-def _pixels(images: Images) -> Tensor:
-    """Return all images of a split, uint8 ``[N, C, H, W]``."""
-    if isinstance(images, ArrayImages):
-        return images.images
-    return torch.cat(list(images.batches(torch.arange(len(images)).split(512), seed=0)))
+def _content(images: Images, cache: Path) -> str:
+    """Return a name for the images of a split that changes with any of their pixels.
 
-
-def _digest(pixels: Tensor) -> str:
-    return hashlib.sha256(pixels.numpy().tobytes()).hexdigest() + str(list(pixels.shape))
+    Of images in files, whose content is known without a look into those that have not changed, the way in which they
+    are decoded takes the place of the pixels, where it is a dataclass, which says all that it is.
+    """
+    digest = hashlib.sha256()
+    if isinstance(images, FileImages) and hasattr(images.decode, "__dataclass_fields__"):
+        known = digests(cache, sorted({path for path in images.sources if isinstance(path, Path)}))
+        for source in images.sources:
+            digest.update(known[source].encode() if isinstance(source, Path) else hashlib.sha256(source).digest())
+        return f"{digest.hexdigest()} {len(images)} {images.decode!r}"
+    for pixels in images.batches(torch.arange(len(images)).split(HASHED_AT_ONCE), seed=0):
+        digest.update(pixels.contiguous().numpy().tobytes())
+    return f"{digest.hexdigest()} {len(images)} {list(pixels.shape[1:])}"
 
 
 def _light(pixels: Tensor) -> npt.NDArray[np.float64]:

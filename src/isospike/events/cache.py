@@ -21,14 +21,14 @@ from isospike.events.frames import Frames
 from isospike.limits import read_at_most
 from isospike.writing import atomic_write, cannot_write
 
-VERSION = 1  # of the file; another one is another key
+VERSION = 2  # of the file; another one is another key
 NARROW = ("u1", "u2", "u4")
 TRAILER = 12  # bytes behind the index: its length and its checksum
 LARGEST_MEMO = 100_000_000  # bytes
 
 
 class FrameFile:
-    """Frames by the number of their recording.
+    """Frames by the number of their recording; ``empty`` of them have no event.
 
     Args:
         path: The file.
@@ -54,6 +54,7 @@ class FrameFile:
         if index["key"] != key:
             raise DataError(f"the cache {path} holds other recordings than its name says: delete it")
         self.shape = tuple(index["shape"])
+        self.empty: int = index["empty"]
         self._rows = index["rows"]
 
     def __reduce__(self) -> tuple[type["FrameFile"], tuple[Path, str]]:
@@ -121,14 +122,17 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
 def _write(path: Path, key: str, recordings: Iterable[tuple[int, Frames]]) -> None:
     rows: dict[int, tuple[int, str, int]] = {}
     shape: tuple[int, ...] = ()
+    empty = 0
     with path.open("wb") as file:
         for number, frames in recordings:
             shape = frames.shape
             code = next(code for code in NARROW if frames.max(initial=0) <= np.iinfo(code).max)
             content = frames.astype("<" + code).tobytes()
             rows[number] = (file.tell(), code, zlib.crc32(content))
+            empty += int((~frames.any(axis=(1, 2, 3))).sum())
             file.write(content)
-        index = {"key": key, "shape": shape, "rows": [rows[number] for number in range(len(rows))]}
+        in_order = [rows[number] for number in range(len(rows))]
+        index = {"key": key, "shape": shape, "empty": empty, "rows": in_order}
         text = json.dumps(index).encode()
         file.write(text + np.array([(len(text), zlib.crc32(text))], "<u8,<u4").tobytes())
 

@@ -1,6 +1,7 @@
 """Files of a data set as it was downloaded: in folders, or still in the archives that they came in."""
 
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
@@ -54,6 +55,26 @@ def list_files(root: Path) -> list[DataFile]:
             name = path.relative_to(root).as_posix()
             found[name] = DataFile(name, path)
     return [found[name] for name in sorted(found)]
+
+
+def by_end(files: list[DataFile], pattern: str) -> dict[tuple[str, ...], DataFile]:
+    """Find the files whose path ends as a regular expression says, by the groups in it.
+
+    Of a file that lies in its archive and unpacked beside it, the unpacked one is taken.
+
+    Raises:
+        DataError: two others have the same end.
+    """
+    end = re.compile(rf"(?:^|/){pattern}$")
+    found: dict[tuple[str, ...], DataFile] = {}
+    for file in files:
+        if matched := end.search(file.name):
+            other = found.setdefault(matched.groups(), file)
+            if other is not file and other.packed == file.packed:
+                raise DataError(f"{other} and {file} are both {matched[0].lstrip('/')}: leave one of them away")
+            if other.packed:
+                found[matched.groups()] = file
+    return found
 
 
 def contents(files: list[DataFile]) -> Iterator[tuple[DataFile, bytes]]:

@@ -84,11 +84,33 @@ def windows_of_time(events: Events, window: int, stride: int | None = None) -> B
     Raises:
         DataError: the recording is shorter.
     """
-    checked_number(window, "microseconds in a window")
-    stride = window if stride is None else checked_number(stride, "microseconds between windows")
-    if not len(events) or events.duration + 1 < window:
-        raise DataError(f"a recording of {events.duration} us is shorter than a window of {window} us")
+    stride = _check_window(events, window, stride)
     starts = events.t[0] + np.arange(0, events.duration + 1 - window + 1, stride)
+    return np.stack([np.searchsorted(events.t, starts), np.searchsorted(events.t, starts + window)], axis=1)
+
+
+def first_of_count(events: Events, T: int, count: int, stride: int | None = None) -> Bounds:
+    """Take the first T windows of ``windows_of_count``.
+
+    Raises:
+        DataError: there are fewer events than these windows take.
+    """
+    checked_number(T, "windows")
+    needed = count + (T - 1) * (count if stride is None else stride)
+    bounds = windows_of_count(events, count, stride)[:T]
+    if len(bounds) < T:
+        raise DataError(f"a recording of {len(events):,} events is too short for {T} windows, which take {needed:,}")
+    return bounds
+
+
+def first_of_time(events: Events, T: int, window: int, stride: int | None = None) -> Bounds:
+    """Lay T windows as ``windows_of_time`` does, of which those behind the end of the recording are empty.
+
+    Raises:
+        DataError: it is shorter than one window.
+    """
+    checked_number(T, "windows")
+    starts = events.t[0] + np.arange(T) * _check_window(events, window, stride)
     return np.stack([np.searchsorted(events.t, starts), np.searchsorted(events.t, starts + window)], axis=1)
 
 
@@ -128,6 +150,14 @@ def _cells(events: Events, width: int, height: int) -> npt.NDArray[np.int64]:
         cell *= width
         cell += events.x[part]
     return cells
+
+
+def _check_window(events: Events, window: int, stride: int | None) -> int:
+    """Return the stride, in microseconds."""
+    checked_number(window, "microseconds in a window")
+    if not len(events) or events.duration + 1 < window:
+        raise DataError(f"a recording of {events.duration} us is shorter than a window of {window} us")
+    return window if stride is None else checked_number(stride, "microseconds between windows")
 
 
 def checked_number(value: int, what: str) -> int:

@@ -17,7 +17,7 @@ from isospike.train.averaging import MovingAverage
 from isospike.train.state import RunState
 from isospike.weights import Tensors, load_tensors, load_weights, under
 
-PLACES = {"dir", "workers"}  # keys of the data that change no number
+PLACES = {"dir", "workers", "cache"}  # keys of the data that change no number
 
 
 class _SavedTrain(BaseModel):
@@ -132,13 +132,21 @@ def check_same_run(saved: Mapping[str, Any], config: RunConfig, path: Path) -> N
     now = config.model_dump(mode="json")
     before = {
         **saved,
-        "data": {**saved["data"], **{key: now["data"].get(key) for key in PLACES & saved["data"].keys()}},
+        "data": _placed(saved["data"], now["data"]),
         "train": {**saved["train"], "epochs": config.train.epochs},
     }
     for key, old, new in _differences(_with_defaults(before), now):
         raise CheckpointError(
             f"{path} was written with {key} = {old!r} and config.yaml now says {new!r}: put it back, or start a new run"
         )
+
+
+def _placed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data of a configuration, and the images that they are made of, with the places of another."""
+    placed = {**saved, **{key: now.get(key) for key in PLACES & saved.keys()}}
+    if isinstance(saved.get("images"), dict) and isinstance(now.get("images"), dict):
+        placed["images"] = _placed(saved["images"], now["images"])
+    return placed
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:

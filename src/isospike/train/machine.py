@@ -7,10 +7,12 @@ decode images never exceeds the cores, since it changes nothing but the time.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from isospike.config import RunConfig
+from isospike.data import DataSpec
 from isospike.data.images import usable_workers
 
 # Flags of processors that multiply bf16 themselves, in x86's and ARM's words.
@@ -43,12 +45,20 @@ def follow_machine(
 
 def limit_workers(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
     """Return the run with no more processes for decoding than this machine has cores, and a line about it."""
-    asked = getattr(config.data, "workers", 0)
+    return config.model_copy(update={"data": _with_few_workers(config.data, "data", say)})
+
+
+def _with_few_workers(data: DataSpec, key: str, say: Callable[[str], None]) -> DataSpec:
+    """Do the same for one part of a configuration, and for the images that it makes its own of."""
+    changed: dict[str, Any] = {}
+    asked = getattr(data, "workers", 0)
     taken = usable_workers(asked)
-    if asked == taken:
-        return config
-    say(f"data.workers={asked} was asked for, taken is {taken}: there are {taken} cores; the results are the same")
-    return config.model_copy(update={"data": config.data.model_copy(update={"workers": taken})})
+    if asked != taken:
+        say(f"{key}.workers={asked} was asked for, taken is {taken}: there are {taken} cores; the results are the same")
+        changed["workers"] = taken
+    if isinstance(images := getattr(data, "images", None), DataSpec):
+        changed["images"] = _with_few_workers(images, f"{key}.images", say)
+    return data.model_copy(update=changed)
 
 
 def _native(precision: str) -> bool:
