@@ -62,7 +62,10 @@ def test_the_surface_is_what_the_documentation_says():
             "--set",
         ],
         "energy": ["--checkpoint", "--data-dir", "--device", "--images", "--import", "--json", "--layers", "--table"],
-        "predict": ["--checkpoint", "--device", "--import", "--json"],
+        "predict": [
+            *("--checkpoint", "--count", "--device", "--format", "--import", "--json", "--late", "--restart"),
+            *("--sensor", "--stream", "--window"),
+        ],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--import", "--json", "--probes", "--seed"],
         "bench": [
             *("--T", "--batch", "--compile", "--device", "--json", "--markdown", "--model", "--out", "--peer"),

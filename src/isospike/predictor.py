@@ -146,11 +146,12 @@ def load_run(
         ConfigError: there is no run, or it says nothing of its images.
         CheckpointError: there are no weights, or they are damaged.
     """
-    model = _network(run, checkpoint).to(device)
+    model = trained_network(run, checkpoint).to(device)
     return Predictor(model, compiled=compiled, precision=precision, batch_size=batch_size)
 
 
-def _network(run: Path | str, checkpoint: str | None) -> SpikingNetwork:
+def trained_network(run: Path | str, checkpoint: str | None) -> SpikingNetwork:
+    """Load the network of a run, or one that comes with the package; arguments and errors as of ``load_run``."""
     if Path(run).exists() or Path(run).name != str(run):
         return build_saved(read_run(run, checkpoint))
     if str(run) not in WEIGHTS:
@@ -196,7 +197,7 @@ def _checked_images(inputs: Inputs | None, model: SpikingNetwork) -> Inputs:
     if inputs.T is not None:
         raise ConfigError(
             f"this model was trained on recordings of events in {inputs.T} steps, and this reads images: "
-            "isospike.Stream reads events"
+            "isospike.Stream, and isospike predict --stream, read events"
         )
     if inputs.channels not in (1, 3):
         raise ConfigError(

@@ -1,5 +1,6 @@
-"""``isospike predict``: images in, classes out."""
+"""``isospike predict``: images or events in, classes out."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -7,21 +8,47 @@ import typer
 from rich.table import Table
 
 from isospike.cli.console import Checkpoint, Device, Import, Json, out, print_json
+from isospike.cli.stream import StreamOptions, predict_stream
+from isospike.errors import ConfigError
 from isospike.own_rows import import_rows
 from isospike.predictor import load_run
 from isospike.processes import open_world
 
+_events = partial(typer.Option, rich_help_panel="Events")
+
 
 def predict_command(
     run: Annotated[Path, typer.Argument(help="Run folder, or weights that come with the package.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
     checkpoint: Checkpoint = "last",
     import_: Import = None,
     device: Device = "auto",
     json: Json = False,
+    stream: Annotated[
+        str | None, _events("--stream", metavar="FILE", help="A recording of events, in place of images; - for a pipe.")
+    ] = None,
+    window: Annotated[int | None, _events(metavar="MICROSECONDS", help="A decision after each so long window.")] = None,
+    count: Annotated[int | None, _events(metavar="EVENTS", help="A decision after each so many events.")] = None,
+    restart: Annotated[int | None, _events(metavar="WINDOWS", help="Begin anew, from rest, after so many.")] = None,
+    late: Annotated[int, _events(metavar="MICROSECONDS", help="Wait so long for events that are out of order.")] = 0,
+    sensor: Annotated[
+        str | None, _events(metavar="WIDTHxHEIGHT", help="Pixels of the sensor, where the file does not say.")
+    ] = None,
+    format: Annotated[str | None, _events(help="Of the recording; by default found from its content.")] = None,
 ) -> None:
-    """The five likeliest classes of every image, scaled and cut as the test images of the run are."""
+    """The five likeliest classes of every image, scaled and cut as the test images of the run are.
+
+    With --stream, what the network says of events as they arrive: one line after every window.
+    """
     import_rows(import_)
+    options = StreamOptions(window, count, restart, late, sensor, format)
+    images = images or []
+    if bool(images) == (stream is not None):
+        raise ConfigError("give image files, or a recording of events with --stream FILE")
+    if stream is not None:
+        predict_stream(run, stream, options, checkpoint=checkpoint, device=device, as_json=json)
+        return
+    options.refuse()
     with open_world(device) as world:
         prediction = load_run(run, checkpoint=checkpoint, device=world.device)(images)
     results = list(zip(map(str, images), prediction.top(5), strict=True))

@@ -1,0 +1,188 @@
+"""``isospike predict --stream``: a line per decision, from a file or a pipe, and what is said where there is none."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import event_files
+import isospike as iso
+from event_files import WRITERS, some_events
+from isospike.config import parse_yaml, read_config
+from isospike.events import decode
+from isospike.run_folder import RunFolder, write_json
+from isospike.weights import save_tensors
+from test_cli import call
+
+CONFIG = """
+recipe: tiny
+model: {name: ms_resnet8, T: 4, width: 4}
+data: {kind: nmnist, T: 4, size: 16}
+optim: {kind: sgd, lr: 0.05}
+schedule: {kind: constant}
+train: {epochs: 1, batch_size: 8}
+"""
+CLASSES = ["hand", "arm", "[bold]other"]
+WINDOW = 6_000
+EVENTS = some_events(300)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on recordings, untrained."""
+    run = RunFolder(tmp_path_factory.mktemp("stream") / "run")
+    run.create(read_config(parse_yaml(CONFIG, "x"), "x"), {})
+    torch.manual_seed(0)
+    model = iso.create_model("ms_resnet8", T=4, width=4, in_channels=2, num_classes=3)
+    save_tensors(run.weights, model.state_dict(), {})
+    save_tensors(run.checkpoint("last"), {f"model.{k}": v for k, v in model.state_dict().items()}, {})
+    facts = {"size": 16, "mean": [0.0, 0.0], "std": [1 / 255, 1 / 255], "classes": CLASSES, "T": 4}
+    write_json(run.analysis("data"), {"name": "x", "note": "", **facts})
+    return run.path
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """Puts a content into standard input."""
+
+    def put(content):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    return put
+
+
+def decisions(run, events, **options):
+    stream = iso.Stream(iso.from_pretrained(run), **options, compiled=True)
+    return [(d.start, d.end, d.events, d.label) for d in stream.run([events])]
+
+
+@pytest.mark.parametrize("way", ["window", "count"])
+def test_a_file_and_a_pipe_give_a_line_per_decision(run, tmp_path, pipe, capsys, way):
+    content = event_files.evt3(EVENTS)
+    (tmp_path / "recording.raw").write_bytes(content)
+    value = {"window": WINDOW, "count": 40}[way]
+    expected = decisions(run, decode(content, "x"), **{way: value})
+    assert len(expected) > 5
+    call("predict", run, "--stream", tmp_path / "recording.raw", f"--{way}", value, "--json")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = [(d["start_us"], d["end_us"], d["events"], d["predictions"][0]["class"]) for d in lines]
+    assert found == expected
+    assert [(d["window"], d["steps"]) for d in lines] == [(n, n + 1) for n in range(len(expected))]
+    assert all(abs(sum(p["probability"] for p in d["predictions"]) - 1) < 1e-5 for d in lines)
+    assert all(d["latency_ms"] > 0 for d in lines)
+    pipe(content)
+    call("predict", run, "--stream", "-", f"--{way}", value)
+    said = capsys.readouterr()
+    line = re.compile(r" *([\d.]+) s +[\d.]+%  (.*)  \(([\d,]+) events, [\d.]+ ms\)")
+    rows = [line.fullmatch(text).groups() for text in said.out.splitlines()]
+    assert [(float(end), label, int(n)) for end, label, n in rows] == [(e / 1e6, c, n) for _, e, n, c in expected]
+    left = len(EVENTS) - sum(d[2] for d in expected)
+    assert left
+    assert re.fullmatch(
+        rf"note: {len(expected)} windows; a decision took [\d.]+ ms on average and [\d.]+ ms at most; "
+        rf"the last {left} events filled no window\n",
+        said.err,
+    )
+
+
+@pytest.mark.parametrize("kind", ["text", "aedat2", "npz"])
+def test_other_formats_and_a_named_sensor(run, pipe, capsys, kind):
+    format, write, sensor = WRITERS[kind]
+    expected = decisions(run, decode(write(EVENTS), "x", sensor=(128, 128)), window=WINDOW)
+    for named in ([], ["--format", format]):
+        pipe(write(EVENTS))
+        call("predict", run, "--stream", "-", "--window", WINDOW, "--json", "--sensor", "128x128", *named)
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(d["start_us"], d["end_us"], d["events"], d["predictions"][0]["class"]) for d in lines] == expected
+    assert sensor in (None, (128, 128))
+
+
+def test_late_events_and_restarts(run, pipe, capsys):
+    swapped = list(EVENTS)
+    swapped[40], swapped[60] = swapped[60], swapped[40]
+    by = max(event[0] for event in swapped[40:60]) - swapped[60][0]
+    pipe(event_files.dat2(swapped))
+    call("predict", run, "--stream", "-", "--window", WINDOW, expect=2)
+    assert re.search(
+        r"^error: standard input: event [\d,]+ \(at byte [\d,]+\) is [\d,]+ us before the one in front of it; late=",
+        capsys.readouterr().err,
+        re.MULTILINE,
+    )
+    pipe(event_files.dat2(swapped))
+    call("predict", run, "--stream", "-", "--window", WINDOW, "--late", by, "--restart", 3, "--json")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sum(line["events"] for line in lines) > 200
+    assert [line["steps"] for line in lines][:5] == [1, 2, 3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "message"),
+    [
+        (["--stream", "-"], b"", "give one of --window MICROSECONDS and --count EVENTS"),
+        (["--stream", "-", "--window", "9", "--count", "3"], b"", "give one of --window MICROSECONDS and --count"),
+        (["--stream", "-", "--window", "9", "image.png"], b"", "give image files, or a recording of events with"),
+        ([], b"", "give image files, or a recording of events with --stream FILE"),
+        (["image.png", "--late", "9"], b"", "--late is of events: name them with --stream, in place of images"),
+        (["image.png"], b"", "isospike.Stream, and isospike predict --stream, read events"),
+        (["--stream", "-", "--count", "9", "--sensor", "34"], b"", "--sensor is WIDTHxHEIGHT in pixels, such as 34x34"),
+        (["--stream", "-", "--count", "0", "--sensor", "34x34"], b"", "the number of events in a window is from 1 on"),
+        (["--stream", "-", "--count", "9"], b"", "standard input is in no known format of events"),
+        (["--stream", "gone.raw", "--count", "9"], b"", "gone.raw cannot be read: No such file or directory"),
+        (["--stream", "-", "--count", "9"], b"0.1 3 4 1\n", "standard input does not say the size of the sensor"),
+        (["--stream", "-", "--count", "9", "--sensor", "8x8"], b"0.1 3 4 1\n", "a sensor of 8x8 pixels is smaller"),
+        (["--stream", "-", "--count", "9", "--sensor", "34x34"], b"0.1 3 4 1\n0.2 3\n", "standard input: line 2 is no"),
+        (["--stream", "-", "--count", "9", "--sensor", "34x34"], b"0.1 3 40 1\n", "event 0 has y = 40, and the sensor"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_sentence(run, pipe, capsys, arguments, content, message):
+    pipe(content)
+    call("predict", run, *arguments, expect=2)
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+@pytest.fixture
+def live(run):
+    """The command, at the end of a pipe that stays open."""
+    command = [sys.executable, "-m", "isospike", "predict", str(run), "--stream", "-", "--count", "10"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
+    with subprocess.Popen([*command, "--sensor", "128x128", "--json"], **options) as process:
+        yield process
+        process.kill()
+
+
+def test_a_decision_comes_before_the_next_events_and_ctrl_c_ends_with_the_summary(live):
+    for number in range(3):
+        live.stdin.write(event_files.text(EVENTS[10 * number : 10 * number + 10]))
+        live.stdin.flush()
+        assert json.loads(live.stdout.readline())["window"] == number
+    live.send_signal(signal.SIGINT)
+    assert live.wait(20) == 130
+    said = live.stderr.read().decode()
+    assert re.match("note: 3 windows; a decision took", said)
+    assert "Traceback" not in said
+
+
+def test_a_reader_that_went_away_ends_it(live):
+    live.stdin.write(event_files.text(EVENTS[:10]))
+    live.stdin.flush()
+    live.stdout.readline()
+    live.stdout.close()
+    for start in range(10, 300, 10):
+        try:
+            live.stdin.write(event_files.text(EVENTS[start : start + 10]))
+            live.stdin.flush()
+        except BrokenPipeError:
+            break
+    assert live.wait(20) == 1
+    assert "Traceback" not in live.stderr.read().decode()
