@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from isospike.errors import ConfigError, UnknownName
@@ -66,28 +66,41 @@ def unknown_name(what: str, name: str, names: Iterable[str]) -> UnknownName:
     return UnknownName(f"unknown {what} '{brief(str(name))}'; {hint}")
 
 
-def check_options(
-    what: str, factory: Callable[..., Any], options: Iterable[str], habits: Mapping[str, str] | None = None
-) -> None:
+def check_options(what: str, factory: Callable[..., Any], options: Iterable[str]) -> None:
     """Refuse an option that ``factory`` does not take; one that takes ``**options`` checks them itself.
 
     Args:
         what: Who takes the options, for the reader.
         factory: The function.
         options: Their names.
+
+    Raises:
+        UnknownName: with the nearest option that there is.
+    """
+    parameters = inspect.signature(factory).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        check_known(what, parameters, options)
+
+
+def check_known(
+    what: str, known: Collection[str], options: Iterable[str], habits: Mapping[str, str] | None = None
+) -> None:
+    """Refuse an option that is not known.
+
+    Args:
+        what: Who takes the options, for the reader.
+        known: The names that there are.
+        options: The names that are given.
         habits: By the name that an option has elsewhere, what does it here, as the end of a sentence.
 
     Raises:
         UnknownName: with what does it here, or the nearest option that there is.
     """
-    parameters = inspect.signature(factory).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
     for option in options:
-        if option not in parameters and habits and option in habits:
+        if option not in known and habits and option in habits:
             raise UnknownName(f"unknown option of {what} '{option}': {habits[option]}")
-        if option not in parameters:
-            raise unknown_name(f"option of {what}", option, parameters)
+        if option not in known:
+            raise unknown_name(f"option of {what}", option, known)
 
 
 def build(registry: Registry[Any], spec: str | Mapping[str, Any]) -> Any:

@@ -1,50 +1,42 @@
 """What a run is made of: strict models, one for each part."""
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import yaml
 from pydantic import (
     BeforeValidator,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    create_model,
     model_validator,
 )
 
 from isospike.data import DATA, AugmentSpec, ClassWeights, DataSpec
+from isospike.models.options import RunOptions
 from isospike.objectives import OBJECTIVES, CrossEntropySpec, ObjectiveSpec
 from isospike.optimizers import OPTIMIZERS, OptimSpec
 from isospike.schedules import SCHEDULES, ScheduleSpec
-from isospike.spec import Share, Spec
+from isospike.spec import Spec
 
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 
-class ModelSpec(Spec):
-    """Arguments of ``create_model``; classes and channels come from the data."""
+OPTIONS: dict[str, Any] = {name: (kind, None) for name, kind in get_type_hints(RunOptions).items()}
+OPTIONS["neuron"] = str | dict[str, Any] | None, None  # no file holds an object
 
+
+class _Named(Spec):
     name: str
-    T: PositiveInt | None = None
-    body: str | None = None
-    width: PositiveInt | None = None
-    stem: str | None = None
-    join: str | None = None
-    project: str | None = None
-    identity: str | None = None
-    pool_projection: bool | None = None
-    reach: str | None = None
-    combine: str | None = None
-    per_step_norm: bool | None = None
-    neuron: str | dict[str, Any] | None = None
-    tail_init: NonNegativeFloat | None = None
-    alpha: PositiveFloat | None = None
-    norm_eps: NonNegativeFloat | None = None
-    norm_root_eps: NonNegativeFloat | None = None
-    weight_init: str | None = None
-    dropout: Share | None = None
+
+
+_Options = create_model("_Options", __base__=_Named, **OPTIONS)
+
+
+class ModelSpec(_Options):
+    """Arguments of ``create_model``, ``RunOptions`` among them; classes and channels come from the data."""
 
 
 def _checked_part(value: Any) -> Any:

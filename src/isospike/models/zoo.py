@@ -2,17 +2,17 @@
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import wraps
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 from isospike.errors import ConfigError, UnknownName
 from isospike.models.backbone import FeatureMaps
 from isospike.models.bodies import BODIES, NETS, STEMS, Body, Layout
+from isospike.models.options import ModelOptions
 from isospike.models.resnet import SpikingResNet
 from isospike.neurons import NeuronSpec
-from isospike.registry import Registry, check_options, unknown_name
+from isospike.registry import Registry, check_known, unknown_name
 from isospike.residual import JOINS, TOPOLOGIES, Topology
 
 MAX_DEPTH = 2000  # built in seconds; a name with a slip in it, such as ms_resnet20000, would take minutes and gigabytes
@@ -60,54 +60,28 @@ def _networks(topology: str) -> list[str]:
     return [*(f"resnet{depth}" for depth in sorted(_depths(row))), *row.nets]
 
 
-def _checked(create: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``create``, which answers an option that it does not have."""
-
-    @wraps(create)
-    def checked(*args: Any, **options: Any) -> Any:
-        check_options(create.__name__, create, options, HABITS)
-        return create(*args, **options)
-
-    return checked
-
-
-@overload
-def create_model(name: str, *, features_only: Literal[False] = False, **options: Any) -> SpikingResNet: ...
-
-
 @overload
 def create_model(
-    name: str, *, features_only: Literal[True], out_indices: Sequence[int] | None = None, **options: Any
-) -> FeatureMaps: ...
+    name: str, *, features_only: Literal[False] = False, **options: Unpack[ModelOptions]
+) -> SpikingResNet: ...
 
 
-@_checked
+@overload
 def create_model(
     name: str,
     *,
-    num_classes: int | None = None,
-    in_channels: int | None = None,
-    T: int | None = None,
-    body: str | None = None,
-    width: int | None = None,
-    stem: str | None = None,
-    join: str | None = None,
-    project: str | None = None,
-    identity: str | None = None,
-    pool_projection: bool | None = None,
-    reach: str | None = None,
-    combine: str | None = None,
-    per_step_norm: bool | None = None,
-    neuron: NeuronSpec | None = None,
-    tail_init: float | None = None,
-    alpha: float | None = None,
-    norm_eps: float | None = None,
-    norm_root_eps: float | None = None,
-    weight_init: str | None = None,
-    dropout: float | None = None,
-    weights: str | None = None,
+    features_only: Literal[True],
+    out_indices: Sequence[int] | None = None,
+    **options: Unpack[ModelOptions],
+) -> FeatureMaps: ...
+
+
+def create_model(
+    name: str,
+    *,
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
+    **options: Unpack[ModelOptions],
 ) -> SpikingResNet | FeatureMaps:
     """Create a model by its name, with the presets of its source where no option says otherwise.
 
@@ -150,52 +124,40 @@ def create_model(
         UnknownName: no such topology, depth, body, stem, join, neuron or option; the text names the nearest.
         ConfigError: options that contradict each other or the topology.
     """
-    options = {key: value for key, value in locals().items() if value is not None}
-    if options.pop("features_only"):
-        options.pop("out_indices", None)
-        return FeatureMaps(create_model(**{**options, "num_classes": 0}), out_indices)
+    check_model_options("create_model", options)
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    if features_only:
+        return FeatureMaps(create_model(name, **{**given, "num_classes": 0}), out_indices)
     if out_indices is not None:
         raise ConfigError("out_indices picks feature maps: it goes with features_only=True")
-    if options.pop("weights", None) is not None:
-        return WEIGHTS[f"{options.pop('name')}.{weights}"](**options)
-    row, layout = _parse(name, body, width)
-    if stem is not None:
-        STEMS[stem]
-        layout = replace(layout, stem=stem)
-    if pool_projection is not None:
-        layout = replace(layout, pool_projection=pool_projection)
-    if dropout is not None:
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"dropout is a share in [0, 1), got {dropout}")
-        layout = replace(layout, dropout=dropout)
-    if tail_init is not None:
-        row = row.with_tail_init(tail_init)
-    if alpha is not None:
-        row = row.with_alpha(alpha)
-    plain = {
-        "per_step_norm": per_step_norm,
-        "weight_init": weight_init,
-        "norm_eps": norm_eps,
-        "norm_root_eps": norm_root_eps,
-    }
-    row = replace(row, **{key: value for key, value in plain.items() if value is not None})  # type: ignore[arg-type]
-    skip = {"join": join, "project": project, "identity": identity, "reach": reach, "combine": combine}
-    row = _changed(
-        row,
-        {key: value for key, value in skip.items() if value is not None},
-        _neuron(_neuron(row.neuron, layout.neuron), neuron),
-    )
-    classes = layout.num_classes if num_classes is None else num_classes
-    channels = layout.in_channels if in_channels is None else in_channels
+    weights = given.pop("weights", None)
+    if weights is not None:
+        return WEIGHTS[f"{name}.{weights}"](**given)
+    row, layout = _parse(name, given.get("body"), given.get("width"))
+    neuron = _neuron(_neuron(row.neuron, layout.neuron), given.get("neuron"))
+    row, layout = _changed(row, given, neuron), _laid_out(layout, given)
+    classes, channels = given.get("num_classes", layout.num_classes), given.get("in_channels", layout.in_channels)
     if classes < 0 or channels < 1:
         raise ConfigError(f"num_classes must be 0 or more and in_channels 1 or more, got {classes} and {channels}")
-    steps = layout.T if T is None else T
-    model = SpikingResNet(row, layout, num_classes=classes, in_channels=channels, T=steps)
-    model.options = {**options, "num_classes": classes, "in_channels": channels, "T": model.T}
+    model = SpikingResNet(row, layout, num_classes=classes, in_channels=channels, T=given.get("T", layout.T))
+    model.options = {"name": name, **given, "num_classes": classes, "in_channels": channels, "T": model.T}
     return model
 
 
-def create_ann_twin(name: str, **options: Any) -> SpikingResNet:
+def check_model_options(what: str, options: Iterable[str]) -> None:
+    """Refuse an option that ``create_model`` does not take.
+
+    Args:
+        what: Who was given it, for the reader.
+        options: Names of options.
+
+    Raises:
+        UnknownName: with what does it here, or the nearest option that there is.
+    """
+    check_known(what, ("name", "features_only", "out_indices", *ModelOptions.__annotations__), options, HABITS)
+
+
+def create_ann_twin(name: str, **options: Unpack[ModelOptions]) -> SpikingResNet:
     """Create the same network with rectifiers in place of its neurons, and one step of time.
 
     A norm with tdBN's factor keeps alpha; the threshold in it is 1.
@@ -205,7 +167,8 @@ def create_ann_twin(name: str, **options: Any) -> SpikingResNet:
     """
     if options.get("weights") is not None:
         raise ConfigError(f"weights='{options['weights']}' are of a spiking network: leave them out")
-    return create_model(name, **{"neuron": {"kind": "relu"}, "T": 1, **options})
+    twin: dict[str, Any] = {"neuron": {"kind": "relu"}, "T": 1, **options}
+    return create_model(name, **twin)
 
 
 def _neuron(preset: NeuronSpec, given: NeuronSpec | None) -> NeuronSpec:
@@ -221,13 +184,29 @@ def _neuron(preset: NeuronSpec, given: NeuronSpec | None) -> NeuronSpec:
     return {**preset, **given}
 
 
-def _changed(row: Topology, skip: dict[str, str], neuron: NeuronSpec) -> Topology:
-    """Return the row with these fields of its skip and this neuron, all at once: it checks itself as a whole."""
+def _laid_out(layout: Layout, given: Mapping[str, Any]) -> Layout:
+    """Return the layout with the fields that are given."""
+    changes = {key: given[key] for key in ("stem", "pool_projection", "dropout") if key in given}
+    STEMS[changes.get("stem", layout.stem)]
+    if not 0 <= changes.get("dropout", 0) < 1:
+        raise ConfigError(f"dropout is a share in [0, 1), got {changes['dropout']}")
+    return replace(layout, **changes)
+
+
+def _changed(row: Topology, given: Mapping[str, Any], neuron: NeuronSpec) -> Topology:
+    """Return the row with the fields that are given, all of its skip at once: it checks itself as a whole."""
+    if "tail_init" in given:
+        row = row.with_tail_init(given["tail_init"])
+    if "alpha" in given:
+        row = row.with_alpha(given["alpha"])
+    skip = {key: given[key] for key in ("join", "project", "identity", "reach", "combine") if key in given}
     if row.join is None:
         for option, value in skip.items():
             raise ConfigError(f"topology '{row.name}' has no skip, so {option}='{value}' has no meaning there")
-    join = JOINS[skip.pop("join")] if "join" in skip else row.join
-    return replace(row, join=join, neuron=neuron, **skip)  # type: ignore[arg-type]
+    if "join" in skip:
+        skip["join"] = JOINS[skip["join"]]
+    norms = ("per_step_norm", "weight_init", "norm_eps", "norm_root_eps")
+    return replace(row, neuron=neuron, **skip, **{key: given[key] for key in norms if key in given})
 
 
 def _parse(name: str, body: str | None, width: int | None) -> tuple[Topology, Layout]:

@@ -170,7 +170,13 @@ class Topology:
         return self.can_be_identity and self.starts_neutral
 
     def with_tail_init(self, tail: float) -> "Topology":
-        """Return the same row with this ``tail_init``; with 0 every branch starts neutral."""
+        """Return the same row with this ``tail_init``; with 0 every branch starts neutral.
+
+        Raises:
+            ConfigError: it is below 0.
+        """
+        if not tail >= 0:
+            raise self._refuse(f"tail_init must be at least 0, got {tail:g}")
         if self.tail_is_norm:
             return replace(self, norm_last=replace(self.norm_last, weight=tail))
         return replace(self, conv_last=tail)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from isospike.errors import CheckpointError, ConfigError
-from isospike.models import ProgramNet, SpikingNetwork, create_model
+from isospike.models import ProgramNet, SpikingNetwork
+from isospike.models.zoo import check_model_options
 from isospike.optional import import_optional
-from isospike.registry import check_options
 from isospike.weights.files import Tensors, load_tensors, save_tensors
 from isospike.weights.saved import Saved, build_saved, read_inputs
 
@@ -156,7 +156,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     options = config.get("options")
     if not isinstance(options, dict) or not isinstance(options.get("name"), str):
         raise CheckpointError(f"{path} names no model: its 'options' must hold the 'name' that create_model takes")
-    check_options(f"create_model in {path}", create_model, options)
+    check_model_options(f"create_model in {path}", options)
     return config
 
 

@@ -11,7 +11,7 @@ import torch
 from isospike.errors import CheckpointError, ConfigError, IsospikeError, IsospikeWarning
 from isospike.inputs import Inputs
 from isospike.models import ProgramNet, SpikingNetwork, SpikingResNet, create_model
-from isospike.registry import check_options
+from isospike.models.zoo import check_model_options
 from isospike.text import brief
 from isospike.weights.files import Tensors, check_fit, load_weights
 
@@ -52,7 +52,7 @@ def build_saved(saved: Saved, num_classes: int | None = None, **changes: Any) ->
     """
     if saved.network is not None:
         return _build_program(saved, num_classes, changes)
-    check_options("create_model", create_model, changes)
+    check_model_options("create_model", changes)
     options = {**saved.options, **changes}
     if options.get("features_only") or options.get("out_indices") is not None:
         raise ConfigError(

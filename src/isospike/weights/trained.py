@@ -77,7 +77,8 @@ def read_program(run: RunFolder, config: RunConfig, *, num_classes: int, in_chan
     """
     assert config.network is not None
     path = run.path / config.network
-    model = program_of(read_json(path), path, {} if config.model.T is None else {"T": config.model.T})
+    T = config.model.model_dump()["T"]
+    model = program_of(read_json(path), path, {} if T is None else {"T": T})
     for what, own, given in (("classes", model.num_classes, num_classes), ("channels", model.in_channels, in_channels)):
         if own != given:
             raise CheckpointError(f"the network in {path} is for {own} {what}, and the data have {given}")
