@@ -21,7 +21,7 @@ from isospike.residual import TOPOLOGIES
     [
         ("in_chans", "'in_chans': in_channels is the word here"),
         ("drop_rate", "'drop_rate': dropout is the word here"),
-        ("pretrained", r"'pretrained': weights come from iso.from_pretrained\(.*iso.load_published\("),
+        ("pretrained", r"'pretrained': weights='digits' names .* iso.from_pretrained\(.*iso.load_published\("),
         ("tau", r"'tau': it belongs to the neuron, neuron=\{'tau': ...\}"),
         ("neurn", "'neurn'; nearest: neuron"),
         ("xyz", "'xyz'; none of the"),

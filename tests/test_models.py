@@ -274,6 +274,8 @@ def test_streaming_refuses_training_mode_and_a_foreign_state():
         ("plain_resnet20", {"join": "add"}, ConfigError, "'plain' has no skip, so join='add' has no meaning"),
         ("ms_resnet20", {"alpha": 1.0}, ConfigError, "'ms': its norms have no factor alpha"),
         ("vanilla_resnet20", {"alpha": 0}, ConfigError, "alpha must be greater than 0, got 0"),
+        ("vanilla_resnet20", {"tail_init": -1.0}, ConfigError, "tail_init must be at least 0, got -1"),
+        ("vanilla_resnet20", {"dropout": 1}, ConfigError, r"dropout is a share in \[0, 1\), got 1"),
         ("ms_resnet20", {"weight_init": "kaiming"}, UnknownName, "unknown initialisation of weights 'kaiming'"),
         ("sew_7b_net", {"width": 8}, ConfigError, "'sew_7b_net' is a single network: it takes neither body nor width"),
         ("ms_resnet20", {"neuron": {"kind": "izhikevich"}}, UnknownName, "unknown neuron 'izhikevich'"),
