@@ -11,6 +11,7 @@ from isospike.data import load_dataset
 from isospike.errors import CheckpointError, IsospikeWarning, RunFailed
 from isospike.finite import first_bad_place, not_finite
 from isospike.layers import BatchNorm, PerStepNorm
+from isospike.report.sections.summary import figures_of
 from isospike.run_folder import RunFolder
 from isospike.train.build import load_trained
 from isospike.weights import load_tensors, save_tensors
@@ -130,9 +131,21 @@ def test_a_run_in_fp16_that_meets_a_broken_image_ends_well(tmp_path):
         return images, *rest
 
     trainer._augmented = broken_once
+    said = []
+    trainer.display.say = said.append
     assert trainer.fit() == "done"
-    tensors, _ = load_tensors(trainer.run.checkpoint("last"))
+    tensors, meta = load_tensors(trainer.run.checkpoint("last"))
     assert not_finite(tensors) == ""
+    assert meta["state"]["left_out"] == trainer.state.left_out == 1
+    counted = {
+        kind: [r["left_out"] for r in trainer.run.read_metrics() if r["kind"] == kind and r["split"] == "train"]
+        for kind in ("step", "epoch")
+    }
+    assert counted["step"][3] == sum(counted["step"]) == sum(counted["epoch"]) == 1
+    assert [text.partition("; ")[2] for text in said if text.startswith("epoch")] == [
+        "1 step left out, as the fp16 gradient was not finite" if count else "" for count in counted["epoch"]
+    ]
+    assert figures_of(trainer.run)["steps left out, fp16 gradient not finite"] == "1"
 
 
 # Checkpoints ----------------------------------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ import pytest
 import torch
 import yaml
 
+from isospike.cli import sweep
 from isospike.data import images, load_dataset
 from isospike.data.folder import FolderData
 from isospike.errors import DataError
 from isospike.recipes import list_recipes, load_recipe
 from isospike.train import machine
-from isospike.train.machine import follow_machine
+from isospike.train.machine import follow_machine, note_emulated
 from isospike.train.stopping import ECHO
 from isospike.train.waiting import waiting_for
 from test_cli import call, write_photographs
@@ -37,6 +38,7 @@ def followed(device, *overrides, recipe="imagenet_ms_resnet18", flags=frozenset(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "_cpu_flags", lambda: flags)
         config = follow_machine(load_recipe(recipe, overrides), device, said.append, asked=overrides)
+        note_emulated([config.train.precision], device, said.append)
     return config.train.precision, config.data.workers, said
 
 
@@ -70,8 +72,8 @@ def test_a_precision_that_is_set_by_hand_is_obeyed_with_a_line(override):
     precision, _, said = followed(CPU, override, "data.workers=0")
     assert precision == "fp16"
     assert said == [
-        "train.precision=fp16 was asked for and is taken, but this CPU only emulates fp16, which is much slower; "
-        "fp32 is faster"
+        "train.precision=fp16 was asked for or begun with and is taken, but this CPU only emulates fp16, which is much "
+        "slower; fp32 is faster"
     ]
 
 
@@ -123,6 +125,22 @@ def test_a_run_records_what_was_taken(tmp_path, capsys):
     assert "taken is fp32" in capsys.readouterr().out
     base = json.loads((tmp_path / "sweep" / "plan.json").read_text())["base"]
     assert (base["train"]["precision"], base["data"]["workers"]) == ("fp32", 2)
+
+
+def test_emulation_is_said_of_runs_that_go_on_and_of_grids(tmp_path, capsys, monkeypatch):
+    line = "train.precision=fp16 was asked for or begun with and is taken, but this CPU only emulates fp16"
+    small = ["--set", "model.name=ms_resnet8", "--set", "model.T=1", "--set", "train.batch_size=4"]
+    recipe = ["--recipe", "digits_ms_resnet20", *small, "--set", "train.tensorboard=false"]
+    call("train", *recipe, "--set", "train.precision=fp16", "--max-steps", 1, "--out", tmp_path / "run")
+    assert line in capsys.readouterr().out
+    call("train", "--resume", tmp_path / "run", "--max-steps", 1)
+    assert line in capsys.readouterr().out
+    monkeypatch.setattr(sweep, "run_sweep", lambda *args, **options: ())
+    axes = ["--topologies", "ms", "--depths", "8", "--seeds", "0", "--set", "train.precision=fp32,fp16"]
+    call("sweep", "--recipe", "digits_sweep", *axes, "--out", tmp_path / "sweep", expect=1)
+    assert line in capsys.readouterr().out
+    call("sweep", "--resume", tmp_path / "sweep", expect=1)
+    assert capsys.readouterr().out.count(line) == 1
 
 
 def test_a_recipe_for_cifar_on_photographs_says_how_they_are_read(tmp_path, capsys):

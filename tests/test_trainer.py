@@ -116,8 +116,8 @@ def test_the_run_folder_and_its_records(tmp_path):
     assert [r["step"] for r in steps] == list(range(1, 19))
     assert [(r["epoch"], r["step"]) for r in tests] == [(1, 6), (2, 12), (3, 18)]
     assert steps[0].keys() == {
-        "kind", "split", "epoch", "step", "loss", "accuracy", "lr", "grad_norm", "images_per_s", "peak_memory_mb",
-        "seconds",
+        "kind", "split", "epoch", "step", "loss", "accuracy", "left_out", "lr", "grad_norm", "images_per_s",
+        "peak_memory_mb", "seconds",
     }  # fmt: skip
     tested = run.read_analysis("test")
     assert tested["images"] == 30

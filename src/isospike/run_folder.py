@@ -30,7 +30,7 @@ NUMBER = (int, float)
 # Keys that records have where they apply, and the kind of their values.
 RECORD: dict[str, type | tuple[type, ...]] = {
     "kind": str, "split": str, "epoch": int, "step": int, "loss": NUMBER, "accuracy": NUMBER, "lr": NUMBER,
-    "images_per_s": NUMBER, "peak_memory_mb": NUMBER, "seconds": NUMBER, "grad_norm": NUMBER,
+    "images_per_s": NUMBER, "peak_memory_mb": NUMBER, "seconds": NUMBER, "grad_norm": NUMBER, "left_out": int,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from isospike.report import write_sweep_figures, write_sweep_report
 from isospike.run_folder import new_folder
 from isospike.sweep import Sweep, collect, open_sweep, plan_sweep, run_sweep, save_plan, write_results
 from isospike.train.display import build_display
-from isospike.train.machine import follow_machine
+from isospike.train.machine import follow_machine, note_emulated
 from isospike.train.stopping import second_signal_ends
 
 DEFAULTS = {"recipe": "digits_sweep", "topologies": "vanilla,sew,ms,ds", "depths": "8,20,32,56,110", "seeds": "0,1"}
@@ -73,6 +73,7 @@ def sweep_command(
             follow=lambda config: follow_machine(config, choose_device(device), say, asked=set_ or []),
         )
         save_plan(sweep)
+    note_emulated((cell.config.train.precision for cell in sweep.cells), choose_device(device), say)
     with second_signal_ends(say):
         _train(sweep, count, device, say, quiet=json)
     result = show_sweep(sweep, json=json, figures=figures)

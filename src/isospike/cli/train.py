@@ -19,7 +19,8 @@ from isospike.recipes import load_recipe
 from isospike.run_folder import RunFolder, new_folder
 from isospike.train import Outcome, Trainer
 from isospike.train.display import Display, build_display
-from isospike.train.machine import follow_machine, limit_workers
+from isospike.train.log import left_out
+from isospike.train.machine import follow_machine, limit_workers, note_emulated
 from isospike.train.start import complete_run, create_run
 from isospike.train.stopping import second_signal_ends
 from isospike.train.waiting import waiting_for
@@ -62,6 +63,7 @@ def train_command(
             config = with_data_dir(load_recipe(recipe or "", _overrides(set_, weights, seed)), data_dir)
             config = follow_machine(config, world.device, display.say, asked=set_ or [])
             run = RunFolder(world.agree(out_dir or new_folder(config.recipe)))
+        note_emulated([config.train.precision], world.device, display.say)
         _train(config, run, world, display, resuming=resume is not None, max_steps=max_steps)
 
 
@@ -121,7 +123,8 @@ def _conclude(outcome: Outcome, dataset: Dataset, run: RunFolder, trainer: Train
     state = trainer.state
     if outcome != "done":
         why = f"got {trainer.stop.signal}" if outcome == "interrupted" else "--max-steps"
-        display.say(f"stopped at step {state.step} of {trainer.steps} ({why}); all of it is saved")
+        saved = f"all of it is saved{left_out(state.left_out)}"
+        display.say(f"stopped at step {state.step} of {trainer.steps} ({why}); {saved}")
         display.say(f"  go on:  isospike train --resume {run.path}{imports_again()}")
         display.say(f"  test:   isospike eval {run.path}{imports_again()}")
         return
@@ -129,4 +132,5 @@ def _conclude(outcome: Outcome, dataset: Dataset, run: RunFolder, trainer: Train
     display.say(
         f"test accuracy{note}: last epoch {state.last_accuracy:.2%}, "
         f"best epoch {state.best.accuracy:.2%} (epoch {state.best.epoch}, chosen on the test images)"
+        f"{left_out(state.left_out)}"
     )

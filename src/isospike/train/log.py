@@ -102,7 +102,7 @@ class Log:
         self.display.say(
             f"epoch {state.epoch}/{self.train.epochs}: train accuracy "
             f"{state.this_epoch.means()['accuracy']:.2%}, test accuracy {tested.accuracy:.2%}, "
-            f"best {state.best.accuracy:.2%} in epoch {state.best.epoch}"
+            f"best {state.best.accuracy:.2%} in epoch {state.best.epoch}{left_out(state.this_epoch.left_out)}"
         )
         where = {"kind": "epoch", "epoch": state.epoch, "step": state.step}
         self._write({**where, "split": "train", **state.this_epoch.means(), "seconds": state.seconds})
@@ -131,3 +131,10 @@ class Log:
             self._flow.write(record)
         if self._board:
             self._board.write({"kind": "step", "split": "train", **record})
+
+
+def left_out(steps: int) -> str:
+    """Return a sentence's end about steps that moved nothing; "" for none."""
+    if steps == 0:
+        return ""
+    return f"; {steps:,} step{'s' * (steps > 1)} left out, as the fp16 gradient was not finite"

@@ -5,7 +5,7 @@ costs, and so is what a run has begun with: it changes the numbers that come out
 decode images never exceeds the cores, since it changes nothing but the time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,29 @@ def follow_machine(
         asked: ``key=value`` each, set by hand.
     """
     precision = config.train.precision
-    if device.type == "cpu" and not _native(precision):
-        if _sets_precision(asked):
-            say(f"train.precision={precision} was asked for and is taken, but {_emulated(precision)}; fp32 is faster")
-        else:
-            say(
-                f"the recipe asks for train.precision={precision}, taken is fp32: {_emulated(precision)} "
-                f"(--set train.precision={precision} insists)"
-            )
-            config = config.model_copy(update={"train": config.train.model_copy(update={"precision": "fp32"})})
+    if _is_emulated(precision, device) and not _sets_precision(asked):
+        say(
+            f"the recipe asks for train.precision={precision}, taken is fp32: {_emulated(precision)} "
+            f"(--set train.precision={precision} insists)"
+        )
+        config = config.model_copy(update={"train": config.train.model_copy(update={"precision": "fp32"})})
     return limit_workers(config, say)
+
+
+def note_emulated(precisions: Iterable[str], device: torch.device, say: Callable[[str], None]) -> None:
+    """Say in a line each which precisions of runs are taken though this machine is slow in them.
+
+    Args:
+        precisions: Of the runs that begin or go on.
+        device: Where they train.
+        say: Told.
+    """
+    for precision in sorted(set(precisions)):
+        if _is_emulated(precision, device):
+            say(
+                f"train.precision={precision} was asked for or begun with and is taken, but {_emulated(precision)}; "
+                "fp32 is faster"
+            )
 
 
 def limit_workers(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
@@ -61,9 +74,10 @@ def _with_few_workers(data: DataSpec, key: str, say: Callable[[str], None]) -> D
     return data.model_copy(update=changed)
 
 
-def _native(precision: str) -> bool:
-    """Return whether this CPU multiplies in this precision."""
-    return precision == "fp32" or (precision == "bf16" and not BF16_FLAGS.isdisjoint(_cpu_flags()))
+def _is_emulated(precision: str, device: torch.device) -> bool:
+    """Return whether the device is a CPU that does not itself multiply in it."""
+    native = precision == "fp32" or (precision == "bf16" and not BF16_FLAGS.isdisjoint(_cpu_flags()))
+    return device.type == "cpu" and not native
 
 
 def _emulated(precision: str) -> str:

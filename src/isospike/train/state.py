@@ -6,21 +6,23 @@ from typing import Any
 
 @dataclass
 class Sums:
-    """Loss and hits over some images."""
+    """Loss and hits over some images, and how many of their steps were left out because of what was not finite."""
 
     loss: float = 0.0
     correct: float = 0.0
     images: float = 0.0
+    left_out: int = 0
 
-    def add(self, loss: float, correct: float, images: float) -> None:
+    def add(self, loss: float, correct: float, images: float, *, left_out: bool) -> None:
         """Add those of one step; ``loss`` is summed over its images."""
         self.loss += loss
         self.correct += correct
         self.images += images
+        self.left_out += left_out
 
     def means(self) -> dict[str, float]:
-        """Return Loss and accuracy per image."""
-        return {"loss": self.loss / self.images, "accuracy": self.correct / self.images}
+        """Return loss and accuracy per image, and the number of steps left out."""
+        return {"loss": self.loss / self.images, "accuracy": self.correct / self.images, "left_out": self.left_out}
 
 
 @dataclass
@@ -40,6 +42,7 @@ class RunState:
         epoch: Epochs whose test has been done.
         batch: Batches of the current epoch done.
         seconds: Time spent in training steps.
+        left_out: Steps that have moved nothing, as their fp16 gradient was not finite.
         window: Sums since the last logged step.
         this_epoch: Sums of the current epoch.
         best: Best test so far.
@@ -53,6 +56,7 @@ class RunState:
     epoch: int = 0
     batch: int = 0
     seconds: float = 0.0
+    left_out: int = 0
     window: Sums = field(default_factory=Sums)
     this_epoch: Sums = field(default_factory=Sums)
     best: Best = field(default_factory=Best)

@@ -1,5 +1,6 @@
 """The training loop: read from ``fit`` downwards."""
 
+import math
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Literal
@@ -189,8 +190,10 @@ class Trainer:
             figures = Figures(*found)
             check_step(self.step, taken, figures, self.run.checkpoint("last"))
             self.all_stop = figures.stops > 0
-            self.state.window.add(figures.loss, figures.correct, figures.images)
-            self.state.this_epoch.add(figures.loss, figures.correct, figures.images)
+            left_out = not math.isfinite(figures.grad_norm)
+            self.state.left_out += left_out
+            for sums in (self.state.window, self.state.this_epoch):
+                sums.add(figures.loss, figures.correct, figures.images, left_out=left_out)
             self.log.step(taken, figures)
 
     def _set_learning_rate(self) -> float:

@@ -48,6 +48,8 @@ def figures_of(run: RunFolder) -> dict[str, str]:
         rates = sorted(r["images_per_s"] for r in steps)
         figures["training loss, last"] = f"{steps[-1]['loss']:.4f}"
         figures["optimiser steps"] = f"{steps[-1]['step']:,}"
+        if left_out := sum(r.get("left_out", 0) for r in steps):
+            figures["steps left out, fp16 gradient not finite"] = f"{left_out:,}"
         figures["training time"] = duration(steps[-1]["seconds"])
         figures["images/s, median"] = f"{rates[len(rates) // 2]:,.0f}"
         figures["peak memory"] = f"{max(r['peak_memory_mb'] for r in steps):,.0f} MB"
