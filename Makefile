@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 DEMO := $(VENV)/.demo# stamp: what the demo uses is installed
 READY := $(VENV)/.ready# stamp: everything is
 
-.PHONY: demo demo-events test lanes lint fuzz dist clean
+.PHONY: demo demo-events test lanes lint fuzz dist docs clean
 
 ## demo: train, evaluate and report a deep spiking ResNet on handwritten digits
 demo: RECIPE := digits_ms_resnet20
@@ -40,6 +40,11 @@ dist: $(READY)
 	@$(INSTALL) -e '.[dist]'
 	$(BIN)/python .ci/dist.py
 
+## docs: the pages as a site, in site/
+docs: $(READY)
+	@$(INSTALL) -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 $(DEMO): pyproject.toml constraints.txt hatch_build.py src/isospike/ops/cpu/build.py $(wildcard src/isospike/ops/cpu/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "isospike needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
@@ -57,4 +62,4 @@ $(READY): $(DEMO)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist site .pytest_cache .mypy_cache .ruff_cache

@@ -5,6 +5,7 @@ written by hand. A topology without a page gets a skeleton. Where a preset comes
 ``architectures/sources.yaml`` says it.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -276,6 +277,19 @@ SECTIONS: dict[str, Callable[..., str]] = {
 }
 
 
+def notebook(page: str) -> str:
+    """A page as a Jupyter notebook: its Python as cells to run, all between as text."""
+    cells = []
+    for index, part in enumerate(re.split(r"```python\n(.*?)```\n?", page, flags=re.DOTALL)):
+        kind = {"cell_type": "code", "execution_count": None, "outputs": []} if index % 2 else {"cell_type": "markdown"}
+        if part.strip():
+            cells.append(
+                {**kind, "id": f"cell-{index}", "metadata": {}, "source": part.strip().splitlines(keepends=True)}
+            )
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    return json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}, indent=1) + "\n"
+
+
 def render(page: str) -> str:
     """A page with all its sections made anew."""
 
@@ -296,6 +310,9 @@ def generate() -> dict[Path, str]:
     if performance.exists():
         texts[performance] = performance.read_text(encoding="utf-8")
     files = {page: render(text) for page, text in texts.items()}
+    tutorial = PAGES.parent / "tutorial.md"
+    if tutorial.exists():
+        files[tutorial.with_suffix(".ipynb")] = notebook(tutorial.read_text(encoding="utf-8"))
     for name in iso.TOPOLOGIES:
         files[PAGES / "figures" / f"{name}.svg"] = draw_unit(iso.TOPOLOGIES[name]) + "\n"
     return files

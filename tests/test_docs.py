@@ -41,6 +41,31 @@ def test_the_python_of_a_page_runs(page):
         exec(code, {})
 
 
+def test_the_python_of_the_tutorial_and_of_every_how_to_page_runs():
+    """In one process of its own, as some of them register rows; a page after another, each from nothing."""
+    pages = [ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
+    codes = {str(page): "\n".join(blocks("python", page.read_text())) for page in pages}
+    assert len(codes) > 5
+    assert all(codes.values())
+    run = f"for page, code in {codes!r}.items(): exec(compile(code, page, 'exec'), {{}})"
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_of_the_api_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = re.findall(r"^::: isospike\.(\w+)$", page, re.MULTILINE)
+    named = re.findall(r"`iso\.(\w+)`", page)
+    assert {*listed, *named} >= {*isospike.__all__} - {"events"}
+    assert len(listed) == len({*listed})
+
+
+def test_every_page_of_the_site_is_in_its_menu():
+    menu = set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert menu == pages
+
+
 def test_the_training_loops_run():
     """Those that need nothing but PyTorch."""
     codes = blocks("python", (ROOT / "docs" / "training_loops.md").read_text())
