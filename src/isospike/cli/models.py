@@ -56,13 +56,12 @@ def _print_weights(pattern: str, json: bool) -> None:
         print_json([{"weights": name, **card} for name, card in cards.items()])
         return
     table = Table(box=None, pad_edge=False)
-    table.add_column("weights")
-    for heading in ("parameters", "accuracy", "test images"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("recipe")
+    for heading in ("weights", "parameters", "test accuracy", "recipe"):
+        numbers = heading in ("parameters", "test accuracy")
+        table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
     for name, card in cards.items():
-        counts = (f"{card['parameters']:,}", f"{card['accuracy']:.2%}", f"{card['test_images']:,}")
-        table.add_row(name, *counts, card["recipe"])
+        accuracy = f"{card['accuracy']:.2%} of {card['test_images']:,}"
+        table.add_row(name, f"{card['parameters']:,}", accuracy, card["recipe"])
     out.print(table)
 
 
