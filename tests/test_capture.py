@@ -210,7 +210,23 @@ def test_what_cannot_be_traced_is_exported():
             total = total + x
         return pooled(m, total)
 
-    assert_captured(Net(loop))
+    def check(m, x):
+        assert isinstance(x, torch.Tensor)
+        return pooled(m, m.conv(x))
+
+    def take(m, x):
+        if not isinstance(x, torch.Tensor):
+            raise TypeError("a tensor, please")
+        return pooled(m, m.conv(x))
+
+    for forward in (loop, check, take):
+        assert_captured(Net(forward))
+
+
+def test_what_goes_wrong_in_a_trace_of_ours_is_not_taken_for_what_cannot_be_traced(monkeypatch):
+    monkeypatch.setattr("isospike.conversion.trace._source", lambda: None.file)
+    with pytest.raises(AttributeError, match="has no attribute 'file'"):
+        capture(trained(VGG()), images(size=16))
 
 
 def test_the_program_of_a_block_by_hand():

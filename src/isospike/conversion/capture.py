@@ -24,8 +24,8 @@ from isospike.graph import modules_of, record_network
 from isospike.models import ProgramNet, SpikingNetwork
 from isospike.text import brief
 
-# Of code that is not ours and is given no tensors.
-FAILURES = (AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
+# What torch.fx raises where it cannot trace, and Python where a proxy is taken for a number or a tensor.
+UNTRACEABLE = (fx.proxy.TraceError, AssertionError, NameError, RuntimeError, TypeError)
 ROUNDING = 1e-9  # relative, of float64: another order of sums makes less
 
 
@@ -119,7 +119,7 @@ def _network(ann: nn.Module, images: Tensor) -> ProgramNet:
     norms = {m: norm for m in ann.modules() if is_norm_like(m) and (norm := as_batch_norm(m)) is not None}
     try:
         graph = trace(ann, images, norms)
-    except FAILURES as error:
+    except UNTRACEABLE as error:
         graph = export(ann, images, error)
     walk = _Walk(ann, norms, Builder(tuple(images.shape)))
     logits = walk.through(graph)
