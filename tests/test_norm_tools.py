@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 import isospike as iso
@@ -113,6 +115,19 @@ def test_convert_sync_batchnorm_synchronises_the_norms_that_are_there(alone, hol
     assert all(norm.process_group is alone for norm in before)
     channels = before[0].num_features if holder == "own" else 3
     assert converted.train()(torch.randn(2, channels, 16, 16)).isfinite().all()
+
+
+def test_fsdp_shards_units_with_the_same_gradients(alone):
+    model = make().double().to(memory_format=torch.contiguous_format).train()
+    sharded, x = copy.deepcopy(model), torch.randn(2, 3, 16, 16).double()
+    mesh = init_device_mesh("cpu", (1,))
+    for unit in sharded.units():
+        fully_shard(unit, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    for net in (model, sharded):
+        net(x).square().sum().backward()
+    for ours, theirs in zip(model.parameters(), sharded.parameters(), strict=True):
+        torch.testing.assert_close(theirs.grad.full_tensor(), ours.grad)
 
 
 def test_norms_are_synchronised_by_a_public_call(alone):
