@@ -46,7 +46,7 @@ OPTIMIZERS: Kinds[OptimSpec] = Kinds("optimiser")
 
 @OPTIMIZERS.add
 class SGDSpec(OptimSpec):
-    """Stochastic gradient descent."""
+    """Builds stochastic gradient descent."""
 
     fusable = True
 
@@ -74,7 +74,7 @@ class SGDSpec(OptimSpec):
 
 @OPTIMIZERS.add
 class AdamWSpec(OptimSpec):
-    """Adam with decoupled weight decay."""
+    """Builds Adam with decoupled weight decay."""
 
     fusable = True
 

@@ -51,7 +51,7 @@ class Prediction:
 
 
 class Predictor:
-    """Images of any size to classes, scaled, cut and normalised as the test images of the training were.
+    """Maps images of any size to classes; it scales, cuts and normalises them as in the test of the training.
 
     Args:
         model: A trained network; it is put into eval mode.

@@ -39,7 +39,7 @@ SCHEDULES: Kinds[ScheduleSpec] = Kinds("schedule")
 
 @SCHEDULES.add
 class CosineSchedule(ScheduleSpec):
-    """From lr to ``min_lr`` along half a cosine, after a linear warm-up; changing every step or every epoch.
+    """Goes from lr to ``min_lr`` along half a cosine, after a linear warm-up; it changes every step or every epoch.
 
     Like the sources' it never spends a step at its end value: with ``n`` changes the k-th is at ``k/n`` of the half
     period.
@@ -58,7 +58,7 @@ class CosineSchedule(ScheduleSpec):
 
 @SCHEDULES.add
 class StepSchedule(ScheduleSpec):
-    """lr times ``gamma`` at every milestone (in epochs), after a linear warm-up."""
+    """Multiplies lr by ``gamma`` at every milestone (in epochs), after a linear warm-up."""
 
     kind: Literal["steps"]
     milestones: tuple[PositiveInt, ...]
@@ -72,7 +72,7 @@ class StepSchedule(ScheduleSpec):
 
 @SCHEDULES.add
 class ConstantSchedule(ScheduleSpec):
-    """lr throughout, after a linear warm-up."""
+    """Keeps lr throughout, after a linear warm-up."""
 
     kind: Literal["constant"]
 

@@ -172,7 +172,7 @@ class _Fire(torch.autograd.Function):
 
 
 class _FireForward(_Fire):
-    """With forward mode as well, which torch.compile does not take."""
+    """The step function with forward mode as well, which torch.compile does not take."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ class _FireInteger(torch.autograd.Function):
 
 
 class _FireIntegerForward(_FireInteger):
-    """As above."""
+    """The rounding with forward mode as well."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ PROBES = 2  # of a neuron, whose Jacobian joins only the steps of one place: few
 
 @dataclass(frozen=True)
 class Seen:
-    """What one layer read and put out.
+    """Statistics of what one layer read and of what it put out.
 
     Args:
         read: Second moment of the input around the mean of its channel, which a norm takes away.

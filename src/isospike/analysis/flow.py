@@ -73,7 +73,7 @@ class UnitFlow:
 
 @dataclass(frozen=True)
 class Flow:
-    """What a ``Watch`` saw.
+    """All that a ``Watch`` saw.
 
     Args:
         samples: Sequences that were started.

@@ -28,7 +28,7 @@ LEARNED = (
 
 @dataclass(frozen=True)
 class Depth:
-    """What the rules look at.
+    """The measurements that the rules of the verdict look at.
 
     Args:
         units: From the stem to the head.
@@ -97,7 +97,7 @@ class Depth:
 
 @dataclass(frozen=True)
 class Rule:
-    """One row.
+    """A rule of the verdict.
 
     Args:
         name: In JSON.

@@ -1,4 +1,4 @@
-"""From a photograph of any size to a square: what reading a file may do before it is a batch."""
+"""From a photograph of any size to a square, image by image, before there is a batch."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from isospike.errors import DataError
 
 @dataclass(frozen=True)
 class Keep:
-    """Take images as they are, all of one size."""
+    """Takes images as they are, all of one size."""
 
     size: int
     name: str
@@ -29,7 +29,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """Scale the shorter side to ``resize`` and cut the central square of ``size``."""
+    """Scales the shorter side to ``resize`` and cuts the central square of ``size``."""
 
     size: int
     resize: int
@@ -45,7 +45,7 @@ class CentreCrop:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random part of the image, scaled to a square.
+    """Cuts a random part out of the image and scales it to a square.
 
     Its share of the area is uniform in ``area`` and its aspect log-uniform in 3/4 to 4/3; after ten parts that do not
     fit, the central square.

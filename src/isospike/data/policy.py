@@ -39,7 +39,7 @@ class Policy:
 
 
 class RandAugmentSpec(Spec):
-    """``n`` random operations of magnitude ``m`` (of 30) on every image.
+    """Applies ``n`` random operations of magnitude ``m`` (of 30) to every image.
 
     Source: Cubuk et al. 2020, arXiv:1909.13719.
     """
@@ -60,7 +60,7 @@ class RandAugmentSpec(Spec):
 
 
 class AutoAugmentSpec(Spec):
-    """One of the learned policies of a table on every image.
+    """Applies one of the learned policies of a table to every image.
 
     Source: Cubuk et al. 2019, arXiv:1805.09501.
     """

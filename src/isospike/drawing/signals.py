@@ -21,7 +21,7 @@ STREAM_CURRENTS = "membrane currents"
 
 
 class Signals:
-    """What flows in a unit that another one stands before, once where the shape stays and once where it changes.
+    """Tells what flows in a unit behind another one, where the shape stays and where it changes.
 
     Args:
         topology: The row.

@@ -96,7 +96,7 @@ def _in_words(topology: Topology, convs: int, carried: str) -> str:
 
 
 class _Panel:
-    """One of the two cases of a unit.
+    """Draws one of the two cases of a unit.
 
     Args:
         topology: The row.

@@ -18,7 +18,7 @@ from isospike.processes import World
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out of a split.
+    """The results of a test on one split.
 
     Args:
         loss: Of the mean logits.

@@ -15,7 +15,7 @@ CALIBRATION_IMAGES = 1000  # of the training split, of every class its share
 
 
 class FastNetwork(nn.Module):
-    """Images to logits by the compiled network; with early exit it counts the time steps that were taken.
+    """Maps images to logits by the compiled network; with early exit it counts the time steps that were taken.
 
     Args:
         model: The trained network, on the device of the test.

@@ -28,7 +28,7 @@ class Value:
 
 
 class Complement:
-    """``1 - x``."""
+    """The affine ``1 - x``."""
 
 
 Affine = nn.Module | float | Complement

@@ -140,7 +140,7 @@ class Recorder(Steps):
 
 
 class Outline(Recorder):
-    """A recording for those who want to know what is written, and run nothing: hooks change none of that."""
+    """A recording that is read and never run, so hooks change nothing in it."""
 
     def opens(self, module: nn.Module) -> bool:
         """Return whether the forward of ``module`` is known, with a hook on it or not."""

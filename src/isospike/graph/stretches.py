@@ -1,4 +1,4 @@
-"""Where activation checkpointing may cut a program in which nobody has noted it."""
+"""Where activation checkpointing may cut a program that does not say so itself."""
 
 from itertools import pairwise
 

@@ -37,7 +37,7 @@ def recomputed(run: Callable[..., Out], *inputs: Tensor) -> Out:
 
 
 class _Stretch:
-    """One call whose saved tensors are replaced by numbers until the first of them is needed."""
+    """Replaces the saved tensors of one call by numbers until the first of them is needed."""
 
     def __init__(self, run: Callable[..., object], inputs: tuple[Tensor, ...]) -> None:
         self.run, self.inputs = run, [x.detach().requires_grad_(x.requires_grad) for x in inputs]

@@ -9,7 +9,7 @@ from isospike.layers.steps import Steps
 
 
 class Chain(nn.Module):
-    """Named layers in a row: neurons run through time, norms may know the step, all others see time in the batch."""
+    """Runs named layers in a row: neurons see time, norms may know the step, all others see time in the batch."""
 
     def __init__(self, layers: Iterable[tuple[str, nn.Module]]) -> None:
         super().__init__()

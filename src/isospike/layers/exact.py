@@ -1,4 +1,4 @@
-"""Whether a layer does what its class is known to do."""
+"""Tells whether a layer does what its class is known to do, and nothing else."""
 
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations

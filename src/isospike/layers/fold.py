@@ -1,4 +1,4 @@
-"""A trained norm folded into the neuron behind it, for streams that no convolution stands ready to take it up."""
+"""A trained norm folded into the neuron behind it, where no convolution stands before the norm to take it up."""
 
 import torch
 from torch import Tensor

@@ -7,7 +7,7 @@ from isospike.neurons import Coefficient, Neuron
 
 
 class GlobalPool(nn.Module):
-    """The mean of every map."""
+    """Takes the mean of every map."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, C, H, W]`` to ``[N, C]``."""
@@ -15,7 +15,7 @@ class GlobalPool(nn.Module):
 
 
 class SpikingMaxPool(Neuron):
-    """A max-pool of firing rates: what it has put out is at every step the largest sum that a window has taken in.
+    """Pools firing rates: what it has put out is at every step the largest sum that a window has taken in.
 
     It lets a spike through when the largest sum of a window exceeds what was let through before, so it puts out
     spikes where it reads spikes. Its state is the sum of the inputs ``[B, C, H, W]``.

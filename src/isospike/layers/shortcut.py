@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class PaddedShortcut(nn.Module):
-    """Every ``stride``-th pixel from the first on, between channels of zeros.
+    """Puts every ``stride``-th pixel from the first on between channels of zeros.
 
     Args:
         in_channels: Channels that it reads.

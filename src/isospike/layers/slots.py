@@ -25,7 +25,7 @@ def binary_slots(x: Tensor, levels: int) -> Tensor:
 
 
 class SlotConv(nn.Module):
-    """A convolution of integers, done one binary slot after the other and accumulated; a bias counts once.
+    """Convolves integers, one binary slot after the other, and adds them up; a bias counts once.
 
     Args:
         conv: The convolution.

@@ -1,4 +1,4 @@
-"""Mean and variance per channel, how two of them make one, and when running ones take them up."""
+"""Mean and variance per channel: how those of two sets are joined, and when running statistics move."""
 
 import threading
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class Running(Protocol):
 
 
 class HeldStatistics:
-    """The statistics of batches that running ones have not taken up yet."""
+    """Statistics of batches that the running statistics have not taken up yet."""
 
     def __init__(self) -> None:
         self._batches: dict[Running, list[Statistics]] = {}

@@ -44,7 +44,7 @@ STEMS.register("three_conv", Stem(convs=((3, 2), (3, 1), (3, 1)), bias=True, fir
 
 @dataclass(frozen=True)
 class Layout:
-    """One network without its topology.
+    """The layout of a network: all of it but the topology of its units.
 
     Args:
         stem: Name in ``STEMS``.

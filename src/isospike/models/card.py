@@ -1,4 +1,4 @@
-"""What there is to say of a model before it is trained."""
+"""Facts of a model before it is trained: its counts, its preset and its source."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

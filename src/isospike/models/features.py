@@ -1,4 +1,4 @@
-"""What there is to say of the feature maps of a model, and which of them are meant."""
+"""Facts of the feature maps of a model, and which of them an index means."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Feature(NamedTuple):
 
 
 class FeatureInfo(tuple[Feature, ...]):
-    """What there is to say of several maps, in their order; the methods are those of timm."""
+    """Facts of several maps, in their order; the methods are those of timm."""
 
     def channels(self) -> list[int]:
         """Return the channels of each map."""

@@ -8,7 +8,7 @@ from isospike.neurons import Neuron
 
 
 class SampleDropout(nn.Module):
-    """Dropout drawn once per sample, not once per step, so that it commutes with the mean over time.
+    """Draws dropout once per sample, not once per step, so that it commutes with the mean over time.
 
     Args:
         share: Share of features left out in training.

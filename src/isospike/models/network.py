@@ -22,7 +22,7 @@ AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what torch.autocast
 
 
 class SpikingNetwork(Network):
-    """Images to logits, from rest.
+    """Maps images to logits through time; its neurons start from rest.
 
     Every forward starts from rest, and nothing of it stays in the module. In training all time steps go through a
     layer at once, as one batch. In eval they go through the network one after the other: memory does not grow with

@@ -1,4 +1,4 @@
-"""How far back a stage reaches, and how what reaches a place becomes one there.
+"""Which earlier stages feed a stage, and how several terms become one.
 
 Source: our reading of Li et al. 2023 (DANet), arXiv:2311.05171, whose full text was not available; the links at the
 end of a stage are those of a public port to one dimension.

@@ -15,7 +15,7 @@ from isospike.residual.unit import ConvSpec, ResidualUnit, build_chain
 
 
 class Scale(nn.Module):
-    """``factor`` times what it reads; a module, so that it can be watched."""
+    """Multiplies what it reads by ``factor``; it is a module, so that it can be watched."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Scale(nn.Module):
 
 
 class Weigh(nn.Module):
-    """A term of a sum times its learned weight.
+    """Multiplies a term of a sum by its learned weight.
 
     Args:
         weights: The module that has the weights, one for each term, as ``weight``.
@@ -49,7 +49,7 @@ class Weigh(nn.Module):
 
 
 class Sum(nn.Module):
-    """``factor(n)`` times the sum of n terms, where it is learned with a weight for each.
+    """Adds n terms and multiplies them by ``factor(n)``, where it is learned by a weight for each.
 
     Args:
         combine: The row.

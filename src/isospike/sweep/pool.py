@@ -30,7 +30,7 @@ LOG = "log.txt"
 
 
 class Task(NamedTuple):
-    """A run folder, its configuration, and which of the data sets it reads."""
+    """A cell to train: its run folder, its configuration, and which of the data sets it reads."""
 
     folder: str
     config: RunConfig
@@ -38,7 +38,7 @@ class Task(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Of a folder: "done", "interrupted", or "failed" and why."""
+    """How a task ended: its folder, "done", "interrupted", or "failed", and why."""
 
     folder: str
     how: str
@@ -86,7 +86,7 @@ class Pool:
 
 
 class _Worker:
-    """One process, seen from outside."""
+    """One process of the pool, seen from outside."""
 
     def __init__(self, arguments: tuple[Any, ...]) -> None:
         context = torch.multiprocessing.get_context("spawn")

@@ -17,7 +17,7 @@ ECHO = 3  # columns left free, where the terminal writes ^C: it would break a fu
 
 
 class Display(ABC):
-    """Told of every step and every test of a run."""
+    """Shows every step and every test of a run."""
 
     @abstractmethod
     def begin(self, step: int, steps: int) -> None:
@@ -59,7 +59,7 @@ def fitting(parts: Sequence[str], width: int) -> str:
 
 
 class FiguresColumn(ProgressColumn):
-    """The time left and the figures of the last step, as far as there is room beside the counter and the bar."""
+    """Shows the time left and the figures of the last step, as far as there is room beside the bar."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(Column(no_wrap=True))
@@ -74,7 +74,7 @@ class FiguresColumn(ProgressColumn):
 
 
 class Narrowed:
-    """Something drawn ``ECHO`` columns narrower than the terminal."""
+    """Draws something ``ECHO`` columns narrower than the terminal."""
 
     def __init__(self, drawn: RenderableType) -> None:
         self.drawn = drawn
@@ -124,7 +124,7 @@ class LiveDisplay(Display):
 
 
 class PlainDisplay(Display):
-    """A line every ``seconds``, for logs."""
+    """Prints a line every ``seconds``, for logs."""
 
     def __init__(self, console: Console, seconds: float = 10.0) -> None:
         self.console, self.seconds = console, seconds
@@ -152,7 +152,7 @@ class PlainDisplay(Display):
 
 
 class SilentDisplay(Display):
-    """For processes other than the first."""
+    """Shows nothing, for processes other than the first."""
 
     def begin(self, step: int, steps: int) -> None:
         """Do nothing."""

@@ -21,7 +21,7 @@ from isospike.train.start import check_steps
 
 @dataclass
 class Learner:
-    """A network in training.
+    """A network in training, with all that moves with its weights.
 
     Args:
         model: The network.

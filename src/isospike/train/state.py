@@ -35,7 +35,7 @@ class Best:
 
 @dataclass
 class RunState:
-    """Position and running sums.
+    """Where a run stands: its position and running sums.
 
     Args:
         step: Optimiser steps done.

@@ -14,7 +14,7 @@ ECHO = 1.0  # seconds in which a signal may come twice: timeout, torchrun and ot
 
 
 class StopRequest:
-    """Whether, and by which signal, the run was asked to stop."""
+    """Knows whether, and by which signal, the run was asked to stop."""
 
     def __init__(self) -> None:
         self.signal: str | None = None

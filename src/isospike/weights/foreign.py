@@ -93,7 +93,7 @@ def _no_state_dict(origin: str) -> CheckpointError:
 
 @dataclass(frozen=True)
 class KeyMap:
-    """Their modules and ours.
+    """The names of their modules, and of ours.
 
     Args:
         modules: Our path of each of theirs. ``{stage}``, ``{unit}`` and ``{n}`` stand for numbers, the same in both.

@@ -21,7 +21,7 @@ ODD_OPTIONS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticErr
 
 @dataclass(frozen=True)
 class Saved:
-    """A network in files.
+    """A network as files hold it.
 
     Args:
         options: Arguments of ``create_model``; of a converted network those that ``ProgramNet`` can change.
