@@ -15,7 +15,7 @@ from isospike.fused_training import TrainingPass
 from isospike.graph import (
     Between,
     Conv,
-    natural_stretches,
+    natural_segments,
     program_from_json,
     program_to_json,
     promised_domains,
@@ -306,7 +306,7 @@ def test_a_copy_trains_its_own_weights():
     assert all(p.grad is not None for p in copy.parameters())
 
 
-def test_a_stage_that_a_hook_sees_is_one_operation_and_one_stretch():
+def test_a_stage_that_a_hook_sees_is_one_operation_and_one_segment():
     """It reads the list of all outputs so far; the other stages are rewritten as ever."""
     model = network("da_cns_resnet8", reach="global").train()
     model.stages[1].register_forward_hook(lambda m, a, out: out * 0.5)
@@ -316,7 +316,7 @@ def test_a_stage_that_a_hook_sees_is_one_operation_and_one_stretch():
     assert len(call.several) == 2  # the opening's and the first stage's
     assert call.several[-1] == call.x
     assert call.out.channels == 32
-    assert (range(position, position + 1),) in program.stretches
+    assert (range(position, position + 1),) in program.segments
 
 
 @pytest.mark.parametrize("memory", MEMORY)
@@ -410,10 +410,10 @@ def test_the_program_of_an_ms_unit_by_hand():
     assert [op.out.domain.largest for op in program.operations] == [1, None, None, 1, None, None, None]
 
 
-def test_stretches_that_nobody_noted_are_the_stem_and_the_units():
+def test_segments_that_nobody_noted_are_the_stem_and_the_units():
     model = iso.create_model("ms_resnet20")
-    program = replace(record_network(model), stretches=())
-    found = natural_stretches(program)
+    program = replace(record_network(model), segments=())
+    found = natural_segments(program)
     convs = [sum(isinstance(op, Conv) for op in program.operations[s.start : s.stop]) for s in found]
     assert convs == [1, 2, 2, 2, 3, 2, 2, 3, 2, 2]  # those of a projection as well
     cuts = TrainingPass(program, "lean").cuts
@@ -436,10 +436,10 @@ def test_a_module_that_takes_the_place_of_another_runs_in_its_place(tmp_path):
     torch.testing.assert_close(net.compile_for_inference()(x), net(x))
 
 
-def test_stretches_are_the_units_of_a_stage():
+def test_segments_are_the_units_of_a_stage():
     program = record_network(iso.create_model("da_cns_resnet14", reach="global"))
-    assert [len(stretches) for stretches in program.stretches] == [2, 1, 1, 1, 1]  # linked behind the first unit
+    assert [len(segments) for segments in program.segments] == [2, 1, 1, 1, 1]  # linked behind the first unit
     program = record_network(iso.create_model("ms_resnet20"))
-    assert [len(stretches) for stretches in program.stretches] == [3, 3, 3]
-    ends = [stretch for stretches in program.stretches for stretch in stretches]
-    assert all(stretch.stop > stretch.start for stretch in ends)
+    assert [len(segments) for segments in program.segments] == [3, 3, 3]
+    ends = [segment for segments in program.segments for segment in segments]
+    assert all(segment.stop > segment.start for segment in ends)

@@ -78,15 +78,15 @@ def test_links_between_stages_are_no_obstacle(reach):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_a_stretch_runs_again_once_per_backward_and_never_in_eval():
+def test_a_segment_runs_again_once_per_backward_and_never_in_eval():
     runs = []
 
-    def stretch(x):
+    def segment(x):
         runs.append(torch.is_grad_enabled())
         return x.sin().exp()
 
     x = torch.randn(5, requires_grad=True)
-    y = recomputed(stretch, x)
+    y = recomputed(segment, x)
     y.sum().backward(retain_graph=True)
     assert torch.equal(x.grad, torch.autograd.grad(x.sin().exp().sum(), x)[0])
     assert len(runs) == 2

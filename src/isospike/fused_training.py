@@ -25,7 +25,7 @@ from isospike.graph import (
     Value,
     apply_affine,
     join,
-    natural_stretches,
+    natural_segments,
     rewrite,
     run_eager,
     uses,
@@ -111,10 +111,10 @@ def _cuts(program: Program, memory: str) -> Iterator[Cut]:
 def _parts(program: Program, memory: str) -> Iterator[tuple[Sequence[Operation], bool]]:
     """Yield operations in a row, and whether the backward pass recomputes them."""
     done = 0
-    for stretches in program.stretches or (natural_stretches(program),):
-        together = MEMORY[memory](len(stretches)) if stretches else 0
-        for first in range(0, len(stretches), together) if together else ():
-            group = stretches[first : first + together]
+    for segments in program.segments or (natural_segments(program),):
+        together = MEMORY[memory](len(segments)) if segments else 0
+        for first in range(0, len(segments), together) if together else ():
+            group = segments[first : first + together]
             start, stop = group[0].start, group[-1].stop
             if done < start:
                 yield program.operations[done:start], False

@@ -19,7 +19,7 @@ from isospike.graph.program import (
 from isospike.graph.recorder import Unrecordable, is_known_neuron, is_norm, record, record_network
 from isospike.graph.reference import apply_affine, join, run_eager
 from isospike.graph.rules import INFERENCE, TRAINING, accumulate, rewrite
-from isospike.graph.stretches import natural_stretches
+from isospike.graph.segments import natural_segments
 from isospike.graph.text import modules_of, program_from_json, program_to_json, with_modules
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
     "is_known_neuron",
     "is_norm",
     "modules_of",
-    "natural_stretches",
+    "natural_segments",
     "program_from_json",
     "program_to_json",
     "promised_domains",

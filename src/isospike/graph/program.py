@@ -140,13 +140,13 @@ class Program:
         operations: Every value is written before it is read, and once.
         input: The map that comes from outside.
         results: The maps that are asked for.
-        stretches: Positions of operations that activation checkpointing may compute anew, as runs of units in a row.
+        segments: Positions of operations that activation checkpointing may compute anew, as runs of units in a row.
     """
 
     operations: tuple[Operation, ...]
     input: Value
     results: tuple[Value, ...]
-    stretches: tuple[tuple[range, ...], ...] = ()
+    segments: tuple[tuple[range, ...], ...] = ()
 
 
 def timed_values(operations: Iterable[Operation]) -> set[Value]:

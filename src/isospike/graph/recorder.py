@@ -53,7 +53,7 @@ class Recorder(Steps):
     def __init__(self) -> None:
         super().__init__(T=1)
         self.operations: list[Operation] = []
-        self.stretches: list[tuple[range, ...]] = []
+        self.segments: list[tuple[range, ...]] = []
         self.count = 0
 
     def value(self, channels: int, domain: Domain) -> Value:
@@ -85,14 +85,14 @@ class Recorder(Steps):
         """Return whether what ``module`` does is written down, in place of a call of it."""
         return _is_ours(module) and is_untouched(module)
 
-    def in_turn(self, stretches: Sequence[Callable[[Any], Any]], x: Any) -> Any:
+    def in_turn(self, segments: Sequence[Callable[[Any], Any]], x: Any) -> Any:
         """Write all of them down, and where each begins and ends."""
         ranges = []
-        for stretch in stretches:
+        for segment in segments:
             first = len(self.operations)
-            x = stretch(x)
+            x = segment(x)
             ranges.append(range(first, len(self.operations)))
-        self.stretches.append(tuple(ranges))
+        self.segments.append(tuple(ranges))
         return x
 
     def run(self, module: nn.Module, x: Any) -> Any:
@@ -119,15 +119,15 @@ class Recorder(Steps):
     def _inside(self, module: nn.Module, x: Any) -> Value | None:
         """Find the channels and the domain of what a module puts out, by recording its forward apart.
 
-        A module whose forward has stretches is called as one of them.
+        A module whose forward has segments is called as one of them.
         """
         if not _is_ours(module):
             return None
         inside = Recorder()
         symbols = [Symbol(inside, symbol.value) for symbol in _listed(x)]
         out: Any = module.forward(symbols if _is_several(x) else symbols[0], inside)
-        if inside.stretches:
-            self.stretches.append((range(len(self.operations), len(self.operations) + 1),))
+        if inside.segments:
+            self.segments.append((range(len(self.operations), len(self.operations) + 1),))
         return out.value
 
     def _call(self, module: nn.Module, x: Any, like: Value | None, *, timed: bool) -> Symbol:
@@ -170,7 +170,7 @@ def record(
             f"this network cannot be written down as a program: {error}; what its modules do to a map must be made of "
             "+, *, 1 - x, steps.through and steps.run"
         ) from error
-    return Program(tuple(recorder.operations), image, values, tuple(recorder.stretches))
+    return Program(tuple(recorder.operations), image, values, tuple(recorder.segments))
 
 
 def record_network(network: Network, recording: type[Recorder] = Recorder) -> Program:

@@ -32,11 +32,11 @@ def recomputed(run: Callable[..., Out], *inputs: Tensor) -> Out:
     Running statistics move once. Gradients are those of ``run`` to the last bit, as both runs give the same bits; it
     must not draw random numbers. ``torch.utils.checkpoint`` does the same, and loads 70 MB of compiler for it.
     """
-    with saved_tensors_hooks(*_Stretch(run, inputs).hooks()):
+    with saved_tensors_hooks(*_Segment(run, inputs).hooks()):
         return run(*inputs)
 
 
-class _Stretch:
+class _Segment:
     """Replaces the saved tensors of one call by numbers until the first of them is needed."""
 
     def __init__(self, run: Callable[..., object], inputs: tuple[Tensor, ...]) -> None:

@@ -57,9 +57,9 @@ class Steps:
         """Compute ``join(branch=, skip=)`` of two streams ``[T or 1, B, ...]``."""
         return join(branch=branch, skip=skip)
 
-    def in_turn(self, stretches: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+    def in_turn(self, segments: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
         """Run ``x`` through functions in a row, at whose borders a program may be cut."""
-        return reduce(lambda x, stretch: stretch(x), stretches, x)
+        return reduce(lambda x, segment: segment(x), segments, x)
 
 
 def fold_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

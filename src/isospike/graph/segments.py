@@ -5,19 +5,19 @@ from itertools import pairwise
 from isospike.graph.program import Between, Conv, Program, uses, writes
 
 
-def natural_stretches(program: Program) -> tuple[range, ...]:
+def natural_segments(program: Program) -> tuple[range, ...]:
     """Find operations in a row with a convolution among them, between places that one map alone crosses.
 
     These are the units of a residual network, and the layers of a plain one with what stands behind each.
     """
-    stretches: list[range] = []
+    segments: list[range] = []
     for start, stop in pairwise(_borders(program)):
         part = program.operations[start:stop]
         if any(isinstance(op, Conv) for op in part):
-            stretches.append(range(start, stop))
-        elif stretches and stretches[-1].stop == start and all(isinstance(op, Between) for op in part):
-            stretches[-1] = range(stretches[-1].start, stop)
-    return tuple(stretches)
+            segments.append(range(start, stop))
+        elif segments and segments[-1].stop == start and all(isinstance(op, Between) for op in part):
+            segments[-1] = range(segments[-1].start, stop)
+    return tuple(segments)
 
 
 def _borders(program: Program) -> list[int]:
