@@ -25,6 +25,7 @@ if not torch.cuda.is_available():
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 EVENTS_EXTRA = ("h5py", "hdf5plugin")
+ONNX_EXTRA = ("onnx", "onnxruntime")
 
 # The instruction sets that the library may be run with here, from the lowest on.
 BEST = library.instruction_set()
@@ -52,6 +53,8 @@ def absent() -> dict[str, str]:
         "compiled": library.no_library(),
         "triton": None if importlib.util.find_spec("triton") else "Triton is not installed",
         "events": None if all(map(importlib.util.find_spec, EVENTS_EXTRA)) else "h5py or hdf5plugin is not installed",
+        "onnx": None if all(map(importlib.util.find_spec, ONNX_EXTRA)) else "onnx or onnxruntime is not installed",
+        "nir": None if importlib.util.find_spec("nir") else "nir is not installed",
         "browser": None if BROWSER else "neither chromium nor chrome is installed",
     }
     return {marker: reason for marker, reason in found.items() if reason is not None}

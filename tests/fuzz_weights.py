@@ -4,6 +4,7 @@ import json
 import warnings
 from contextlib import suppress
 from functools import reduce
+from importlib.util import find_spec
 from operator import getitem
 from pathlib import Path
 from random import Random
@@ -131,9 +132,16 @@ def read_program(folder: Path, damaged: Path) -> object:
     return net
 
 
+def make_nir(folder: Path) -> list[Path]:
+    iso.export_nir(iso.create_model("ms_resnet8", width=2), folder / "net.nir", size=8)
+    return [folder / "net.nir"]
+
+
 WEIGHTS = {
     "checkpoint": Subject(make_checkpoint, either(in_bytes, under_its_hash, under_its_hash), read_checkpoint),
     "foreign weights": Subject(make_foreign, in_bytes, read_foreign),
     "pretrained": Subject(make_pretrained, either(in_value, *2 * [in_both("options")]), read_pretrained),
     "program": Subject(make_program, either(in_value, *PARTS_OF_PROGRAM), read_program),
 }
+if find_spec("nir"):
+    WEIGHTS["nir"] = Subject(make_nir, in_bytes, lambda folder, damaged: iso.from_nir(damaged))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
 
@@ -66,6 +67,7 @@ def test_the_surface_is_what_the_documentation_says():
             *("--checkpoint", "--count", "--device", "--format", "--import", "--json", "--late", "--restart"),
             *("--sensor", "--stream", "--window"),
         ],
+        "export": ["--checkpoint", "--form", "--format", "--import", "--lossy", "--out"],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--import", "--json", "--probes", "--seed"],
         "bench": [
             *("--T", "--batch", "--compile", "--device", "--json", "--markdown", "--model", "--out", "--peer"),
@@ -327,6 +329,39 @@ def test_predict_sees_what_eval_sees(photographs, capsys):
     assert sum(losses) / len(losses) == pytest.approx(tested["loss"], rel=1e-4)
 
 
+@pytest.mark.onnx
+def test_an_exported_run_runs_elsewhere(run, tmp_path, capsys):
+    import onnxruntime
+
+    call("export", run, "--format", "onnx", "--out", tmp_path / "net.onnx")
+    said = capsys.readouterr().out
+    size = (tmp_path / "net.onnx").stat().st_size
+    assert said == f"{tmp_path / 'net.onnx'}: onnx, static, T=2, 8x8 pixels, {size:,} bytes\n"
+    predictor = isospike.load_run(run, checkpoint="last")
+    x = torch.rand(16, 1, 8, 8)
+    logits = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(["logits"], {"x": x.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(logits), predictor.net(x), rtol=1e-4, atol=1e-4)
+    for arguments, sentence in {
+        ("--form", "all"): "unknown form of ONNX 'all'; choose from: static, clip, step",
+        ("--lossy",): "format 'onnx' loses nothing: leave lossy out",
+    }.items():
+        call("export", run, "--format", "onnx", "--out", tmp_path / "other.onnx", *arguments, expect=2)
+        assert capsys.readouterr().err.strip() == f"error: {sentence}"
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.nir
+def test_a_run_goes_through_nir(run, tmp_path, capsys):
+    call("export", run, "--format", "nir", "--out", tmp_path / "net.nir")
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'net.nir'}: nir, T=2, 8x8 pixels, ")
+    net, model = isospike.from_nir(tmp_path / "net.nir"), isospike.load_run(run, checkpoint="last").model
+    x = torch.rand(16, 1, 8, 8)
+    torch.testing.assert_close(net(x), model(x), rtol=1e-4, atol=1e-4)
+    assert net.inputs == model.inputs
+    call("export", run, "--format", "nir", "--form", "step", "--out", tmp_path / "other.nir", expect=2)
+    assert capsys.readouterr().err.strip() == "error: format 'nir' has no forms: leave form='step' out"
+
+
 def test_report_alone(run, capsys):
     (run / "report.html").unlink()
     call("report", run)
@@ -365,6 +400,9 @@ MISTAKES = {
     ("analyze", "."): ". is not a run folder: it holds no config.yaml",
     ("analyze", "ms_resnet8", "--probes", "0"): "probes must be at least 1, got 0",
     ("analyze", "ms_resnet8", "--batch", "0"): "--batch is a number of images, at least 1, got 0",
+    ("export", "nowhere", "--format", "onnx", "--out", "net.onnx"): "nowhere is not a run folder",
+    ("export", "nowhere", "--format", "onxn", "--out", "net.onnx"): "unknown format 'onxn'; nearest: onnx",
+    ("export", "nowhere", "--format", "caffe", "--out", "x"): "unknown format 'caffe'; choose from: onnx, nir, torch",
     ("report", "nowhere", "elsewhere"): "nowhere is not a run folder",
     ("report", "nowhere"): "nowhere is not a run folder",
     ("energy", "runs/nowhere"): "runs/nowhere is not a run folder",

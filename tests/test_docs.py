@@ -33,10 +33,10 @@ def test_the_python_of_the_readme_runs():
         exec(code, {})
 
 
-@pytest.mark.parametrize("page", ["events", "conversion"])
+@pytest.mark.parametrize("page", ["events", "conversion", "export"])
 def test_the_python_of_a_page_runs(page):
     codes = blocks("python", (ROOT / "docs" / f"{page}.md").read_text())
-    assert len(codes) == {"events": 2, "conversion": 1}[page]
+    assert len(codes) == {"events": 2, "conversion": 1, "export": 1}[page]
     for code in codes:
         exec(code, {})
 
@@ -98,7 +98,18 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path, monkeypatch):
             words += ["--depths", "8,14", "--seeds", "0", "--set", "train.epochs=1", "--set", "model.T=2"]
         call(*words)
         seen.append(words[0])
-    assert set(seen) == {"models", "recipes", "train", "eval", "energy", "predict", "analyze", "report", "sweep"}
+    assert set(seen) == {
+        "models",
+        "recipes",
+        "train",
+        "eval",
+        "energy",
+        "predict",
+        "export",
+        "analyze",
+        "report",
+        "sweep",
+    }
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
 
 

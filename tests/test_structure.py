@@ -45,6 +45,7 @@ LEVELS = {
     "models": 9,
     "analysis": 10,
     "conversion": 10,
+    "export": 10,
     "drawing": 10,
     "config": 10,
     "data": 3,
@@ -126,7 +127,7 @@ def test_importing_is_silent_and_quick_and_needs_no_optional_package():
     code = (
         "import sys\n"
         "for name in ('pyarrow', 'sklearn', 'tensorboard', 'vl_convert', 'kornia', 'triton', 'scipy', 'matplotlib',"
-        "    'huggingface_hub', 'h5py', 'hdf5plugin', 'torchvision'):\n"
+        "    'huggingface_hub', 'h5py', 'hdf5plugin', 'torchvision', 'onnx', 'onnxruntime', 'nir'):\n"
         "    sys.modules[name] = None\n"
         "import isospike"
     )

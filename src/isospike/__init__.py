@@ -11,6 +11,7 @@ from isospike import events
 from isospike.analysis import ENERGY_TABLES, Edge, check_edges, gradient_norms, measure_energy, measure_isometry, watch
 from isospike.conversion import convert, list_methods
 from isospike.errors import IsospikeError
+from isospike.export import export_nir, export_onnx, export_program, from_nir
 from isospike.inference import CompiledNet, EarlyExit
 from isospike.inputs import Inputs
 from isospike.layers import binary_slots, synchronise_norms
@@ -75,6 +76,10 @@ __all__ = [
     "convert",
     "create_model",
     "events",
+    "export_nir",
+    "export_onnx",
+    "export_program",
+    "from_nir",
     "from_pretrained",
     "gradient_norms",
     "leaky_fire",

@@ -16,6 +16,7 @@ from isospike.cli.bench import bench_command
 from isospike.cli.console import err
 from isospike.cli.energy import energy_command
 from isospike.cli.evaluate import evaluate_command
+from isospike.cli.export import export_command
 from isospike.cli.habits import TrainCommand
 from isospike.cli.models import models_command
 from isospike.cli.predict import predict_command
@@ -39,6 +40,7 @@ app.command("train", cls=TrainCommand)(train_command)
 app.command("eval")(evaluate_command)
 app.command("energy")(energy_command)
 app.command("predict")(predict_command)
+app.command("export")(export_command)
 app.command("sweep")(sweep_command)
 app.command("analyze")(analyze_command)
 app.command("bench")(bench_command)

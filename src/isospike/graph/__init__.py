@@ -20,7 +20,14 @@ from isospike.graph.recorder import Unrecordable, is_known_neuron, is_norm, reco
 from isospike.graph.reference import apply_affine, join, run_eager
 from isospike.graph.rules import INFERENCE, TRAINING, accumulate, rewrite
 from isospike.graph.segments import natural_segments
-from isospike.graph.text import modules_of, program_from_json, program_to_json, with_modules
+from isospike.graph.text import (
+    module_from_json,
+    module_to_json,
+    modules_of,
+    program_from_json,
+    program_to_json,
+    with_modules,
+)
 
 __all__ = [
     "INFERENCE",
@@ -41,6 +48,8 @@ __all__ = [
     "join",
     "is_known_neuron",
     "is_norm",
+    "module_from_json",
+    "module_to_json",
     "modules_of",
     "natural_segments",
     "program_from_json",

@@ -68,7 +68,7 @@ def program_to_json(program: Program, names: Mapping[nn.Module, str]) -> Options
     """
     return {
         "version": VERSION,
-        "modules": {names[module]: _module_to_json(module) for module in dict.fromkeys(modules_of(program))},
+        "modules": {names[module]: module_to_json(module) for module in dict.fromkeys(modules_of(program))},
         "values": [[value.channels, value.domain.largest] for value in _values(program)],
         "operations": [_operation_to_json(op, names) for op in program.operations],
         "input": program.input.number,
@@ -85,7 +85,7 @@ def program_from_json(text: Mapping[str, Any]) -> tuple[Program, dict[str, nn.Mo
     if text.get("version") != VERSION:
         raise ConfigError(f"a program of version {text.get('version')!r} cannot be read: this release reads {VERSION}")
     try:
-        modules = {str(name): _module_from_json(options) for name, options in text["modules"].items()}
+        modules = {str(name): module_from_json(options) for name, options in text["modules"].items()}
         values = [
             Value(number, int(c), Domain(None if largest is None else int(largest)))
             for number, (c, largest) in enumerate(text["values"])
@@ -168,7 +168,12 @@ def _affine_from_json(text: str | float, modules: Mapping[str, Any]) -> Any:
     return modules[text] if isinstance(text, str) else float(text)
 
 
-def _module_to_json(module: nn.Module) -> Options:
+def module_to_json(module: nn.Module) -> Options:
+    """The kind of a module, and the arguments that make it again.
+
+    Raises:
+        ConfigError: there is no kind for it.
+    """
     for name in MODULES:
         if is_exactly(module, MODULES[name].module):
             return {"kind": name, **MODULES[name].write(module)}
@@ -177,7 +182,12 @@ def _module_to_json(module: nn.Module) -> Options:
     )
 
 
-def _module_from_json(text: Mapping[str, Any]) -> nn.Module:
+def module_from_json(text: Mapping[str, Any]) -> nn.Module:
+    """The module that ``module_to_json`` wrote, without weights.
+
+    Raises:
+        IsospikeError: there is no such kind, or it has no such argument.
+    """
     kind = MODULES[text["kind"]]
     options = {name: tuple(v) if isinstance(v, list) else v for name, v in text.items() if name != "kind"}
     check_options(f"module '{text['kind']}'", kind.make, options)

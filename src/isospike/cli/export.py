@@ -1,0 +1,43 @@
+"""``isospike export``: a trained network as a file that other programs run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isospike.cli.console import Checkpoint, Import, err, out
+from isospike.export import FORMATS, export
+from isospike.own_rows import import_rows
+from isospike.predictor import trained_network
+
+
+def export_command(
+    run: Annotated[Path, typer.Argument(help="Run folder, or weights that come with the package.")],
+    format: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")],
+    file: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
+    form: Annotated[
+        str | None,
+        typer.Option(help="static: an image, all steps; clip: an input for every step; step: one step of a stream."),
+    ] = None,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="Where the format cannot say what the network does, say what is nearest.")
+    ] = False,
+    checkpoint: Checkpoint = "last",
+    import_: Import = None,
+) -> None:
+    """Write the network of a run for programs that have no isospike."""
+    import_rows(import_)
+    FORMATS[format]
+    model = trained_network(run, checkpoint)
+    form, losses = export(model, file, format, form=form, lossy=lossy)
+    for loss in losses:
+        err.print(f"note: {loss}", highlight=False, markup=False, soft_wrap=True)
+    kind = format if form is None else f"{format}, {form}"
+    assert model.inputs is not None, "a run that says nothing of its images is refused"
+    size = model.inputs.size
+    out.print(
+        f"{file}: {kind}, T={model.T}, {size}x{size} pixels, {file.stat().st_size:,} bytes",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,74 @@
+"""``export_onnx``: a network as an ONNX file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from isospike.errors import ConfigError, RunFailed
+from isospike.export.onnx_graph import Graph
+from isospike.export.onnx_program import AllSteps, OneStep
+from isospike.export.outgoing import Outgoing, Size, checked_form, outgoing
+from isospike.writing import atomic_write
+
+FORMS = ("static", "clip", "step")
+OPSET, IR = 18, 9  # of 2022: runtimes of small devices read no newer ones
+DTYPES = ("float32", "float64")
+LARGEST = 2**31 - 2**20  # bytes of a protobuf, and some for its nodes
+
+
+def export_onnx(model: nn.Module, path: Path | str, form: str = "static", *, size: Size | None = None) -> None:
+    """Write a trained network as ONNX, for any runtime that knows operators of opset 18.
+
+    The file is made of the program of the network, not of a trace. Norms are folded into convolutions in float64. The
+    batch is open, T and the size of images are fixed. The forms:
+
+    - "static": ``x [B, C, H, W]``, an image that stands still for the T steps of the model, to ``logits [B, K]``, their
+      mean over time, and ``per_step [T, B, K]``. Convolutions see all steps as one batch; neurons alone are unrolled.
+    - "clip": the same of ``x [T, B, C, H, W]``, an input for every step.
+    - "step": ``x [B, C, H, W]`` of one step and the potentials before it, an input for every layer of neurons under
+      its name behind ``v.``, to ``logits [B, K]`` of this step and the potentials after it, under the same names and
+      ``.next``. Those before the first step are full of the number that ``rests`` in the metadata ``isospike`` has
+      for them, 0 as a rule. Norms that know the step add ``step [1]``, counted from 0.
+
+    Args:
+        model: A spiking network of this package, trained or converted, or an ANN twin; in float32 or float64.
+        path: The file.
+        form: One of these.
+        size: Height and width of the images. None: what the model says of its inputs.
+
+    Raises:
+        ConfigError: there is no such form, a layer has no operators, or the network does not fit into a file.
+        MissingExtra: onnx is not installed.
+        RunFailed: the file fails the check of onnx, or the disk does not take it.
+    """
+    checked_form("ONNX", form, FORMS)
+    net = outgoing(model, size)
+    dtype = str(net.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise ConfigError(f"ONNX files are written in {' or '.join(DTYPES)}, and this model is {dtype}: call .float()")
+    g = Graph(dtype)
+    writer = OneStep(net, g) if form == "step" else AllSteps(net, g, clip=form == "clip")
+    writer.write()
+    file = _file(net, g, form, writer.rests)
+    with atomic_write(Path(path)) as part:
+        part.write_bytes(file.SerializeToString())
+
+
+def _file(net: Outgoing, g: Graph, form: str, rests: dict[str, float]) -> Any:
+    """A checked model of ONNX."""
+    if g.bytes() > LARGEST:
+        raise ConfigError(f"an ONNX file holds 2 GB, and this network has {g.bytes() / 2**30:.1f}")
+    helper = g.onnx.helper
+    graph = helper.make_graph(g.nodes, "isospike", g.inputs, g.outputs, list(g.constants.values()))
+    opset = helper.make_opsetid("", OPSET)
+    file = helper.make_model(graph, opset_imports=[opset], ir_version=IR, producer_name="isospike")
+    inputs = None if net.model.inputs is None else net.model.inputs.as_dict()
+    facts = {"form": form, "T": net.model.T, "rests": rests, "inputs": inputs}
+    helper.set_model_props(file, {"isospike": json.dumps(facts)})
+    try:
+        g.onnx.checker.check_model(file, full_check=True)
+    except (g.onnx.checker.ValidationError, g.onnx.shape_inference.InferenceError) as error:
+        raise RunFailed(f"the ONNX file fails the check of onnx, so nothing is written: {error}") from error
+    return file
