@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,8 +98,3 @@ class Worker:
         self._errors.seek(0)
         said = self._errors.read().strip().splitlines()
         return RunFailed(f"the contestant '{self.name}' ended: {said[-1] if said else 'without a word'}")
-
-
-def python_of_ours() -> list[str]:
-    """Return the command of our own contestants."""
-    return [sys.executable, "-m", "isospike.bench.ours"]

@@ -50,7 +50,7 @@ def analyze_command(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Block dynamical isometry of every unit and gradient norms along depth, with a verdict.
+    """Measure block dynamical isometry of every unit and gradient norms along depth, with a verdict.
 
     Of a run its trained weights on test images, and the result goes to analysis/isometry.json, where the report finds
     it; of a model by its name untrained weights on random images.

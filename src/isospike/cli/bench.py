@@ -45,7 +45,7 @@ def bench_command(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Images/s, time and peak memory beside a peer and beside the convolutions alone, all measured in this run.
+    """Measure images/s, time and peak memory beside a peer and beside the convolutions alone, all in this run.
 
     Exit code 1 where a peer does not compute the same: it then gets no ratio.
     """

@@ -66,7 +66,7 @@ def _print_weights(pattern: str, json: bool) -> None:
 
 
 def _plans(card: ModelCard, batch: int) -> list[MemoryPlan]:
-    """MemoryPlan for SGD with momentum in float32, at the size of the card."""
+    """Plan for SGD with momentum in float32, at the size of the card."""
     model = create_model(card.name)
     return [plan_training(model, batch=batch, size=card.input_size, memory=name) for name in MEMORY]
 

@@ -36,7 +36,7 @@ def predict_command(
     ] = None,
     format: Annotated[str | None, _events(help="Of the recording; by default found from its content.")] = None,
 ) -> None:
-    """The five likeliest classes of every image, scaled and cut as the test images of the run are.
+    """Tell the five likeliest classes of every image, scaled and cut as the test images of the run are.
 
     With --stream, what the network says of events as they arrive: one line after every window.
     """

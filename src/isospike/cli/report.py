@@ -49,8 +49,10 @@ def report_command(
 
 
 def try_report(folder: RunFolder) -> None:
-    """The same after training, where the plotting library may be missing, or the disk full by now: the run is none the
-    worse for it."""
+    """Write the report after training, or say why not.
+
+    The plotting library may be missing, or the disk full by now: the run is none the worse for it.
+    """
     out.print("writing the report ...", highlight=False)
     try:
         write_report(folder)
