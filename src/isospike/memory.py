@@ -8,7 +8,7 @@ import torch
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Return most memory held so far: allocated on a GPU, resident in the process on a CPU."""
+    """Return the most memory held so far: allocated on a GPU, resident in the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:
@@ -39,7 +39,7 @@ def available_to_process(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/
 
 
 def _memory_cgroups(membership: Path, cgroups: Path) -> Iterator[Path]:
-    """Yield folders of the cgroups that the process is in, from its own to the root, for each version.
+    """Yield the folders of the cgroups that the process is in, from its own to the root, for each version.
 
     In a container the path may be that of the host, or lead out of what is mounted: then only the root is there to see.
     """

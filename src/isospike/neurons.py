@@ -153,7 +153,7 @@ class LIF(SpikingNeuron):
         return self.decay, self.gain
 
     def extra_repr(self) -> str:
-        """Return leak and rule, for ``print(model)``."""
+        """Return the leak and the rule, for ``print(model)``."""
         return f"decay={self.decay:g}, gain={self.gain:g}, {super().extra_repr()}"
 
 
@@ -281,7 +281,7 @@ class QCFS(Neuron):
         return 1.0
 
     def extra_repr(self) -> str:
-        """Return steps and threshold, for ``print(model)``."""
+        """Return the steps and the threshold, for ``print(model)``."""
         return f"L={self.L}, threshold={self.threshold.item():g}"
 
 

@@ -127,7 +127,7 @@ def learning_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _parameters_of(model: nn.Module, kinds: tuple[str, ...]) -> Iterator[nn.Parameter]:
-    """Yield parameters of batch norms ("norm"), of neurons ("neuron"), and biases of all other layers ("bias")."""
+    """Yield the parameters of batch norms ("norm"), of neurons ("neuron"), and biases of all other layers ("bias")."""
     for module in model.modules():
         kind = "norm" if isinstance(module, BatchNorm) else "neuron" if isinstance(module, Neuron) else "bias"
         if kind in kinds:

@@ -21,6 +21,6 @@ def energy_unit(millijoules: Iterable[float]) -> tuple[str, float]:
 
 
 def brief(text: str, most: int = 100) -> str:
-    """Return text out of a foreign file, on one line and no longer than ``most`` characters, for an error."""
+    """Shorten text out of a foreign file, on one line and no longer than ``most`` characters, for an error."""
     line = "".join(c if c.isprintable() else " " for c in text[: most + 1]).strip()
     return line if len(text) <= most else f"{line[:most]}..."

@@ -45,7 +45,7 @@ class Counts:
     reals_as_mac: float
 
     def mj(self, table: EnergyTable) -> dict[str, float]:
-        """Return millijoules by way of counting, the ANN twin first."""
+        """Return the millijoules by way of counting, the ANN twin first."""
         spikes, mac, ac = self.spikes * table.ac_pj, table.mac_pj, table.ac_pj
         return {
             "ann": self.ann * mac * MJ,
@@ -160,7 +160,7 @@ class Energy:
         return self.work.spikes / self.work.neurons
 
     def groups(self) -> dict[str, dict[str, float]]:
-        """Return sums by part of the network, per sample."""
+        """Return the sums by part of the network, per sample."""
         sums: dict[str, dict[str, float]] = {}
         for layer in self.work.layers:
             row = sums.setdefault(layer.group, dict.fromkeys(_COLUMNS, 0.0))

@@ -47,7 +47,7 @@ class Instrument(ABC):
 
 
 def spiking(model: nn.Module) -> Iterator[tuple[str, Neuron]]:
-    """Yield neurons that put out spikes or counts of them, by name."""
+    """Yield the neurons that put out spikes or counts of them, by name."""
     return ((name, m) for name, m in model.named_modules() if isinstance(m, Neuron) and m.levels is not None)
 
 

@@ -234,7 +234,7 @@ def _adds(unit: ResidualUnit) -> bool:
 
 
 def _tail(unit: ResidualUnit) -> float | None:
-    """Return mean size of the factors of the norm behind the last convolution of the branch."""
+    """Return the mean size of the factors of the norm behind the last convolution of the branch."""
     tail = None
     for layer in unit.branch.children():
         if isinstance(layer, nn.Conv2d):

@@ -180,7 +180,7 @@ class OperationCounter(Instrument):
 
 
 def _before_time(model: ProgramNet) -> set[nn.Module]:
-    """Return layers that run once for a static image."""
+    """Return the layers that run once for a static image."""
     timed = timed_values(model.program.operations)
     return {op.module for op in model.program.operations if isinstance(op, Conv | Call) and op.out not in timed}
 

@@ -50,7 +50,7 @@ class Probed(NamedTuple):
     second: list[float]
 
     def phi(self) -> Estimate:
-        """Return mean of the eigenvalues of ``J J^T``."""
+        """Return the mean of the eigenvalues of ``J J^T``."""
         return Estimate(_mean(self.first), _error(self.first))
 
     def varphi(self) -> Estimate:

@@ -56,7 +56,7 @@ PEERS.register("snntorch", Peer("on_snntorch.py"))
 
 
 def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[Contestant]:
-    """Return ours in every mode, the floor, and the peer with and without its memory optimisation.
+    """List our network in every mode, the floor, and the peer with and without its memory optimisation.
 
     Args:
         case: What is measured.

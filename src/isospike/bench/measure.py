@@ -87,7 +87,7 @@ def interleaved(workers: Mapping[str, Runs], repeats: int, seconds: float) -> di
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Return median, quartiles and the values themselves."""
+    """Return the median, the quartiles and the values themselves."""
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": statistics.median(values), "quartiles": [low, high], "all": list(values)}
 
@@ -194,7 +194,7 @@ def _in_float64(
     competing: Mapping[str, Contestant],
     plan: Plan,
 ) -> dict[str, Any]:
-    """Return outputs on a few images, in float64."""
+    """Return the outputs on a few images, in float64."""
     tensors = torch.load(job["tensors"], weights_only=True)
     few = folder / "few.pt"
     torch.save({**tensors, "x": tensors["x"][:CHECKED_IMAGES], "y": tensors["y"][:CHECKED_IMAGES]}, few)

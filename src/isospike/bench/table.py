@@ -92,7 +92,7 @@ def notes(row: Row) -> list[str]:
 
 
 def header_lines(result: Mapping[str, Any]) -> list[str]:
-    """Return command, hardware and versions."""
+    """Return lines with the command, the hardware and the versions."""
     header = result["header"]
     cpu = ", ".join(filter(None, (header["cpu"], header.get("instruction_set"), f"{header['threads']} threads")))
     versions = dict(

@@ -50,7 +50,7 @@ class Worker:
         return self._ask(do="run", seconds=least)["seconds"]
 
     def memory(self) -> float:
-        """Return peak megabytes since the work was built, above what was held before."""
+        """Return the peak megabytes since the work was built, above what was held before."""
         return self._ask(do="memory")["peak_mb"]
 
     def outputs(self, file: Path) -> None:

@@ -52,7 +52,7 @@ def run_through(program: Program, images: Tensor) -> Iterator[tuple[Value, Tenso
 
 
 def by_row(values: Tensor, per_channel: bool) -> Tensor:
-    """Return ``[B, C, ...]`` as ``[C, n]`` where channels are apart, or else as ``[1, n]``."""
+    """View ``[B, C, ...]`` as ``[C, n]`` where channels are apart, or else as ``[1, n]``."""
     return values.transpose(0, 1).flatten(1) if per_channel else values.reshape(1, -1)
 
 
@@ -174,5 +174,5 @@ def check_levels(levels: Mapping[Value, Tensor], names: Mapping[Value, str]) -> 
 
 
 def fill_silent(level: Tensor) -> Tensor:
-    """Return thresholds of channels, where those that never fired on the calibration images get the layer's largest."""
+    """Return the thresholds of channels; those that never fired on calibration images get the layer's largest."""
     return torch.where(level > 0, level, level.max())

@@ -30,7 +30,7 @@ def decisions_by_step(net: ProgramNet, images: Tensor, T: int) -> Tensor:
 
 
 def accuracy_by_step(net: ProgramNet, batches: Iterable[tuple[Tensor, Tensor]], T: int) -> Tensor:
-    """Return share of right answers ``[T]`` after 1, 2, ... T steps, in float64.
+    """Return the share of right answers ``[T]`` after 1, 2, ... T steps, in float64.
 
     Args:
         net: A converted network.

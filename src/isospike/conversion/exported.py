@@ -45,7 +45,7 @@ def export(module: nn.Module, example: Tensor, before: Exception) -> fx.Graph:
 
 
 def _source(trace: str) -> tuple[str, int] | None:
-    """Return file and line of the last call in a stack trace that is not in PyTorch."""
+    """Return the file and the line of the last call in a stack trace that is not in PyTorch."""
     calls = re.findall(r'File "([^"]+)", line (\d+)', trace)
     return next(((file, int(line)) for file, line in reversed(calls) if not file.startswith(TORCH)), None)
 

@@ -322,7 +322,7 @@ def _max_pool_of_rates(pool: nn.MaxPool2d, levels: int | None) -> SpikingMaxPool
 
 
 def _numbers(norm: BatchNorm) -> tuple[Tensor, Tensor]:
-    """Return scale and shift of a trained norm ``[C]``."""
+    """Return the scale and the shift of a trained norm ``[C]``."""
     scale, shift = numbers_of(norm)
     return scale[0].double(), shift[0].double()
 

@@ -45,7 +45,7 @@ CALLS: dict[type[nn.Module], Callable[[Any], tuple[str, tuple[Any, ...]]]] = {
 
 
 def call_of(module: nn.Module) -> tuple[str, tuple[Any, ...]] | None:
-    """Return name and arguments behind the map; None where its class is not known."""
+    """Return the name and the arguments behind the map; None where its class is not known."""
     return next((call(module) for kind, call in CALLS.items() if is_exactly(module, kind)), None)
 
 

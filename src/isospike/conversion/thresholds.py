@@ -57,7 +57,7 @@ def rounded(x: Tensor, resolution: int) -> Tensor:
 
 
 def _histogram(rows: Tensor, largest: Tensor) -> Tensor:
-    """Return counts ``[rows * BINS]`` of values between 0 and the largest of each row."""
+    """Return the counts ``[rows * BINS]`` of values between 0 and the largest of each row."""
     bins = (rows.double() / largest[:, None] * BINS).long().clamp(0, BINS - 1)
     bins += torch.arange(len(rows))[:, None] * BINS
     return torch.bincount(bins[rows > 0], minlength=len(rows) * BINS)

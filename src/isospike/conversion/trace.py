@@ -138,7 +138,7 @@ def _values(args: Any) -> Any:
 
 
 def _source() -> tuple[str, int] | None:
-    """Return file and line of the call, in the code of whoever wrote the ANN."""
+    """Return the file and the line of the call, in the code of whoever wrote the ANN."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if not frame.f_code.co_filename.startswith((TORCH, HERE, "<")):

@@ -132,7 +132,7 @@ def _pickled_split(cifar: Cifar, folder: Path, split: Split) -> ArrayImages:
 
 
 def _sequence(labels: Any) -> list[Any] | None:
-    """Return labels as a list; they may be an array. None where they are something else."""
+    """Return the labels as a list; they may be an array. None where they are something else."""
     if isinstance(labels, np.ndarray) and labels.ndim == 1:
         return labels.tolist()
     return labels if isinstance(labels, list) else None
@@ -171,7 +171,7 @@ def _parquet_split(cifar: Cifar, shards: list[Path], workers: int) -> tuple[Arra
 
 
 def _folders(cifar: Cifar, root: Path, workers: int) -> tuple[Both, str] | None:
-    """Return image folders, named after the classes or numbered like the labels."""
+    """Find image folders, named after the classes or numbered like the labels."""
     test = test_folder(root)
     if not (root / "train").is_dir() or test is None:
         return None

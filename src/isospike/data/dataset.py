@@ -59,7 +59,7 @@ class Dataset:
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:
-    """Return indices ``[min(count, N)]`` of images of which every class has its share, to less than one image.
+    """Return the indices ``[min(count, N)]`` of images of which every class has its share, to less than one image.
 
     Of each class they lie evenly over its images, so that an order within the class makes no difference either.
     """

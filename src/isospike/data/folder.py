@@ -130,7 +130,7 @@ def read_split(split: Path, classes: tuple[str, ...], decode: Decode, workers: i
 
 
 def _images(folder: Path) -> list[Path]:
-    """Return image files of one class, in order; hidden files are not looked at."""
+    """List the image files of one class, in order; hidden files are not looked at."""
     if not folder.is_dir():
         raise DataError(f"the class folder {folder} does not exist")
     paths = sorted(path for path in folder.iterdir() if not is_hidden(path))

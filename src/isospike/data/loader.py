@@ -69,7 +69,7 @@ class Loader:
             )
 
     def __len__(self) -> int:
-        """Return batches per epoch."""
+        """Return the number of batches per epoch."""
         joint = self.batch_size * self.world
         return len(self.images) // joint if self.shuffle else -(-len(self.images) // joint)
 
@@ -83,7 +83,7 @@ class Loader:
             yield Batch(images, self.images.labels[indices], seed, indices)
 
     def _order(self, epoch: int) -> list[Tensor]:
-        """Return indices of every batch of this process."""
+        """Return the indices of every batch of this process."""
         if self.shuffle:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, 2))
             indices = self._drawn(generator)

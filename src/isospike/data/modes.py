@@ -37,7 +37,7 @@ def in_8_bits(image: Image.Image, name: str, channels: int) -> Image.Image:
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Return grey of 8 bits; the one level that a PNG may call transparent is white."""
+    """Convert to grey of 8 bits; the one level that a PNG may call transparent is white."""
     levels = np.asarray(image).astype(np.int64)
     grey = (levels.clip(0, 65535) + 128) // 257
     if isinstance(transparent := image.info.get("transparency"), int):
@@ -46,7 +46,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Return RGB, with white behind whatever is transparent."""
+    """Convert to RGB, with white behind whatever is transparent."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     rgba = image.convert("RGBA")

@@ -216,7 +216,7 @@ class EventData(FrameData):
         return cached_frames(self.cache_folder, key, lambda: self._made(recordings))
 
     def _made(self, recordings: list[Recording]) -> Iterator[tuple[int, Frames]]:
-        """Yield number and frames of every recording, file by file."""
+        """Yield the number and the frames of every recording, file by file."""
         numbers: dict[DataFile, list[int]] = {}
         for number, recording in enumerate(recordings):
             numbers.setdefault(recording.file, []).append(number)

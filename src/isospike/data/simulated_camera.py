@@ -128,6 +128,6 @@ def _content(images: Images, cache: Path) -> str:
 
 
 def _light(pixels: Tensor) -> npt.NDArray[np.float64]:
-    """Return brightness from 0 to 1, ``[B, H, W]``."""
+    """Return the brightness from 0 to 1, ``[B, H, W]``."""
     light = pixels.double().numpy() / 255
     return light[:, 0] if light.shape[1] == 1 else np.tensordot(light, BRIGHTNESS, axes=(1, 0))

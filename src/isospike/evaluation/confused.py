@@ -90,7 +90,7 @@ def confused_as_dict(images: tuple[WrongImage, ...], dataset: Dataset, *, checkp
 
 
 def _balance(counts: Tensor) -> Tensor:
-    """Return grey ``[1, H, W]``: white where more became brighter, black where more became darker."""
+    """Draw grey ``[1, H, W]``: white where more became brighter, black where more became darker."""
     darker, brighter = counts.sum(0, dtype=torch.float32)
     difference = brighter - darker
     return (127.5 + 127.5 * difference / difference.abs().max().clamp(min=1)).to(torch.uint8)[None]

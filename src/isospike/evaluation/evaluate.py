@@ -77,7 +77,7 @@ def as_results(
 def evaluate(
     model: nn.Module, loader: Loader, augment: Augment, world: World, *, stop: Callable[[], bool] = lambda: False
 ) -> Evaluation | None:
-    """Return cross-entropy of the mean logits and what is right and wrong, in float32, over all processes.
+    """Measure the cross-entropy of the mean logits and what is right and wrong, in float32, over all processes.
 
     The accuracy after fewer steps costs nothing more: in eval mode no step knows of those behind it.
 

@@ -52,7 +52,7 @@ class FastNetwork(nn.Module):
         return logits.unsqueeze(0) if per_step else logits
 
     def facts(self, world: World) -> dict[str, Any]:
-        """Return facts of the test: precision, and of early exit the margin and the average number of steps."""
+        """Return the facts of the test: precision, and of early exit the margin and the average number of steps."""
         facts: dict[str, Any] = {"precision": self.net.precision}
         if self.early is None:
             return facts

@@ -58,7 +58,7 @@ LAYOUTS = {"DVS128": DVS128, "DAVIS240": DAVIS240, "DAVIS346": DAVIS346}
 
 
 def read_aedat2(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
-    """Return version 2: big-endian words of 32 bits, an address and a time in turn.
+    """Read version 2: big-endian words of 32 bits, an address and a time in turn.
 
     The header names the chip, whose addresses are known for DVS128, DAVIS240 and DAVIS346. Where it names none, as the
     oldest writers of jAER, the recording is taken for one of the DVS128, for which they were made.
@@ -99,7 +99,7 @@ def _layout(header: bytes, where: str) -> Layout:
 
 
 def read_aedat3(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
-    """Return version 3.1: little-endian packets, of which those with events of the sensor are read.
+    """Read version 3.1: little-endian packets, of which those with events of the sensor are read.
 
     Events that are marked as invalid are left out.
 

@@ -103,7 +103,7 @@ def read_aedat4(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
 
 
 def _stream(text: bytes) -> tuple[int | None, tuple[int, int] | None]:
-    """Return number and sensor of the first stream of events, by the description in XML."""
+    """Return the number and the sensor of the first stream of events, by the description in XML."""
     found = []
     for node in ElementTree.fromstring(text.rstrip(b"\0").decode()).iterfind(".//node[@name='outInfo']/node"):
         values = {attribute.get("key"): attribute.text for attribute in node.iter("attr")}

@@ -58,14 +58,14 @@ class FrameFile:
         self._rows = index["rows"]
 
     def __reduce__(self) -> tuple[type["FrameFile"], tuple[Path, str]]:
-        """Return another process maps the file itself."""
+        """Tell another process to map the file itself."""
         return FrameFile, (self.path, self._key)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, number: int) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """Return ``[T, 2, height, width]`` of the recording with this number.
+        """Return the frames ``[T, 2, height, width]`` of the recording with this number.
 
         Raises:
             DataError: it is not what was written.
@@ -138,7 +138,7 @@ def _write(path: Path, key: str, recordings: Iterable[tuple[int, Frames]]) -> No
 
 
 def digests(folder: Path, paths: Iterable[Path]) -> dict[Path, str]:
-    """Return SHA-256 of the content of files.
+    """Return the SHA-256 of the content of each file.
 
     What a file had is kept in ``folder``: one whose size and time of change are still the same is not read again.
 

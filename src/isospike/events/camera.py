@@ -88,7 +88,7 @@ class Camera:
         ]
 
     def _told(self, light: Iterable[Floats], t: Sequence[int], thresholds: Floats) -> Iterator["_Part"]:
-        """Yield pixel, time and polarity of the events that changes and the leak make, sample by sample.
+        """Yield the pixel, time and polarity of the events that changes and the leak make, sample by sample.
 
         In thresholds above the first sample, a pixel with a leak is a pixel without whose brightness goes up.
         """

@@ -28,7 +28,7 @@ MOST_EVENTS = 2**31  # of a file; a camera of a megapixel takes minutes for them
 
 
 def read_bits40(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
-    """Return events of 40 bits, as of N-MNIST and N-Caltech101: column, row, polarity in one bit and time in 23.
+    """Read events of 40 bits, as of N-MNIST and N-Caltech101: column, row, polarity in one bit and time in 23.
 
     Source: Orchard et al. 2015, arXiv:1507.07629; rows of 240 are overflows of time, as in its Matlab and Python code.
 
@@ -91,7 +91,7 @@ def read_npy(content: bytes, where: str) -> Decoded:
 
 
 def read_text(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
-    """Return lines of time in seconds, column, row and polarity, behind lines that begin with ``#``.
+    """Read lines of time in seconds, column, row and polarity, behind lines that begin with ``#``.
 
     Raises:
         DataError: a line that is no event; names it.

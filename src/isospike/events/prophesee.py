@@ -36,7 +36,7 @@ Words = npt.NDArray[Any]
 
 
 def read_dat(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
-    """Return DAT of version 2: a text, a byte for the type and one for the size of an event, and events of 8 bytes.
+    """Read DAT of version 2: a text, a byte for the type and one for the size of an event, and events of 8 bytes.
 
     Raises:
         DataError: cut short, or of another kind of event.
@@ -153,7 +153,7 @@ class _Words:
 
 
 def _evt2(words: _Words) -> Decoded:
-    """Return words of 32 bits: the upper 28 bits of the time, or an event with the lower 6."""
+    """Read words of 32 bits: the upper 28 bits of the time, or an event with the lower 6."""
     kind = words.all >> 28
     words.check_kinds(kind, KINDS)
     high, since_time = _last(words.all & 0xFFFFFFF, kind == 0x8)
@@ -175,7 +175,7 @@ def _evt2(words: _Words) -> Decoded:
 
 
 def _evt21(words: _Words) -> Decoded:
-    """Return words of 64 bits, each with up to 32 events in a row."""
+    """Read words of 64 bits, each with up to 32 events in a row."""
     kind = (words.all >> np.uint64(60)).astype(np.uint8)
     words.check_kinds(kind, KINDS)
     upper = (words.all >> np.uint64(32)).astype(np.int64)
@@ -245,7 +245,7 @@ ENCODINGS: dict[str, tuple[Callable[[_Words], Decoded], np.dtype[Any]]] = {
 
 
 def _sensor(header: bytes, where: str) -> tuple[int, int] | None:
-    """Return width and height by whichever line says them, or by the camera's generation."""
+    """Return the width and the height by whichever line says them, or by the camera's generation."""
     for pattern in (
         rb"% geometry (\d{1,6})x(\d{1,6})",
         rb"width=(\d{1,6});height=(\d{1,6})",

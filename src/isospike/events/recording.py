@@ -72,7 +72,7 @@ class Events:
 
 
 def checked_sensor(sensor: tuple[int, int]) -> tuple[int, int]:
-    """Return width and height.
+    """Return the width and the height, once they are checked.
 
     Raises:
         DataError: they are no two numbers of pixels.
@@ -219,7 +219,7 @@ def whole_units(content: bytes, start: int, size: int, what: str, where: str, pi
 
 
 def unwrapped(t: npt.NDArray[Any], bits: int, before: int | None = None) -> npt.NDArray[np.int64]:
-    """Return times of a counter of so many bits, which starts again from 0 whenever it is full.
+    """Return the times of a counter of so many bits, which starts again from 0 whenever it is full.
 
     A step back by more than half of its range is such a start; a smaller one is time that goes back. ``before`` is the
     time in front of the first, likewise unwrapped; None: there is none.

@@ -167,7 +167,7 @@ class BatchNorm(nn.BatchNorm2d):
         nn.Module._load_from_state_dict(self, state_dict, prefix, local_metadata, *rest)
 
     def extra_repr(self) -> str:
-        """Return size and constants, for ``print(model)``."""
+        """Return the size and the constants, for ``print(model)``."""
         eps = f"eps={self.eps:g}" if not self.root_eps else f"eps={self.eps:g}, root_eps={self.root_eps:g}"
         return f"{self.num_features}, scale={self.scale:g}, {eps}, momentum={self.momentum}"
 
@@ -200,7 +200,7 @@ class PerStepNorm(nn.ModuleList):
         super().__init__(BatchNorm(num_features, **options) for _ in range(T))
 
     def forward(self, x: Tensor, start: int) -> Tensor:
-        """Return ``[steps, B, C, H, W]``, the first of them time step ``start`` counted from 0, to the same shape."""
+        """Map ``[steps, B, C, H, W]``, the first of them time step ``start`` counted from 0, to the same shape."""
         norms = list(self)[start : start + len(x)]
         return torch.stack([norm(x_t) for norm, x_t in zip(norms, x, strict=True)])
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def binary_slots(x: Tensor, levels: int) -> Tensor:
-    """Return integers in {0, ..., levels} as spikes: slot d holds 1 where ``x > d``.
+    """Write integers in {0, ..., levels} as spikes: slot d holds 1 where ``x > d``.
 
     Args:
         x: Any shape ``[...]``.
@@ -38,6 +38,6 @@ class SlotConv(nn.Module):
         self.conv._parameters = {**conv._parameters, "bias": None}  # the same weights, in a shallow copy
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``[N, C, H, W]`` integers to what ``conv`` gives, up to rounding."""
+        """Map ``[N, C, H, W]`` integers to what ``conv`` gives, up to rounding."""
         total = reduce(add, (self.conv(slot) for slot in binary_slots(x, self.levels)))
         return total if self.bias is None else total + self.bias.view(-1, 1, 1)

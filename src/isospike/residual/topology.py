@@ -113,7 +113,7 @@ class Topology:
         self._check_reach()
 
     def branch(self, num_convs: int) -> list[str]:
-        """Return words of a branch with ``num_convs`` convolutions."""
+        """Return the words of a branch with ``num_convs`` convolutions."""
         return self.cell.split() * (num_convs - 1) + self.last.split()
 
     def branch_norms(self, num_convs: int) -> list[NormInit]:

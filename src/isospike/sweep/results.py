@@ -52,7 +52,7 @@ def write_results(sweep: Sweep, result: Mapping[str, Any]) -> None:
 
 
 def mean_and_spread(values: Iterable[float | None]) -> dict[str, Any]:
-    """Return mean and standard deviation of a sample; None for what cannot be said of so few."""
+    """Return the mean and the standard deviation of a sample; None for what cannot be said of so few."""
     known = [value for value in values if value is not None]
     return {
         "mean": fmean(known) if known else None,

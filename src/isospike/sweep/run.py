@@ -128,7 +128,7 @@ def _jobs(device: str, cores: int, cell_bytes: Callable[[], float]) -> int:
 
 
 def _memory(cells: Sequence[Cell], cards: Mapping[str, ModelCard], datasets: Mapping[str, Dataset]) -> float:
-    """Return bytes that a process takes for the largest cell, PyTorch itself included."""
+    """Return the bytes that a process takes for the largest cell, PyTorch itself included."""
 
     def activations(cell: Cell) -> int:
         card, train = cards[_network(cell)], cell.config.train

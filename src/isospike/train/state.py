@@ -21,7 +21,7 @@ class Sums:
         self.left_out += left_out
 
     def means(self) -> dict[str, float]:
-        """Return loss and accuracy per image, and the number of steps left out."""
+        """Return the loss and the accuracy per image, and the number of steps left out."""
         return {"loss": self.loss / self.images, "accuracy": self.correct / self.images, "left_out": self.left_out}
 
 

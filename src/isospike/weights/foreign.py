@@ -136,7 +136,7 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def fixed_affines(model: nn.Module) -> Tensors:
-    """Return weights and biases of norms that do not learn them: other code saves none for such a norm."""
+    """Return the weights and biases of norms that do not learn them: other code saves none for such a norm."""
     return {
         f"{path}.{name}": values
         for path, module in model.named_modules()

@@ -34,7 +34,7 @@ class Section:
 
 
 def series(records: Iterable[Mapping[str, Any]], key: str, name: str, *, x: str = "step") -> list[dict[str, Any]]:
-    """Return points of the records that have ``key``, as one line called ``name``."""
+    """Return the points of the records that have ``key``, as one line called ``name``."""
     return thin([{"x": r[x], "value": r[key], "series": name} for r in records if key in r])
 
 

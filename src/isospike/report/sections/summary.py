@@ -35,7 +35,7 @@ def summary(run: RunFolder) -> Section | None:
 
 
 def figures_of(run: RunFolder) -> dict[str, str]:
-    """Return accuracies, and what the training took."""
+    """Return the accuracies, and what the training took."""
     records = read_records(run.metrics)[0]
     data = run.read_analysis("data") or {}
     tests = [r for r in records if r["kind"] == "epoch" and r["split"] == "test"]
