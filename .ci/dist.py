@@ -9,6 +9,7 @@ PyTorch.
 """
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 DIST = ROOT / "dist"
+CROSS = "aarch64-linux-gnu-gcc"
 TRIAL = """
 import isospike as iso, torch
 from isospike.ops.cpu.library import no_library
@@ -76,7 +78,20 @@ class Trial:
         return run(self._python, *words, PATH=str(self._python.parent), CC="false", CI="")
 
 
+def check_aarch64() -> str:
+    """Compile the library for ARM where a cross compiler is there; it is not run."""
+    build = runpy.run_path(str(ROOT / "src/isospike/ops/cpu/build.py"))
+    if shutil.which(CROSS) is None:
+        return f"not checked: {CROSS} is not installed"
+    with tempfile.TemporaryDirectory() as folder:
+        error = build["compile_libraries"]([CROSS], Path(folder), isas=("plain",))
+    if error is not None:
+        sys.exit(error)
+    return "the library compiles (it was not run)"
+
+
 if __name__ == "__main__":
+    print(f"aarch64: {check_aarch64()}")
     source, compiled, pure = build()
     with tempfile.TemporaryDirectory() as folder:
         trial = Trial(folder)
