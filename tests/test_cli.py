@@ -74,6 +74,10 @@ def test_the_surface_is_what_the_documentation_says():
             *("--peer-env", "--precision", "--repeats", "--seconds", "--setup", "--suite", "--work"),
         ],
         "report": ["--figures", "--import", "--out"],
+        "serve": [
+            *("--batch", "--checkpoint", "--delay", "--device", "--host", "--import", "--megabytes", "--port"),
+            *("--rate", "--streams", "--timeout", "--waiting"),
+        ],
         "sweep": [
             "--data-dir", "--depths", "--device", "--figures", "--import", "--jobs", "--json", "--out", "--recipe",
             "--resume", "--seeds", "--set", "--topologies",

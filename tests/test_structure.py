@@ -58,8 +58,9 @@ LEVELS = {
     "streaming": 14,
     "sweep": 14,
     "bench": 14,
-    "cli": 15,
-    "__main__": 16,
+    "serve": 15,
+    "cli": 16,
+    "__main__": 17,
 }
 
 

@@ -100,12 +100,26 @@ class Predictor:
             raise DataError("there are no images to predict")
         named = [(_name(picture, number), picture) for number, picture in enumerate(pictures)]
         parts = [named[start : start + self.batch_size] for start in range(0, len(named), self.batch_size)]
-        return Prediction(torch.cat([self._probabilities(part) for part in parts]), self.classes)
+        return Prediction(torch.cat([self._probabilities(self._prepared(part)) for part in parts]), self.classes)
+
+    def prepare(self, images: Sequence[Picture]) -> Tensor:
+        """Scale, cut and normalise images as the test images of the training were: ``[N, C, size, size]``.
+
+        Raises:
+            DataError: as a call.
+        """
+        return self._prepared([(_name(picture, number), picture) for number, picture in enumerate(images)])
+
+    def classify(self, prepared: Sequence[Tensor]) -> Prediction:
+        """Tell the classes of images that ``prepare`` has made ready, several of its tensors at once."""
+        return Prediction(self._probabilities(torch.cat(list(prepared))), self.classes)
+
+    def _prepared(self, part: Sequence[tuple[str, Picture]]) -> Tensor:
+        pixels = torch.stack([to_tensor(self._crop(self._decoded(picture, name))) for name, picture in part])
+        return self._augment.test(pixels.to(next(self.model.parameters()).device))
 
     @torch.no_grad()
-    def _probabilities(self, part: Sequence[tuple[str, Picture]]) -> Tensor:
-        pixels = torch.stack([to_tensor(self._crop(self._decoded(picture, name))) for name, picture in part])
-        x = self._augment.test(pixels.to(next(self.model.parameters()).device))
+    def _probabilities(self, x: Tensor) -> Tensor:
         return self.net(x).softmax(-1).cpu()
 
     def _decoded(self, picture: Picture, name: str) -> Image.Image:

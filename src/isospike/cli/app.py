@@ -22,6 +22,7 @@ from isospike.cli.models import models_command
 from isospike.cli.predict import predict_command
 from isospike.cli.recipes import recipes_command
 from isospike.cli.report import report_command
+from isospike.cli.serve import serve_command
 from isospike.cli.sweep import sweep_command
 from isospike.cli.train import train_command
 from isospike.errors import IsospikeError, IsospikeWarning, RunFailed
@@ -45,6 +46,7 @@ app.command("sweep")(sweep_command)
 app.command("analyze")(analyze_command)
 app.command("bench")(bench_command)
 app.command("report")(report_command)
+app.command("serve")(serve_command)
 
 
 def _print_version(wanted: bool) -> None:
