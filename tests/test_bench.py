@@ -12,6 +12,7 @@ from torch import nn
 
 import isospike as iso
 from bench_results import growth_result, result, row
+from isospike import own_rows
 from isospike.bench import PEERS, SUITES, Case, Plan, compare, contestants, line_up, measure_case
 from isospike.bench.cases import GROWTH
 from isospike.bench.describe import describe, describe_neuron, fire_tensors, firing_share, network_tensors
@@ -289,6 +290,25 @@ def test_a_tiny_bench_from_end_to_end(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.strip() == render(read_result(saved)).strip()
     assert "| isospike | " in printed
+
+
+OWN_ROW = """
+import isospike as iso
+words = {"cell": "spike conv norm", "last": "spike conv norm", "project": "conv norm", "neuron": {"kind": "if"}}
+iso.TOPOLOGIES.register("mine", iso.Topology(name="mine", source="nobody", join=iso.residual.JOINS["add"], **words))
+"""
+
+
+def test_contestants_import_rows_of_ones_own(tmp_path, monkeypatch):
+    """It knows the network and misses the weights, which only a process that has the row can write."""
+    (tmp_path / "row.py").write_text(OWN_ROW)
+    monkeypatch.setattr(own_rows, "_IMPORTED", {str(tmp_path / "row.py"): own_rows})
+    ours, *_, floor = line_up(Case("infer", "mine_resnet8"), Path("none"), "cpu", compiled=False)
+    assert ours.command == floor.command
+    job = {"model": "mine_resnet8", "T": 1, "options": {}, "tensors": str(tmp_path / "tensors.pt"), "device": "cpu"}
+    torch.save({}, job["tensors"])
+    with Worker("ours", ours.command, threads=1) as worker, pytest.raises(RunFailed, match="'stem.norm.weight'"):
+        worker.prepare({**job, "work": "infer", "precision": "float32", "setting": {"contestant": "network"}})
 
 
 @pytest.mark.parametrize(

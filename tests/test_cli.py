@@ -70,8 +70,8 @@ def test_the_surface_is_what_the_documentation_says():
         "export": ["--checkpoint", "--form", "--format", "--import", "--lossy", "--out"],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--import", "--json", "--probes", "--seed"],
         "bench": [
-            *("--T", "--batch", "--compile", "--device", "--json", "--markdown", "--model", "--out", "--peer"),
-            *("--peer-env", "--precision", "--repeats", "--seconds", "--setup", "--suite", "--work"),
+            *("--T", "--batch", "--compile", "--device", "--import", "--json", "--markdown", "--model", "--out"),
+            *("--peer", "--peer-env", "--precision", "--repeats", "--seconds", "--setup", "--suite", "--work"),
         ],
         "report": ["--figures", "--import", "--out"],
         "serve": [

@@ -1,6 +1,5 @@
 """A run that is stopped: what it saves, what it says, and that it goes on to the same bits."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,9 @@ import pytest
 
 from helpers import TINY
 from isospike.run_folder import RunFolder
+from test_cli import call
+
+FURTHER = 100  # steps; the third of the four epochs begins behind the 90th, long after the signal
 
 
 def start(folder, *arguments):
@@ -35,10 +37,14 @@ def long_run():
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, long_run):
     folder = tmp_path_factory.mktemp("whole") / "run"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "isospike", "train", *long_run, "--out", str(folder)]
-    subprocess.run(command, check=True, env=environment, capture_output=True)
+    call("train", *long_run, "--max-steps", FURTHER, "--out", folder)
     return losses(folder)
+
+
+def go_on(folder, uninterrupted):
+    """Resume the run, into the next epoch at the least; all of it must be what the other has."""
+    call("train", "--resume", folder, "--max-steps", FURTHER)
+    assert losses(folder) == uninterrupted
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -52,22 +58,21 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, monkeypatch, long_run, u
     assert f"got {number.name}" in said
     assert f"isospike train --resume {folder}" in said
     assert all(line.startswith("note: ") for line in errors.splitlines()), errors
-    assert 12 < len(losses(folder)) < len(uninterrupted)
-    resumed = [sys.executable, "-m", "isospike", "train", "--resume", str(folder)]
-    subprocess.run(resumed, check=True, capture_output=True)
-    assert losses(folder) == uninterrupted
+    assert 12 < len(losses(folder)) < FURTHER
+    go_on(folder, uninterrupted)
 
 
-def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(tmp_path, monkeypatch, long_run, uninterrupted):
+def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(
+    tmp_path, monkeypatch, capsys, long_run, uninterrupted
+):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = tmp_path / "run"
     process = start(folder, *long_run, "--out", str(folder))
     process.kill()
     process.communicate()
     done = len(losses(folder))
-    resumed = [sys.executable, "-m", "isospike", "train", "--resume", str(folder)]
-    said = subprocess.run(resumed, check=True, capture_output=True, text=True).stdout
-    taken_up = int(said.split("resumed at step ")[1].split()[0])
+    assert done < FURTHER
+    go_on(folder, uninterrupted)
+    taken_up = int(capsys.readouterr().out.split("resumed at step ")[1].split()[0])
     assert done - 10 <= taken_up <= done
     assert taken_up >= 10
-    assert losses(folder) == uninterrupted

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from isospike.bench.cases import Case
 from isospike.errors import ConfigError
 from isospike.layers import MEMORY
+from isospike.own_rows import imported
 from isospike.registry import Registry
 
 Setting = dict[str, Any]
@@ -58,6 +59,8 @@ PEERS.register("snntorch", Peer("on_snntorch.py"))
 def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[Contestant]:
     """List our network in every mode, the floor, and the peer with and without its memory optimisation.
 
+    Ours import the rows that this process has imported.
+
     Args:
         case: What is measured.
         peer_python: Interpreter of the environment that holds the peers.
@@ -67,7 +70,7 @@ def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[
     Raises:
         ConfigError: there is no such environment; the text names the command that makes it.
     """
-    own = (sys.executable, "-m", "isospike.bench.ours")
+    own = (sys.executable, "-m", "isospike.bench.ours", *imported())
     work, floor = ("fire", "copies") if case.fires else ("network", "convolutions")
     found = [
         Contestant(" ".join(["isospike", *mode.values()]), "ours", own, ({"contestant": work, **mode},))

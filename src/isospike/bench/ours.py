@@ -1,8 +1,10 @@
 """The contestants of this package: its networks and neurons, and the floors that they are held against.
 
-Run as ``python -m isospike.bench.ours``; it answers as ``peers/serve.py`` says. A setting names its ``contestant``.
+Run as ``python -m isospike.bench.ours [ROWS.py ...]``, with rows of one's own to import; it answers as
+``peers/serve.py`` says. A setting names its ``contestant``.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ from isospike.bench.peers.serve import Fire, Job, Network, Task, Tensors, dtype_
 from isospike.layers import BatchNorm
 from isospike.models import SpikingResNet, create_model
 from isospike.neurons import LIF
+from isospike.own_rows import import_installed, import_rows
 from isospike.surrogates import SURROGATES
 
 
@@ -131,4 +134,6 @@ def build(job: Job, tensors: Tensors) -> Task:
 
 
 if __name__ == "__main__":
+    import_installed()
+    import_rows(sys.argv[1:])
     serve(build, {"isospike": isospike.__version__})

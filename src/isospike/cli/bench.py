@@ -14,8 +14,9 @@ from isospike.bench.growth import covers, draw, growth_markdown
 from isospike.bench.saved import render_file
 from isospike.bench.setup import python_of, set_up
 from isospike.bench.table import COLUMNS, header_lines, lines, notes, refusals, title
-from isospike.cli.console import Device, Json, out, print_json
+from isospike.cli.console import Device, Import, Json, out, print_json
 from isospike.errors import ConfigError, RunFailed
+from isospike.own_rows import import_rows, imported
 from isospike.processes import open_world
 from isospike.registry import unknown_name
 from isospike.run_folder import write_json
@@ -42,6 +43,7 @@ def bench_command(
     setup: Annotated[bool, typer.Option("--setup", help="Make that environment, and measure nothing.")] = False,
     saved: Annotated[Path | None, typer.Option("--markdown", help="Print a saved result, and measure nothing.")] = None,
     target: Annotated[Path, typer.Option("--out", help="Where the result goes.")] = Path("bench.json"),
+    import_: Import = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -49,6 +51,7 @@ def bench_command(
 
     Exit code 1 where a peer does not compute the same: it then gets no ratio.
     """
+    import_rows(import_)
     if setup:
         set_up(peer_env)
         return
@@ -57,7 +60,7 @@ def bench_command(
         return
     cases = choose(suite, model, work=work, batch=batch, T=steps, precision=precision, peer=peer)
     with open_world(device) as world:
-        header = {**environment(world.device), "threads": torch.get_num_threads()}
+        header = {**environment(world.device), "threads": torch.get_num_threads(), "imports": imported()}
         place = str(world.device)
     plan = Plan(place, header["threads"], repeats, seconds)
     competing = [line_up(case, python_of(peer_env), place, compiled) for case in cases]
