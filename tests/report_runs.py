@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import torch
 
 import isospike as iso
-from isospike.analysis import record_raster
+from isospike.analysis import picture_recording, record_raster
 from isospike.config import parse_yaml, read_config
 from isospike.run_folder import RunFolder, write_json
 from isospike.train.watching import flow_record
@@ -97,7 +97,9 @@ class Page(HTMLParser):
         if tag == "script":
             self.scripts += "type" not in attributes
             self._inside = attributes.get("type", "script")
-        self.fetched += [v for k, v in attributes.items() if k in ("src", "href") and not v.startswith(("#", "data:"))]
+        self.fetched += [
+            v for k, v in attributes.items() if k in ("src", "srcset", "href") and not v.startswith(("#", "data:"))
+        ]
 
     def handle_endtag(self, tag):
         self._inside = None
@@ -131,6 +133,9 @@ def measure(run, name="ms_resnet8", T=2):
     write_json(run.analysis("energy"), {**facts, **energy})
     write_json(run.analysis("flow"), {**facts, **flow})
     write_json(run.analysis("raster"), {**facts, "image": 3, "true": HOSTILE, "guess": HOSTILE, **raster})
+    recording = picture_recording(iso.create_model(name, T=T, in_channels=2), *[torch.ones(T, 1, 2, 8, 8)] * 2)
+    recording["layers"][0]["name"] = HOSTILE
+    write_json(run.analysis("recording"), {**facts, "image": 3, "true": HOSTILE, "guess": HOSTILE, **recording})
     watched = flow_record(seen.flow())
     watched["neurons"]["name"][0] = watched["units"]["name"][0] = HOSTILE
     lines = [json.dumps({"epoch": 1, "step": step, **watched}) + "\n" for step in (1, 51, 101)]

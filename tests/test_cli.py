@@ -78,6 +78,7 @@ def test_the_surface_is_what_the_documentation_says():
             *("--batch", "--checkpoint", "--delay", "--device", "--host", "--import", "--megabytes", "--port"),
             *("--rate", "--streams", "--timeout", "--waiting"),
         ],
+        "show": ["--format", "--json", "--out", "--sensor", "--sort"],
         "sweep": [
             "--data-dir", "--depths", "--device", "--figures", "--import", "--jobs", "--json", "--out", "--recipe",
             "--resume", "--seeds", "--set", "--topologies",

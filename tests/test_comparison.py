@@ -105,7 +105,7 @@ def test_every_figure_becomes_a_file(tmp_path, runs):
     sections, _ = run_sections(run)
     drawn = [chart.spec for section in sections for chart in section.charts]
     written = write_figures(sections, tmp_path / "figures")
-    assert len(written) == len(drawn) + 1  # the unit
+    assert len(written) == len(drawn) + 3  # the unit, and of a recording its layers and its cloud
     assert len(set(written)) == len(written)
     for path in written:
         assert path.read_text().startswith("<svg")

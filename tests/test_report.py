@@ -98,7 +98,7 @@ def test_firing_and_energy_where_they_were_measured(tmp_path):
         energy, flow = measure(run, name, steps)
         write_report(run)
         found = read(run)
-        assert found.headings[4:7] == ["Firing during training", "Firing", "Energy"]
+        assert found.headings[4:8] == ["Events", "Firing during training", "Firing", "Energy"]
         assert found.scripts == 2
         assert "<script>alert" not in run.report.read_text()
         titles = [spec["description"] for spec in found.specs]

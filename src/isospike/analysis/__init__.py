@@ -9,6 +9,7 @@ from isospike.analysis.isometry import UnitIsometry, log10_product, measure_isom
 from isospike.analysis.operations import OperationCounter
 from isospike.analysis.probes import Estimate
 from isospike.analysis.raster import Raster, record_raster
+from isospike.analysis.recording import picture_recording
 from isospike.analysis.theory import Moments
 from isospike.analysis.verdict import Verdict, judge
 
@@ -34,6 +35,7 @@ __all__ = [
     "measure_isometry",
     "measure_isometry_of",
     "nominal_counts",
+    "picture_recording",
     "record_raster",
     "watch",
 ]

@@ -23,6 +23,7 @@ from isospike.cli.predict import predict_command
 from isospike.cli.recipes import recipes_command
 from isospike.cli.report import report_command
 from isospike.cli.serve import serve_command
+from isospike.cli.show import show_command
 from isospike.cli.sweep import sweep_command
 from isospike.cli.train import train_command
 from isospike.errors import IsospikeError, IsospikeWarning, RunFailed
@@ -42,6 +43,7 @@ app.command("eval")(evaluate_command)
 app.command("energy")(energy_command)
 app.command("predict")(predict_command)
 app.command("export")(export_command)
+app.command("show")(show_command)
 app.command("sweep")(sweep_command)
 app.command("analyze")(analyze_command)
 app.command("bench")(bench_command)

@@ -14,6 +14,7 @@ from isospike.analysis import (
     Flow,
     OperationCounter,
     nominal_counts,
+    picture_recording,
     record_raster,
     watch,
 )
@@ -76,17 +77,20 @@ def _measure(
             augment.test(batch.to(world.device)) for batch in _draw(dataset, order, config.train.test_batch_size)
         )
         energy, flow = _run(model, batches, table)
-        image = augment.test(next(dataset.test.batches([order[:1]], 0)).to(world.device))
+        counts = next(dataset.test.batches([order[:1]], 0)).to(world.device)
+        image = augment.test(counts)
         raster = record_raster(model, image)
+        recording = None if dataset.T is None else picture_recording(model, counts, image)
         guess = _best(model, image)
     facts = {"model": config.model.name, "data": dataset.name, "note": dataset.note, "checkpoint": checkpoint}
     classes, first = dataset.classes, int(order[0])
     shown = {"image": first, "true": classes[int(dataset.test.labels[first])], "guess": classes[guess]}
-    return {
+    results = {
         "energy": {**facts, **energy.as_dict()},
         "flow": {**facts, **flow.as_dict()},
         "raster": {**facts, **shown, **raster.as_dict()},
     }
+    return results if recording is None else {**results, "recording": {**facts, **shown, **recording}}
 
 
 @torch.no_grad()

@@ -60,7 +60,7 @@ def predict_stream(
     """
     if (options.window is None) == (options.count is None):
         raise ConfigError("events are cut by time or by number: give one of --window MICROSECONDS and --count EVENTS")
-    sensor = None if options.sensor is None else _sensor(options.sensor)
+    sensor = None if options.sensor is None else read_sensor(options.sensor)
     with open_world(device) as world:
         model = trained_network(run, checkpoint).to(world.device)
         stream = Stream(
@@ -87,7 +87,12 @@ def _parts(source: str, options: StreamOptions, sensor: tuple[int, int] | None) 
         yield events
 
 
-def _sensor(text: str) -> tuple[int, int]:
+def read_sensor(text: str) -> tuple[int, int]:
+    """Read a width and a height.
+
+    Raises:
+        ConfigError: it is none.
+    """
     sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if sides is None:
         raise ConfigError(f"--sensor is WIDTHxHEIGHT in pixels, such as 34x34, got '{text}'")

@@ -2,7 +2,7 @@
 
 from isospike.report.comparison import comparison_sections, write_comparison
 from isospike.report.figures import write_figures
-from isospike.report.page import run_sections, write_report
+from isospike.report.page import run_sections, write_recording, write_report
 from isospike.report.sweep import write_sweep_figures, write_sweep_report
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "run_sections",
     "write_comparison",
     "write_figures",
+    "write_recording",
     "write_report",
     "write_sweep_figures",
     "write_sweep_report",

@@ -8,7 +8,9 @@ from importlib import resources
 from pathlib import Path
 
 from isospike.errors import ConfigError, IsospikeError, RunFailed
+from isospike.events import Events
 from isospike.optional import import_optional
+from isospike.report.recording import recording_sections
 from isospike.report.sections import SECTIONS, Chart, Section
 from isospike.report.theme import vega_config
 from isospike.run_folder import MISREAD, RunFolder, misread, noting_files, read_records, write_text
@@ -31,6 +33,22 @@ def write_report(run: RunFolder, path: Path | None = None) -> list[str]:
     sections, problems = run_sections(run)
     write_page(path or run.report, render(run.path.resolve().name, sections))
     return problems
+
+
+def write_recording(events: Events, name: str, path: Path) -> None:
+    """Write the page of a recording.
+
+    Args:
+        events: The recording.
+        name: Its title.
+        path: Where to.
+
+    Raises:
+        ConfigError: the page cannot be written.
+        DataError: there are no events.
+        MissingExtra: the plotting library is not installed.
+    """
+    write_page(path, render(name, recording_sections(events)))
 
 
 def write_page(path: Path, text: str) -> None:

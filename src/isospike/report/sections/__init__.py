@@ -11,6 +11,7 @@ from isospike.report.sections.curves import curves
 from isospike.report.sections.energy import energy
 from isospike.report.sections.firing import firing
 from isospike.report.sections.isometry import isometry
+from isospike.report.sections.recording import recording
 from isospike.report.sections.settings import architecture, configuration, environment, model
 from isospike.report.sections.summary import summary
 from isospike.report.sections.watched import watched
@@ -21,6 +22,7 @@ SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     curves,
     confusion,
     accuracy_over_time,
+    recording,
     isometry,
     watched,
     firing,
