@@ -98,10 +98,9 @@ def _cut(events: Events, number: int) -> Frames:
 
 
 def time_unit(duration_us: int) -> tuple[int, str]:
-    """Return the unit in which a duration has a few digits, and how many microseconds it has."""
-    if duration_us >= 20_000_000:
-        return 1_000_000, "s"
-    return (1_000, "ms") if duration_us >= 20_000 else (1, "us")
+    """Return the microseconds of a unit in which a duration has a few digits, and its name."""
+    name = "s" if duration_us >= 20_000_000 else "ms" if duration_us >= 20_000 else "us"
+    return {"s": 1_000_000, "us": 1}.get(name, 1_000), name
 
 
 def digits(value: float) -> str:
