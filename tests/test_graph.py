@@ -210,6 +210,15 @@ def test_a_network_that_changed_is_recorded_anew(change):
     assert any(not torch.equal(before[name], after[name]) for name in shared)
 
 
+def test_a_factor_that_changes_is_taken_off_again_as_it_is_now():
+    model = network("da_nsc_resnet14", combine="mean").train()
+    scale, x = model.stages[0].sum.scales[1], images(model)
+    for factor in (scale.factor, 2.0, 3.0):
+        scale.factor = factor
+        other = deepcopy(model)
+        torch.testing.assert_close(model(x, per_step=True), equations(other, x, model.T), rtol=1e-10, atol=1e-12)
+
+
 def test_hooks_change_no_promise_and_no_count():
     """As while a network is watched: every unit has one."""
     model = iso.create_model("ms_resnet8", num_classes=5).eval()

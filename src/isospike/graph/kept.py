@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from isospike.graph.recorder import is_untouched
+from isospike.residual import Scale
 
 Made = TypeVar("Made")
 
@@ -14,9 +15,9 @@ Made = TypeVar("Made")
 class Kept:
     """A cache by name; it is emptied when the network is no longer the same.
 
-    It is the same while its modules are, with their classes, whether a hook sees them, and what a module that holds
-    others remembers besides (its join, its layout). Weights, statistics, modes and the numbers of a neuron are none of
-    this: they are read when a program runs. A copy of it, or one that is pickled, is empty.
+    It is the same while its modules are, with their classes, whether a hook sees them, the factors of sums, and what a
+    module that holds others remembers besides (its join, its layout). Weights, statistics, modes and the numbers of a
+    neuron are none of this: they are read when a program runs. A copy of it, or one that is pickled, is empty.
     """
 
     def __init__(self) -> None:
@@ -39,5 +40,5 @@ def _marks(network: nn.Module) -> Iterator[Any]:
     """Yield the objects whose identities tell whether the network is the same."""
     for module in network.modules():
         yield from (module, type(module), is_untouched(module), vars(module).get("forward"))
-        if module._modules:
+        if module._modules or isinstance(module, Scale):  # a program divides by its factor
             yield from vars(module).values()
