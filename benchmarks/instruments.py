@@ -41,7 +41,7 @@ def evaluation(model, images):
 
 
 def training(model, images):
-    """Closures for one training step, plain, watched, and watched without its gates."""
+    """Closures for one training step, plain, watched, and watched without its potentials."""
     labels = torch.arange(len(images)) % 10
 
     def plain():
@@ -53,7 +53,7 @@ def training(model, images):
             plain()
 
     def rates():
-        with iso.watch(model, gates=False):
+        with iso.watch(model, potentials=False):
             plain()
 
     return {"plain": plain, "watched": watched, "without_gates": rates}

@@ -27,7 +27,7 @@ PARTS = {
     "norm, sum and neuron, backward": ("_NormFireBackward",),
 }
 # Arrays of a norm's size that a forward and a backward read or write. Without a skip: x twice, s; x twice, ds, g twice,
-# dx. With one also the skip and u, then du. The gates of ms_resnet20's neurons are two bits and left out.
+# dx. With one also the skip and u, then du. The surrogate masks of ms_resnet20's neurons are two bits and left out.
 PASSES = {"without a skip": 3 + 6, "with a skip": 5 + 7}
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.compiled
 # One size of [B or N, C, H, W] is 0, or all are.
 EMPTY = [(0, 16, 4, 4), (2, 0, 4, 4), (2, 16, 0, 4), (2, 16, 4, 0), (0, 0, 0, 0)]
 NEURONS = [
-    make_neuron("lif", detach_reset=True, surrogate=Rectangle()),  # gates
+    make_neuron("lif", detach_reset=True, surrogate=Rectangle()),  # surrogate masks
     make_neuron("plif"),  # gradients of its coefficients
     make_neuron("ilif"),
 ]

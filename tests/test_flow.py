@@ -1,4 +1,4 @@
-"""Firing, gates and streams: neurons with known input, the references of the MLF paper's spec, both modes alike."""
+"""Firing, surrogate masks and streams: known input, the references of the MLF paper's spec, both modes alike."""
 
 import json
 import math
@@ -197,7 +197,7 @@ def test_watching_changes_nothing():
 
 
 def test_without_gates_and_as_json():
-    flow = flow_of(iso.IF(), torch.ones(2, 1, 3), gates=False)
+    flow = flow_of(iso.IF(), torch.ones(2, 1, 3), potentials=False)
     assert flow.neurons[0].open is flow.neurons[0].dormant is flow.neurons[0].dormant_throughout is None
     saved = json.loads(json.dumps(flow.as_dict()))
     assert saved["neurons"][0]["rate"] == [1.0, 1.0]

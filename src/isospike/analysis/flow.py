@@ -107,17 +107,16 @@ class Watch(Instrument):
 
     Args:
         model: The model.
-        gates: Count open and dormant potentials as well. The recurrence does not hand out the potentials before the
-            reset, so they are computed again from the current: that is most of the work of watching.
+        potentials: Count open and dormant potentials as well. The recurrence does not hand out the potentials before
+            the reset, so they are computed again from the current: that is most of the work of watching.
 
     Raises:
         ConfigError: the model has no spiking neuron; while it runs: a batch holds numbers that are not finite.
     """
 
-    def __init__(self, model: nn.Module, *, gates: bool = True) -> None:
+    def __init__(self, model: nn.Module, *, potentials: bool = True) -> None:
         super().__init__(model)
-        self.gates = gates
-        self._firing = {neuron: _Firing(neuron, gates) for neuron in self.neurons.values()}
+        self._firing = {neuron: _Firing(neuron, potentials) for neuron in self.neurons.values()}
         self._streams: dict[str, _Stream] = {}
         self._step = 0  # of the neuron that was called last: all of a pass are at the same one
 
@@ -158,9 +157,9 @@ class Watch(Instrument):
         self._streams.setdefault(name, _Stream()).add(output, self._step)
 
 
-def watch(model: nn.Module, *, gates: bool = True) -> Watch:
+def watch(model: nn.Module, *, potentials: bool = True) -> Watch:
     """Make a ``Watch`` on ``model``."""
-    return Watch(model, gates=gates)
+    return Watch(model, potentials=potentials)
 
 
 def potentials(neuron: SpikingNeuron, x: Tensor, v: Tensor | None = None) -> Iterator[Tensor]:
@@ -189,9 +188,9 @@ def potentials(neuron: SpikingNeuron, x: Tensor, v: Tensor | None = None) -> Ite
 class _Firing:
     """Sums of one population; lists are by time step."""
 
-    def __init__(self, neuron: Neuron, gates: bool) -> None:
+    def __init__(self, neuron: Neuron, measured: bool) -> None:
         self.levels = neuron.levels or 1
-        self.gated = neuron if gates and is_recurrence(neuron) else None
+        self.measured = neuron if measured and is_recurrence(neuron) else None
         self.several_potentials = isinstance(neuron, SpikingNeuron) and len(neuron.rule.state_shape(())) == 1
         self.samples = 0
         self.step = 0  # of the next call
@@ -212,9 +211,9 @@ class _Firing:
         first, self.step = self.step, self.step + len(s)
         for step, s_t in enumerate(s, first):
             self._add_spikes(step, s_t)
-        if self.gated is not None:
-            for step, h in enumerate(potentials(self.gated, *inputs), first):
-                self._add_gates(self.gated, step, h)
+        if self.measured is not None:
+            for step, h in enumerate(potentials(self.measured, *inputs), first):
+                self._add_potentials(self.measured, step, h)
         return first
 
     def _add_spikes(self, step: int, s: Tensor) -> None:
@@ -232,13 +231,13 @@ class _Firing:
         self.spikes[step] = self.spikes[step] + per_neuron.sum()
         self.reached = [total + (s >= level).count_nonzero() for level, total in enumerate(self.reached, 2)]
 
-    def _add_gates(self, neuron: SpikingNeuron, step: int, h: Tensor) -> None:
-        gates = neuron.rule.slope(h) != 0
-        opened = gates.any(0) if self.several_potentials else gates
+    def _add_potentials(self, neuron: SpikingNeuron, step: int, h: Tensor) -> None:
+        mask = neuron.rule.slope(h) != 0
+        opened = mask.any(0) if self.several_potentials else mask
         if step == len(self.open):
             self.open.append(0)
             self.dormant.append(0)
-        self.open[step] = self.open[step] + gates.count_nonzero()
+        self.open[step] = self.open[step] + mask.count_nonzero()
         self.dormant[step] = self.dormant[step] + opened.numel() - opened.count_nonzero()
         self.opened = opened if self.opened is None else self.opened | opened
 

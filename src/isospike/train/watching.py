@@ -68,15 +68,15 @@ def flow_record(flow: Flow) -> dict[str, Any]:
         "silent": _rounded(n.silent for n in flow.neurons),
         "saturated": _rounded(n.saturated for n in flow.neurons),
     }
-    gates = [
+    windows = [
         (n.open, n.dormant, n.dormant_throughout)
         for n in flow.neurons
         if n.open is not None and n.dormant is not None and n.dormant_throughout is not None
     ]
-    if len(gates) == len(flow.neurons):
-        neurons["open"] = _rounded(_mean(opened) for opened, _, _ in gates)
-        neurons["dormant"] = _rounded(_mean(dormant) for _, dormant, _ in gates)
-        neurons["dormant_throughout"] = _rounded(throughout for _, _, throughout in gates)
+    if len(windows) == len(flow.neurons):
+        neurons["open"] = _rounded(_mean(opened) for opened, _, _ in windows)
+        neurons["dormant"] = _rounded(_mean(dormant) for _, dormant, _ in windows)
+        neurons["dormant_throughout"] = _rounded(throughout for _, _, throughout in windows)
     units: dict[str, list[Any]] = {
         "name": [u.name for u in flow.units],
         "mean": _rounded(_mean(u.mean) for u in flow.units),

@@ -29,7 +29,7 @@ def firing(run: RunFolder) -> Section | None:
     )
     charts = [*_rate_charts(flow["neurons"], flow["T"]), *_maps(flow["neurons"], flow["T"])]
     charts += [_raster(raster)] if raster is not None else []
-    charts.append(_gate_chart(flow["neurons"]))
+    charts.append(_window_chart(flow["neurons"]))
     if flow["units"]:
         streams = {part: [mean(u[part]) for u in flow["units"]] for part in ("mean", "variance")}
         streams["maximum"] = [max(u["largest"]) for u in flow["units"]]
@@ -115,7 +115,7 @@ def _raster(raster: Mapping[str, Any]) -> Chart:
     return Chart(spec, f"Spikes of some neurons of {part} for test image {image}{steps}.")
 
 
-def _gate_chart(neurons: Sequence[Mapping[str, Any]]) -> Chart:
+def _window_chart(neurons: Sequence[Mapping[str, Any]]) -> Chart:
     shares = {"silent": [n["silent"] for n in neurons], "saturated": [n["saturated"] for n in neurons]}
     if all(n["open"] is not None for n in neurons):
         shares |= {"potentials open": [mean(n["open"]) for n in neurons]}
