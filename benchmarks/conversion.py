@@ -1,149 +1,192 @@
-"""Accuracy of converted CIFAR-10 ResNets against time steps, by method, beside their ANNs.
+"""Accuracy of converted CIFAR-10 ResNets against time steps, by method, beside their ANNs and SpikingJelly's converter.
 
-    ISOSPIKE_DATA=DIR python benchmarks/conversion.py --depth 20 --T 64 --images 1000
+    ISOSPIKE_DATA=DIR python benchmarks/conversion.py --depth 20 --images 100 --only s_resnet
+    ISOSPIKE_DATA=DIR python benchmarks/conversion.py --depth 20 --images 100 --peers PYTHON
 
-DIR holds ``ann/`` with the ResNets of akamaster/pytorch_resnet_cifar10, and ``cifar10/``. Calibration is on training
-images; all methods see the same ones, and the same test images. Spikes per neuron are those of an image in T steps.
+DIR holds ``ann/`` with the ResNets of akamaster/pytorch_resnet_cifar10, and ``cifar10/``; ``--weights FOLDER`` takes
+those that ``finetune.py`` wrote instead. Calibration is on training images; all methods see the same ones, and the same
+test images, equally many of every class. A network is converted for the T of its row and run once: its accuracy at
+fewer steps is that of its first steps. Seconds are those of the processor. Rows are added to the log as they are
+measured. PYTHON is the interpreter of the peers' environment (``isospike bench --setup``).
 """
 
 import argparse
+import json
 import os
+import subprocess
+import tempfile
 import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from common import header, save
-from isospike.conversion import METHODS, accuracy_by_step
-from isospike.conversion.evaluation import decisions_of
-from isospike.data import ArrayImages, load_dataset
+import isospike as iso
+from cifar_anns import DEPTHS, normalised, resnet, stratified, weights_of
+from common import LOGS, header, save
+from isospike.conversion.evaluation import decisions_by_step, decisions_of
+from isospike.data import load_dataset
 from isospike.data.cifar import CifarData
-from isospike.graph import modules_of, record
-from isospike.layers import BatchNorm, Conv2d, GlobalPool
 from isospike.models import ProgramNet
-from isospike.neurons import ReLU, SpikingNeuron
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 350)
-RUNS = {
-    "s_resnet": ("s_resnet", {}),
-    "s_resnet, no shortcut conversion": ("s_resnet", {"shortcuts": False}),
-    "s_resnet, no compensation": ("s_resnet", {"compensation": "none"}),
-    "max": ("max", {}),
-    "percentile": ("percentile", {}),
-    "mmse": ("mmse", {}),
-    "calibrated": ("calibrated", {}),
-    "mmse, 15 levels": ("mmse", {"levels": 15}),
+WATCHED, WATCHED_T = 4, 32  # images and largest T of which spikes and energy are counted
+PJ = 1e-9  # in millijoules
+PEER = Path(__file__).parent / "conversion_peer.py"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with its options.
+
+    Args:
+        method: Its name.
+        T: Steps that it is converted for.
+        digits: Binary digits of what a neuron puts out at a step: networks are compared at equal digits x T too.
+        options: Other options of the method.
+    """
+
+    method: str
+    T: int
+    digits: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+ROWS = {
+    "s_resnet": Row("s_resnet", 350),
+    "s_resnet, 99.99 %": Row("s_resnet", 350, options={"quantile": 0.9999}),
+    "s_resnet, no shortcut conversion": Row("s_resnet", 350, options={"shortcuts": False}),
+    "s_resnet, no compensation": Row("s_resnet", 350, options={"compensation": "none"}),
+    "s_resnet, factor": Row("s_resnet", 64, options={"compensation": "factor"}),
+    "max": Row("max", 350),
+    "percentile": Row("percentile", 350),
+    "percentile, 99.99 %": Row("percentile", 350, options={"quantile": 0.9999}),
+    "balancing": Row("balancing", 64),
+    "mmse": Row("mmse", 64),
+    "mmse by channel": Row("mmse", 64, options={"per_channel": True}),
+    "calibrated": Row("calibrated", 64),
+    "calibrated by channel": Row("calibrated", 64, options={"per_channel": True}),
+    "ltb": Row("ltb", 64),
+    "mmse, 15 levels": Row("mmse", 8, 4, {"levels": 15}),
+    "multi_threshold, 1": Row("multi_threshold", 32, 1, {"thresholds": 1}),
+    "multi_threshold, 2": Row("multi_threshold", 16, 2, {"thresholds": 2}),
+    "multi_threshold, 4": Row("multi_threshold", 8, 4),
+    "multi_threshold, 4, gaussian": Row("multi_threshold", 8, 4, {"choice": "gaussian"}),
+    "multi_threshold, 8": Row("multi_threshold", 4, 8, {"thresholds": 8}),
+    "differential, 1": Row("differential", 32, 1, {"thresholds": 1}),
+    "differential, 4": Row("differential", 8, 4),
 }
+PEERS = {"spikingjelly, max": "max", "spikingjelly, 99.9 %": "robust", "spikingjelly, ltb": "ltb"}
 
 
-def resnet(weights: dict[str, torch.Tensor]) -> ProgramNet:
-    """The ResNet of a state dict, its shortcuts without weights as convolutions of zeros and ones."""
-    modules: dict[str, torch.nn.Module] = {}
-
-    def conv(name: str, stride: int) -> torch.nn.Module:
-        out, into, size, _ = weights[f"{name}.weight"].shape
-        modules[name] = Conv2d(into, out, size, stride=stride, padding=size // 2, bias=False)
-        modules[name].weight.data.copy_(weights[f"{name}.weight"])
-        return modules[name]
-
-    def norm(name: str) -> torch.nn.Module:
-        modules[name] = BatchNorm(len(weights[f"{name}.weight"]))
-        own = {key: weights[f"{name}.{key}"] for key in ("weight", "bias", "running_mean", "running_var")}
-        modules[name].load_state_dict(own)
-        return modules[name]
-
-    def relu(name: str) -> torch.nn.Module:
-        modules[name] = ReLU()
-        return modules[name]
-
-    def shortcut(name: str, into: int, out: int) -> torch.nn.Module:
-        modules[name] = layer = Conv2d(into, out, 1, stride=2, bias=False)
-        layer.weight.data.zero_()
-        layer.weight.data[(out - into) // 2 :][:into, :, 0, 0] = torch.eye(into)
-        return layer
-
-    def forward(x, steps):
-        x = steps.through(relu("relu"), steps.through(norm("bn1"), steps.through(conv("conv1", 1), x)))
-        channels = 16
-        units = dict.fromkeys(tuple(key.split(".")[:2]) for key in weights if key.startswith("layer"))
-        for stage, unit in units:
-            name, out = f"{stage}.{unit}", 16 * 2 ** (int(stage[-1]) - 1)
-            skip = x if out == channels else steps.through(shortcut(f"{name}.shortcut", channels, out), x)
-            x = steps.through(norm(f"{name}.bn1"), steps.through(conv(f"{name}.conv1", out // channels), x))
-            x = steps.through(relu(f"{name}.relu1"), x)
-            x = steps.through(norm(f"{name}.bn2"), steps.through(conv(f"{name}.conv2", 1), x)) + skip
-            x, channels = steps.through(relu(f"{name}.relu2"), x), out
-        modules["pool"], modules["linear"] = GlobalPool(), torch.nn.Linear(64, 10)
-        modules["linear"].load_state_dict({key: weights[f"linear.{key}"] for key in ("weight", "bias")})
-        return [steps.through(modules["linear"], steps.through(modules["pool"], x))]
-
-    program = record(forward, 3)
-    assert {*modules_of(program)} == {*modules.values()}
-    return ProgramNet(program, modules, T=1, least_size=4).eval()
+def at_steps(hits: Tensor, T: int) -> dict[int, float]:
+    """Shares of ``[T, N]`` booleans at the steps of the table."""
+    return {t: float(hits[t - 1].double().mean()) for t in STEPS if t <= T}
 
 
-def load_weights(folder: Path, depth: int) -> dict[str, torch.Tensor]:
-    (path,) = (folder / "ann").glob(f"resnet{depth}-*.th")
-    tensors = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+def measure(row: Row, ann: ProgramNet, calibration: Tensor, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Convert, run, and count what one network does."""
+    truth = decisions_of(ann, images)
+    began = time.process_time()
+    net = iso.convert(ann, calibration.split(128), method=row.method, T=row.T, **row.options)
+    converted = time.process_time()
+    decisions = decisions_by_step(net, images, row.T)
+    done = time.process_time()
+    T = min(row.T, WATCHED_T)
+    energy = iso.measure_energy(net, images[:WATCHED], T=T)
+    behind = [layer for layer in energy.work.layers if layer.group != "stem"]
+    repeats = sum(layer.graded_acs - layer.acs for layer in behind) * energy.table.ac_pj * PJ
+    return {
+        "method": row.method,
+        "options": row.options,
+        "T": row.T,
+        "digits": row.digits,
+        "accuracy": at_steps(decisions == labels, row.T),
+        "agreement": at_steps(decisions == truth, row.T),
+        "counted": {
+            "T": T,
+            "spikes_per_neuron": energy.spikes_per_neuron,
+            "mj": energy.mj["stem_once"],
+            "mj_of_messages": energy.mj["stem_once"] - repeats,  # an integer added at once, not 1 by 1
+            "ann_mj": energy.mj["ann"],
+        },
+        "cpu_seconds": {"convert": converted - began, "simulate": done - converted},
+    }
 
 
-def images_of(split: ArrayImages, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first images, normalised, and their labels."""
-    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (MEAN, STD))
-    return (split.images[:count].float() / 255 - mean) / std, split.labels[:count]
+def measure_peer(recipe: str, python: Path, T: int, weights: dict[str, Tensor], tensors: dict[str, Tensor]) -> Any:
+    """The same by SpikingJelly, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = Path(folder) / "job.pt"
+        torch.save({"weights": weights, "T": T, "recipe": recipe, **tensors}, job)
+        subprocess.run([str(python), str(PEER), str(job)], check=True)
+        answer = torch.load(job, weights_only=True)
+    hits = answer.pop("decisions")
+    return {
+        "method": recipe,
+        "T": T,
+        "digits": 1,
+        "accuracy": at_steps(hits == tensors["labels"], T),
+        "agreement": at_steps(hits == tensors["truth"], T),
+        **answer,
+    }
 
 
-@torch.no_grad()
-def spikes_per_neuron(net: ProgramNet, images: torch.Tensor, T: int) -> float:
-    """Mean over neurons and images; an output of several levels counts as so many."""
-    spikes: dict[torch.nn.Module, list[float]] = {}
-    neurons: dict[torch.nn.Module, int] = {}
-
-    def count(neuron: torch.nn.Module, inputs: object, outputs: tuple[torch.Tensor, torch.Tensor]) -> None:
-        spikes.setdefault(neuron, []).append(float(outputs[0].sum()))
-        neurons[neuron] = outputs[0][0].numel()
-
-    hooks = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, SpikingNeuron)]
-    net(images, T=T)
-    for hook in hooks:
-        hook.remove()
-    return sum(map(sum, spikes.values())) / sum(neurons.values())
+def add(name: str, fields: dict[str, Any], row: str, result: dict[str, Any]) -> None:
+    """Write a row into its log, beside those of earlier calls on the same images."""
+    path = LOGS / f"{name}.json"
+    before = json.loads(path.read_text()) if path.exists() else {"rows": {}}
+    if any(before.get(key, value) != value for key, value in fields.items() if key != "header"):
+        before = {"rows": {}}
+    save(name, {**fields, "rows": {**before["rows"], row: {"header": fields["header"], **result}}})
+    print(f"{row}: " + ", ".join(f"T={T} {a:.1%}" for T, a in result["accuracy"].items()), flush=True)
+    print(f"    agreement {[round(a, 3) for a in result['agreement'].values()]}, {result['cpu_seconds']}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--depth", type=int, default=20)
-    parser.add_argument("--T", type=int, default=64)
+    parser.add_argument("--depth", type=int, default=20, choices=DEPTHS)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--calibration", type=int, default=512)
-    parser.add_argument("--only", action="append", choices=RUNS)
+    parser.add_argument("--weights", type=Path, help="folder of finetune.py")
+    parser.add_argument("--only", action="append", choices=[*ROWS, *PEERS])
+    parser.add_argument("--T", type=int, help="at most so many steps")
+    parser.add_argument("--peers", type=Path, help="interpreter of the peers' environment")
     arguments = parser.parse_args()
     folder = Path(os.environ["ISOSPIKE_DATA"])
     dataset = load_dataset(CifarData(kind="cifar10", dir=str(folder / "cifar10")))
-    calibration, _ = images_of(dataset.train, arguments.calibration)
-    images, labels = images_of(dataset.test, arguments.images)
-    ann = resnet(load_weights(folder, arguments.depth))
-    truth = float((decisions_of(ann, images) == labels).double().mean())
-    print(f"ResNet-{arguments.depth}, ANN: {truth:.2%} of {len(labels)} images", flush=True)
-    rows = []
-    for name in arguments.only or RUNS:
-        method, options = RUNS[name]
-        began = time.perf_counter()
-        net = METHODS[method].convert(ann, calibration.split(128), T=arguments.T, **options)
-        converted = time.perf_counter()
-        accuracy = accuracy_by_step(net, [(images, labels)], arguments.T).tolist()
-        seconds = {"convert": converted - began, "simulate": time.perf_counter() - converted}
-        kept = {T: accuracy[T - 1] for T in STEPS if arguments.T >= T}
-        rows.append({"name": name, "method": method, "options": options, "seconds": seconds, "accuracy": kept})
-        rows[-1]["spikes_per_neuron"] = spikes_per_neuron(net, images[:32], arguments.T)
-        print(f"{name}: " + ", ".join(f"T={T} {a:.2%}" for T, a in kept.items()), flush=True)
-        print(f"    {rows[-1]['spikes_per_neuron']:.2f} spikes per neuron, {seconds}", flush=True)
-        result = {"depth": arguments.depth, "T": arguments.T, "images": len(labels), "data": dataset.note}
-        command = f"benchmarks/conversion.py --depth {arguments.depth} --T {arguments.T} --images {arguments.images}"
-        log = {"header": header(f"ISOSPIKE_DATA=DIR python {command}"), **result, "ann": truth, "rows": rows}
-        save(f"conversion_{arguments.depth}_T{arguments.T}", log)
+    weights = weights_of(arguments.weights or folder / "ann", arguments.depth)
+    calibration = normalised(dataset.train.images[: arguments.calibration])
+    chosen = stratified(dataset.test.labels, arguments.images)
+    images, labels = normalised(dataset.test.images[chosen]), dataset.test.labels[chosen]
+    module = resnet(weights)
+    ann = iso.conversion.capture(module, calibration)
+    truth = decisions_of(ann, images)
+    accuracy = float((truth == labels).double().mean())
+    print(f"ResNet-{arguments.depth}, ANN: {accuracy:.2%} of {len(labels)} images", flush=True)
+    kind = "finetuned" if arguments.weights else "published"
+    command = f"benchmarks/conversion.py --depth {arguments.depth} --images {arguments.images}"
+    command += " --weights FOLDER" if arguments.weights else ""
+    name = f"conversion_{arguments.depth}_{kind}"
+    fields = {
+        "header": header(f"ISOSPIKE_DATA=DIR python {command}"),
+        "depth": arguments.depth,
+        "weights": kind,
+        "images": len(labels),
+        "calibration": arguments.calibration,
+        "data": dataset.note,
+        "ann": accuracy,
+    }
+    limit = arguments.T or max(STEPS)
+    for row in arguments.only or [*ROWS, *(PEERS if arguments.peers else ())]:
+        if row in ROWS:
+            spec = replace(ROWS[row], T=min(limit, ROWS[row].T))
+            add(name, fields, row, measure(spec, ann, calibration, images, labels))
+        else:
+            tensors = {"calibration": calibration, "images": images, "labels": labels, "truth": truth}
+            add(name, fields, row, measure_peer(PEERS[row], arguments.peers, limit, weights, tensors))
 
 
 if __name__ == "__main__":

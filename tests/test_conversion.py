@@ -1,6 +1,7 @@
 """Conversion is a change of units: the network stays the same, and rates tend to its activations."""
 
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from isospike.conversion.methods import best_gain, from_half, from_rest
 from isospike.conversion.thresholds import mmse_thresholds, quantile_thresholds, rounded
 from isospike.errors import ConfigError
 from isospike.graph import Between, Conv, modules_of, record, record_network
-from isospike.layers import Conv2d, PaddedShortcut, SpikingMaxPool, SpikingReadout
+from isospike.layers import Conv2d, PaddedShortcut, SignedIF, SpikingMaxPool, SpikingReadout
 from isospike.models import ProgramNet
 from isospike.neurons import QCFS, ReLU
 
@@ -174,13 +175,50 @@ def test_gradients_of_qcfs_by_hand():
     assert slopes == pytest.approx([0.0, 0.5 - 0.45, 1.0])
 
 
+def bounds(net, x, first):
+    """The clipped ANN of a converted network, and by how much T times a mean over T steps can miss it, logit by logit.
+
+    Let D bound ``|sum of the current up to t - t z|`` at every t. A neuron that puts out what its potential says,
+    between 0 (or what it can take back) and its levels, has then sent a = clip(z, 0, levels) times t, up to D plus the
+    ``first`` of a threshold that rounding costs: above, as it never sends more than its charge says; below, as it
+    lags only while it sends at its limit. Linear layers multiply D by the sizes of their weights.
+    """
+    maps = {net.program.input: (x, torch.zeros_like(x))}
+    for op in net.program.operations:
+        z, d = maps[op.x]
+        if isinstance(op, Between):
+            factor = op.x_affine or 1.0
+            z, d = z * factor, d * abs(factor)
+            if op.y is not None:
+                factor = op.y_affine or 1.0
+                z, d = z + maps[op.y][0] * factor, d + maps[op.y][1] * abs(factor)
+            if op.neuron is not None:
+                z, d = z.clamp(0, op.neuron.levels), d + first
+        else:
+            size = deepcopy(op.module)
+            for parameter in size.parameters():
+                parameter.abs_()
+            if getattr(size, "bias", None) is not None:
+                size.bias.zero_()
+            z, d = op.module(z), size(d)
+        maps[op.out] = z, d
+    return maps[net.program.results[0]]
+
+
 @torch.no_grad()
-def test_rates_tend_to_activations_as_one_over_the_steps(ann):
-    """No current is above the largest activation, so all that is left is the spikes' arrival."""
-    x = images()
-    net = METHODS["max"].convert(ann, [x])
-    errors = [(net(x, T=T) - ann(x)).abs().mean().item() * T for T in (32, 128, 512)]
-    assert max(errors) < 2 * errors[0]
+@pytest.mark.parametrize(
+    ("neuron", "levels", "first"),
+    [(from_half, 1, 0.5), (from_half, 4, 0.5), (lambda n: from_rest(), 1, 1.0), (SignedIF, 1, 0.5), (SignedIF, 4, 0.5)],
+)
+@pytest.mark.parametrize("q", [0.9, 1.0])
+def test_the_mean_tends_to_the_clipped_ann_within_a_bound_from_its_weights(ann, neuron, levels, first, q):
+    x = images(6)
+    units = {value: level / levels for value, level in quantile_thresholds(ann, [x], q).items()}
+    net = lower(ann, Plan(units, lambda: neuron(levels)), 1)
+    clipped, bound = bounds(net, x, first)
+    assert ((clipped - ann(x)).abs().max() > 1e-3) == (q < 1)
+    for T in (4, 32, 128):
+        assert ((net(x, T=T) - clipped).abs() * T <= bound).all()
 
 
 @torch.no_grad()
@@ -312,7 +350,7 @@ def test_accuracy_at_every_step_is_that_of_as_many_steps(ann):
 def test_a_converted_network_is_written_read_and_streamed(name):
     ann = ann_of(neuron={"kind": "qcfs", "threshold": 1.0}) if name == "qcfs" else ann_of()
     before = {key: value.clone() for key, value in ann.state_dict().items()}
-    net = METHODS[name].convert(ann, [images(120)], T=5)
+    net = METHODS[name].convert(ann, [images(120)], T=5, **({"steps": 3} if name == "ltb" else {}))
     assert all(torch.equal(value, before[key]) for key, value in ann.state_dict().items())
     read = ProgramNet.from_json(json.loads(json.dumps(net.as_json()))).double().eval()
     read.load_state_dict(net.state_dict())

@@ -28,8 +28,9 @@ def with_statistics(net):
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "qcfs"])
 def test_it_is_the_method_on_the_captured_ann(ann, method):
-    net = iso.convert(ann, IMAGES, method=method, T=4)
-    expected = METHODS[method].convert(capture(ann, IMAGES), [IMAGES], T=4)
+    options = {"T": 4} | ({"steps": 3} if method == "ltb" else {})
+    net = iso.convert(ann, IMAGES, method=method, **options)
+    expected = METHODS[method].convert(capture(ann, IMAGES), [IMAGES], **options)
     assert torch.equal(net(IMAGES[:4], per_step=True), expected(IMAGES[:4], per_step=True))
     assert net.T == 4
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from isospike.errors import ConfigError
-from isospike.ops import FireRule, IntegerRule, Rule, leaky_fire
+from isospike.ops import FireRule, IntegerRule, Rule, SignedRule, leaky_fire
 from isospike.registry import Registry, build, unknown_name
 from isospike.surrogates import SURROGATES, Surrogate
 
@@ -28,6 +28,9 @@ class Neuron(nn.Module, ABC):
 
     levels: int | None
     """The largest number put out at one step: 1 for spikes, more for counts, None for real numbers."""
+
+    signed: bool = False
+    """Whether it also puts out negative numbers, down to ``-levels``."""
 
     v_threshold: float
     """The potential, or the current of a neuron without one, that stands for one spike."""
@@ -76,7 +79,7 @@ def is_recurrence(neuron: nn.Module) -> TypeGuard[SpikingNeuron]:
     """Return whether its rule and its coefficients say all that it does: its class has no other ``forward``."""
     if not isinstance(neuron, SpikingNeuron) or type(neuron).forward is not SpikingNeuron.forward:
         return False
-    return type(neuron.rule) in (FireRule, IntegerRule) and "forward" not in vars(neuron)
+    return type(neuron.rule) in (FireRule, IntegerRule, SignedRule) and "forward" not in vars(neuron)
 
 
 def _fire_rule(neuron: type, options: dict[str, Any]) -> FireRule:

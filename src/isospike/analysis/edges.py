@@ -32,10 +32,10 @@ class Edge:
     @property
     def kept(self) -> bool:
         """Whether what was found is within what was promised."""
-        bound = self.promised.largest
+        bound, found = self.promised.largest, self.found.largest
         if bound is None:
             return True
-        return self.found.largest is not None and self.found.largest <= bound
+        return found is not None and found <= bound and self.promised.signed >= self.found.signed
 
 
 @torch.no_grad()
@@ -76,5 +76,5 @@ def check_edges(model: SpikingNetwork, images: Tensor, *, T: int | None = None) 
 
 
 def _edge(name: str, promised: Domain, integer: bool, low: float, high: float) -> Edge:
-    found = Domain(int(high)) if integer and low >= 0 else Domain(None)
+    found = Domain(int(max(high, -low)), signed=low < 0) if integer else Domain(None)
     return Edge(name, promised, found, low, high)

@@ -124,7 +124,7 @@ def memory_mj(work: Work, table: EnergyTable) -> dict[str, float]:
 
 
 def _width(layer: LayerWork, table: EnergyTable) -> int:
-    return table.bits if layer.reads.largest is None else layer.reads.largest.bit_length()
+    return layer.reads.bits or table.bits
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from isospike.analysis.instrument import Instrument, starts_from_rest, sum_over_
 from isospike.errors import ConfigError
 from isospike.layers.statistics import Statistics
 from isospike.neurons import Neuron, SpikingNeuron, is_recurrence
+from isospike.ops import FireRule
 from isospike.residual import ResidualUnit, Stage
 
 
@@ -189,9 +190,10 @@ class _Firing:
     """Sums of one population; lists are by time step."""
 
     def __init__(self, neuron: Neuron, measured: bool) -> None:
-        self.levels = neuron.levels or 1
+        self.levels, self.signed = neuron.levels or 1, neuron.signed
         self.measured = neuron if measured and is_recurrence(neuron) else None
-        self.several_potentials = isinstance(neuron, SpikingNeuron) and len(neuron.rule.state_shape(())) == 1
+        rule = neuron.rule if isinstance(neuron, SpikingNeuron) else None
+        self.several_potentials = isinstance(rule, FireRule) and bool(rule.higher)
         self.samples = 0
         self.step = 0  # of the next call
         self.outputs: list[int] = []
@@ -217,6 +219,7 @@ class _Firing:
         return first
 
     def _add_spikes(self, step: int, s: Tensor) -> None:
+        s = s.abs() if self.signed else s
         per_neuron = sum_over_batch(s).double()
         if self.per_neuron is not None and self.per_neuron.shape != per_neuron.shape:
             raise ConfigError(

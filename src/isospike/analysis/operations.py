@@ -174,7 +174,7 @@ class OperationCounter(Instrument):
     @torch.no_grad()
     def _see_neuron(self, neuron: nn.Module, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         s = output[0]
-        sums = sum_over_batch(s.flatten(0, 1))
+        sums = sum_over_batch((s.abs() if neuron.signed else s).flatten(0, 1))
         self._last = s, sums
         self._populations[neuron].add(s, sums, starts_from_rest(inputs))  # type: ignore[index]
 
@@ -219,6 +219,8 @@ class _Count:
         self.dense += output.numel() * (weight.numel() // weight.shape[0])
         self.inside += int(each.sum()) * (x.numel() // each.numel()) * per_input
         bound = self.reads.largest
+        if self.reads.signed:
+            x = x.abs()
         if bound is None:
             graded = operations = _times_used(sum_over_batch(x.ne(0).to(x.dtype)), each)
         else:

@@ -93,7 +93,7 @@ class _SpikeRecorder(Instrument):
 
     def _hooks(self) -> Iterable[RemovableHandle]:
         for name, neuron in self.neurons.items():
-            yield neuron.register_forward_hook(lambda _, __, output, name=name: self._keep(name, output[0]))
+            yield neuron.register_forward_hook(lambda _, __, output, name=name: self._keep(name, output[0].abs()))
 
     def _keep(self, name: str, s: Tensor) -> None:
         self.outputs.setdefault(name, []).append(s[:, 0].flatten(1).byte())

@@ -22,11 +22,16 @@ def sums_by_step(net: CompiledNet, images: Tensor, T: int) -> Iterator[Tensor]:
             yield total
 
 
+def logit_sums(net: ProgramNet, images: Tensor, T: int) -> Tensor:
+    """Return the sum ``[T, N, K]`` of the logits of the first 1, 2, ... T steps; ``sums_by_step`` for all images."""
+    compiled = net.eval().compile_for_inference()
+    parts = [torch.stack([sums.clone() for sums in sums_by_step(compiled, x, T)]) for x in images.split(BATCH)]
+    return torch.cat(parts, 1)
+
+
 def decisions_by_step(net: ProgramNet, images: Tensor, T: int) -> Tensor:
     """Return the class ``[T, N]`` that the first 1, 2, ... T steps decide for, as ``net(images, T=t)`` does."""
-    compiled = net.eval().compile_for_inference()
-    parts = [torch.stack([sums.argmax(1) for sums in sums_by_step(compiled, part, T)]) for part in images.split(BATCH)]
-    return torch.cat(parts, 1)
+    return logit_sums(net, images, T).argmax(2)
 
 
 def accuracy_by_step(net: ProgramNet, batches: Iterable[tuple[Tensor, Tensor]], T: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from isospike.conversion.activations import Levels, rectifier_of
 from isospike.errors import ConfigError
 from isospike.graph import Affine, Between, Call, Conv, Operation, Program, Value, uses
+from isospike.graph.recorder import is_known_neuron
 from isospike.inference.numbers import numbers_of
 from isospike.layers import BatchNorm, Conv2d, GlobalPool, PaddedShortcut, SpikingMaxPool, is_exactly
 from isospike.models import ProgramNet
@@ -200,8 +201,8 @@ class _Lowering:
         return self._scaled(x, ratio)
 
     def _scaled(self, x: Value, ratio: Tensor) -> tuple[Value, float | None]:
-        if len(ratio) == 1:
-            return x, None if ratio.item() == 1 else ratio.item()
+        if (ratio == ratio[0]).all():
+            return x, None if ratio[0] == 1 else ratio[0].item()
         conv = Conv2d(x.channels, x.channels, 1, groups=x.channels, bias=False, dtype=torch.float64)
         conv.weight.copy_(ratio.view(-1, 1, 1, 1))
         out = self._value(x.channels, REAL)
@@ -241,9 +242,13 @@ class _Lowering:
 
     def _neurons(self, x: Value, factor: float | None, name: str) -> tuple[Value, str]:
         neuron = self.plan.neuron()
-        out = self._value(x.channels, Domain(neuron.levels))
+        if not is_known_neuron(neuron) and factor is not None:
+            x, before = self._value(x.channels, REAL), x
+            self.operations.append(Between(before, x, x_affine=factor))
+        out = self._value(x.channels, Domain(neuron.levels, neuron.signed))
         self.rates.add(out)
-        return out, self._add(Between(x, out, x_affine=factor, neuron=neuron), neuron, name)
+        op = Between(x, out, x_affine=factor, neuron=neuron) if is_known_neuron(neuron) else Call(x, out, neuron)
+        return out, self._add(op, neuron, name)
 
     def _layer(self, op: Call) -> tuple[Value, Tensor]:
         module, name = op.module, self.names[op.module]
@@ -253,7 +258,7 @@ class _Lowering:
         if isinstance(module, NOTHING):
             return x, unit
         if isinstance(module, nn.MaxPool2d) and x in self.rates:
-            module = _max_pool_of_rates(module, x.domain.largest)
+            module = _max_pool_of_rates(module, x.domain)
         if not isinstance(module, (*POOLS, *MOVES, nn.MaxPool2d, SpikingMaxPool)):
             raise ConfigError(f"{name}, a {type(module).__name__}, has no meaning for firing rates")
         if isinstance(module, PaddedShortcut) and len(unit) > 1:
@@ -316,9 +321,9 @@ def _new_conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> Conv2d:
     return made
 
 
-def _max_pool_of_rates(pool: nn.MaxPool2d, levels: int | None) -> SpikingMaxPool:
+def _max_pool_of_rates(pool: nn.MaxPool2d, read: Domain) -> SpikingMaxPool:
     names = "kernel_size", "stride", "padding", "dilation", "ceil_mode"
-    return SpikingMaxPool(**{name: getattr(pool, name) for name in names}, levels=levels)
+    return SpikingMaxPool(**{name: getattr(pool, name) for name in names}, levels=read.largest, signed=read.signed)
 
 
 def _numbers(norm: BatchNorm) -> tuple[Tensor, Tensor]:

@@ -9,17 +9,20 @@ import torch
 from torch import Tensor
 
 from isospike.conversion.activations import Batches, Levels, check_levels, names_of, quantiles, rectifier_of
-from isospike.conversion.evaluation import decisions_by_step, decisions_of
+from isospike.conversion.differential import told_as_changes
+from isospike.conversion.evaluation import decisions_by_step, decisions_of, logit_sums
 from isospike.conversion.lowering import Plan, lower
-from isospike.conversion.thresholds import mmse_thresholds, quantile_thresholds
-from isospike.conversion.walk import balanced_thresholds, calibrated_shifts
+from isospike.conversion.thresholds import gaussian_thresholds, mmse_thresholds, quantile_thresholds
+from isospike.conversion.walk import balanced_thresholds, calibrated_shifts, local_thresholds
 from isospike.errors import ConfigError
-from isospike.layers import SpikingReadout
+from isospike.layers import DelayedReadout, Differential, SignedIF, SpikingReadout
 from isospike.models import ProgramNet
 from isospike.neurons import IF, ILIF, QCFS
 from isospike.registry import Registry, check_options
 
 Compensation = Literal["start", "factor", "none"]
+Choice = Literal["mmse", "gaussian"]
+JUDGES = 128  # calibration images on which a delay is chosen
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,91 @@ def qcfs(ann: ProgramNet, batches: Batches, *, T: int = 8, calibrate: bool = Fal
     return _rates(ann, batches, thresholds, T, 1, calibrate)
 
 
+def ltb(
+    ann: ProgramNet, batches: Batches, *, T: int = 32, delay: int | None = None, steps: int = 500, levels: int = 1
+) -> ProgramNet:
+    """Choose thresholds of channels by their clipping error (local threshold balancing), and wait with the readout.
+
+    Args:
+        ann: See ``Method``.
+        batches: See ``Method``.
+        T: Time steps.
+        delay: Of the T steps, how many the mean of the logits leaves out, below T; None: as many as make most answers
+            on the calibration images those of the ANN at T, of equal ones the fewest.
+        steps: Of the search for thresholds.
+        levels: See ``percentile``.
+    """
+    if delay is not None and not 0 <= delay < T:
+        raise ConfigError(f"delay leaves out some of the T={T} steps and not all of them: take 0 to {T - 1}")
+    found = local_thresholds(ann, batches, steps)
+    units = {value: threshold / _checked(levels) for value, threshold in found.items()}
+    plan = Plan(units, partial(from_half, levels))
+    if delay is None:
+        delay = best_delay(ann, lower(ann, plan, T), torch.cat(list(batches))[:JUDGES], T)
+    return lower(ann, replace(plan, readout=partial(DelayedReadout, delay)), T)
+
+
+def best_delay(ann: ProgramNet, net: ProgramNet, images: Tensor, T: int) -> int:
+    """Find the delay below T with which most decisions after T steps are the ANN's; of equal ones the smallest."""
+    sums = logit_sums(net, images, T)
+    late = sums[-1] - torch.cat([torch.zeros_like(sums[:1]), sums[:-1]])
+    return int((late.argmax(-1) == decisions_of(ann, images)).sum(1).argmax())
+
+
+def multi_threshold(
+    ann: ProgramNet,
+    batches: Batches,
+    *,
+    T: int = 4,
+    thresholds: int = 4,
+    takes_back: bool = True,
+    choice: Choice = "mmse",
+    per_channel: bool = False,
+) -> ProgramNet:
+    """Take neurons of several thresholds that halve, which put out 0 to ``2**thresholds - 1`` at a step.
+
+    Args:
+        ann: See ``Method``.
+        batches: See ``Method``.
+        T: Time steps.
+        thresholds: Binary digits of what a neuron puts out at a step, 1 to 12.
+        takes_back: Whether neurons may put out as many below 0, to take back what they sent too much.
+        choice: Of thresholds: "mmse" for activations as they are, "gaussian" for currents of a normal distribution.
+        per_channel: A threshold for each channel.
+    """
+    levels = _levels_of(thresholds)
+    if choice not in get_args(Choice):
+        raise ConfigError(f"choice is one of {', '.join(get_args(Choice))}, got '{choice}'")
+    choose = mmse_thresholds if choice == "mmse" else gaussian_thresholds
+    chosen = choose(ann, batches, T * levels, per_channel=per_channel)
+    neuron = partial(SignedIF if takes_back else from_half, levels)
+    return lower(ann, Plan({value: threshold / levels for value, threshold in chosen.items()}, neuron), T)
+
+
+def differential(
+    ann: ProgramNet, batches: Batches, *, T: int = 4, thresholds: int = 4, per_channel: bool = False
+) -> ProgramNet:
+    """Let neurons send changes: what is put out at step t moves an activation by 1/t of its size.
+
+    Args:
+        ann: See ``Method``; without max-pools.
+        batches: See ``Method``.
+        T: Time steps.
+        thresholds: Binary digits of what a neuron puts out at a step, besides its sign, 1 to 12.
+        per_channel: A threshold for each channel.
+    """
+    levels = _levels_of(thresholds)
+    chosen = mmse_thresholds(ann, batches, T * levels, per_channel=per_channel)
+    units = {value: threshold / levels for value, threshold in chosen.items()}
+    return told_as_changes(lower(ann, Plan(units, partial(Differential, levels)), T))
+
+
+def _levels_of(thresholds: int) -> int:
+    if not 1 <= thresholds <= 12:
+        raise ConfigError(f"thresholds, the binary digits of what a neuron puts out, are 1 to 12, got {thresholds}")
+    return 2**thresholds - 1
+
+
 for _name, _source, _function in (
     ("s_resnet", "Hu et al. 2021 (S-ResNet), arXiv:1805.01352, and its released code", s_resnet),
     ("max", "Diehl et al. 2015, doi:10.1109/IJCNN.2015.7280696", largest),
@@ -240,6 +328,9 @@ for _name, _source, _function in (
     ("mmse", "Li et al. 2021, arXiv:2106.06984", mmse),
     ("calibrated", "Li et al. 2021, arXiv:2106.06984, its light pipeline", calibrated),
     ("balancing", "Sengupta et al. 2019 (Spike-Norm), arXiv:1802.02627", balancing),
+    ("ltb", "Bu et al. 2024, arXiv:2409.03368", ltb),
+    ("multi_threshold", "Zhang et al. 2026 (H-MT); Wang et al. 2022 (SNM), for taking back", multi_threshold),
+    ("differential", "after Huang et al. 2025, arXiv:2503.00301; derived anew", differential),
     ("qcfs", "Bu et al. 2022 (QCFS), arXiv:2303.04347", qcfs),
 ):
     METHODS.register(_name, Method(_name, _source, _function))

@@ -11,11 +11,14 @@ from isospike.conversion.activations import (
     fill_silent,
     names_of,
     quantiles,
+    rectifier_of,
     run_through,
 )
+from isospike.graph import Value
 from isospike.models import ProgramNet
 
 BINS = 1 << 14
+ROUNDS, TINY = 100, 1e-30  # of the iteration; below it is no number to divide by
 CANDIDATES = torch.arange(100, 5, -1, dtype=torch.float64) / 100  # shares of the largest value, as the source has them
 
 
@@ -51,6 +54,41 @@ def mmse_thresholds(ann: ProgramNet, batches: Batches, resolution: int, *, per_c
     return {value: level * _best_share(counts[value].view(-1, BINS), resolution) for value, level in largest.items()}
 
 
+def gaussian_thresholds(ann: ProgramNet, batches: Batches, resolution: int, *, per_channel: bool = False) -> Levels:
+    """Find the thresholds at which normally distributed currents, clipped and rounded, are nearest to rectified ones.
+
+    Mean and variance are those of the current that each rectifier reads. The factor that brings the rounded current
+    nearest to the rectified one is 1 at the best threshold, which is found by multiplying with it again and again.
+
+    Args:
+        ann: In eval mode.
+        batches: Calibration images.
+        resolution: Steps from 0 to the threshold: of time, times the levels of a neuron.
+        per_channel: A threshold for each channel.
+
+    Raises:
+        ConfigError: a layer whose current never exceeds 0.
+
+    Source: Zhang et al. 2026 (H-MT).
+    """
+    currents = {op.x: op.out for op in ann.program.operations if rectifier_of(op) is not None}
+    sums: dict[Value, Tensor] = {}
+    for images in batches:
+        for value, values in run_through(ann.program, images):
+            if value in currents:
+                rows = by_row(values, per_channel).double()
+                powers = [torch.full((len(rows),), rows.shape[1], dtype=rows.dtype), rows.sum(1), rows.square().sum(1)]
+                sums[value] = sums.get(value, 0) + torch.stack(powers)
+    found = {}
+    for value, (count, first, second) in sums.items():
+        mean = first / count
+        found[currents[value]] = _best_for_normal(
+            mean, (second / count - mean.square()).clamp(min=0).sqrt(), resolution
+        )
+    check_levels(found, names_of(ann))
+    return {value: fill_silent(level) for value, level in found.items()}
+
+
 def rounded(x: Tensor, resolution: int) -> Tensor:
     """Round ``x`` in thresholds as neurons do that start at half a threshold, under a constant current."""
     return (x * resolution + 0.5).floor().clamp(0, resolution) / resolution
@@ -68,3 +106,15 @@ def _best_share(counts: Tensor, resolution: int) -> Tensor:
     centres = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
     errors = [(rounded(centres / share, resolution) * share - centres).square() for share in CANDIDATES]
     return CANDIDATES[(counts.double() @ torch.stack(errors).T).argmin(1)]
+
+
+def _best_for_normal(mean: Tensor, deviation: Tensor, resolution: int) -> Tensor:
+    """Find the threshold of every row ``[rows]``; 0 where a current practically never exceeds 0."""
+    shares = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
+    x = (mean[:, None] + deviation[:, None] * torch.special.ndtri(shares)).relu()
+    threshold = x[:, -1]
+    for _ in range(ROUNDS):
+        q = rounded(x / threshold[:, None].clamp(min=TINY), resolution)
+        factor = (x * q).sum(1) / (threshold * q.square().sum(1)).clamp(min=TINY)
+        threshold = threshold * factor
+    return threshold

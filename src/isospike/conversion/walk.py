@@ -8,13 +8,24 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from isospike.conversion.activations import Batches, Levels, by_row, check_levels, names_of, rectifier_of, run_through
+from isospike.conversion.activations import (
+    Batches,
+    Levels,
+    by_row,
+    check_levels,
+    fill_silent,
+    names_of,
+    rectifier_of,
+    run_through,
+)
 from isospike.conversion.lowering import MakeNeuron
+from isospike.errors import ConfigError
 from isospike.graph import Value, run_eager, uses
 from isospike.layers import Steps
 from isospike.models import ProgramNet
 from isospike.neurons import Neuron
 
+BATCH = 32  # images of a step of the search
 MEMORY = 1 << 27  # bytes of the largest map over all steps
 
 Choose = Callable[[Value, Tensor], Tensor]
@@ -83,6 +94,40 @@ def balanced_thresholds(ann: ProgramNet, batches: Batches, T: int, neuron: MakeN
 
     walk(ann, affordable(ann, batches, T), T, largest_current)
     return found
+
+
+def local_thresholds(ann: ProgramNet, batches: Batches, steps: int) -> Levels:
+    """Let thresholds of channels ``[C]`` rise from 0 as the clipping error of their layer falls.
+
+    A step goes down the gradient of ``E[(x - min(x, threshold))^2]``, which is ``-2 E[max(x - threshold, 0)]``, on 32
+    images whose earlier layers are clipped already, and never beyond the largest activation. So thresholds stay low
+    where large activations are rare.
+
+    Args:
+        ann: In eval mode.
+        batches: Calibration images, taken in turn and again from the first on.
+        steps: At least 1.
+
+    Source: Bu et al. 2024 (local threshold balancing), arXiv:2409.03368.
+    """
+    if steps < 1:
+        raise ConfigError(f"thresholds are searched in at least 1 step, got {steps}")
+    found: dict[Value, Tensor] = {}
+
+    def descend(value: Value, current: Tensor) -> Tensor:
+        x = current.relu()
+        rows = by_row(x[0], True)
+        threshold = found.get(value, rows.new_zeros(len(rows), dtype=torch.float64))
+        overflow = (rows - threshold.to(rows.dtype)[:, None]).relu().mean(1)
+        highest = torch.maximum(threshold, rows.amax(1))
+        found[value] = threshold = torch.minimum(threshold + 2 * overflow, highest)
+        return torch.minimum(x, over_time(x, threshold))
+
+    parts = torch.cat(list(batches)).split(BATCH)
+    for step in range(steps):
+        walk(ann, parts[step % len(parts)], 1, descend)
+    check_levels(found, names_of(ann))
+    return {value: fill_silent(level) for value, level in found.items()}
 
 
 def calibrated_shifts(

@@ -16,7 +16,7 @@ from isospike.export.outgoing import Shape
 from isospike.graph import module_to_json
 from isospike.layers import SpikingReadout
 from isospike.neurons import IF, ILIF, LIF, Neuron, SpikingNeuron, is_recurrence
-from isospike.ops import IntegerRule
+from isospike.ops import IntegerRule, SignedRule
 from isospike.optional import import_optional
 
 DT = 1e-4  # seconds of a step: snnTorch knows no other
@@ -40,7 +40,7 @@ def population(neuron: Neuron, shape: Shape) -> Population | None:
     """Nodes for neurons that read maps ``[C, H, W]``; None where NIR has nothing that is near."""
     if isinstance(neuron, SpikingReadout):
         return Population(losses=["puts out spikes and what a softmax of the rest has grown by, and not its currents"])
-    if not is_recurrence(neuron):
+    if not is_recurrence(neuron) or isinstance(neuron.rule, SignedRule):
         return None
     rule = neuron.rule
     if isinstance(rule, IntegerRule):

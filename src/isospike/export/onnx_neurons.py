@@ -16,14 +16,14 @@ from isospike.export.onnx_graph import Graph
 from isospike.export.outgoing import Shape
 from isospike.layers import FoldedNeuron, SpikingMaxPool, SpikingReadout, is_exactly
 from isospike.neurons import QCFS, Neuron, ReLU, SpikingNeuron, is_recurrence
-from isospike.ops import FireRule, IntegerRule
+from isospike.ops import FireRule, IntegerRule, SignedRule
 
 Step = Callable[[str, str | None], tuple[str, str | None]]
 
 
 def step_of(g: Graph, neuron: Neuron, shape: Shape) -> Step | None:
     """One step of ``neuron`` on maps ``[B, *shape]``; None where there are no nodes for it."""
-    if is_recurrence(neuron):
+    if is_recurrence(neuron) and not isinstance(neuron.rule, SignedRule):
         decay, gain = map(float, neuron.coefficients())
         if isinstance(neuron.rule, IntegerRule):
             return partial(integer_step, g, neuron.rule, decay, gain)

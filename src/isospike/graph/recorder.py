@@ -108,7 +108,7 @@ class Recorder(Steps):
         if is_norm(layer):
             return self.between(x, REAL, x_affine=layer)
         if is_known_neuron(layer):
-            return self.between(x, Domain(layer.levels), neuron=layer)  # type: ignore[arg-type]
+            return self.between(x, Domain(layer.levels, layer.signed), neuron=layer)  # type: ignore[arg-type]
         conv: Any = layer.conv if _is_known(layer, SlotConv) else layer
         if is_plain_conv(conv) and is_untouched(conv) and geometry_of(conv) is not None:
             out = self.value(conv.out_channels, REAL)
@@ -228,5 +228,5 @@ def out_channels(module: nn.Module, channels: int) -> int:
 
 def _domain(module: nn.Module, read: Domain) -> Domain:
     if isinstance(module, Neuron):
-        return Domain(module.levels)
+        return Domain(module.levels, module.signed)
     return read if is_exactly(module, nn.MaxPool2d) or is_exactly(module, PaddedShortcut) else REAL

@@ -12,10 +12,16 @@ from isospike.graph.checks import check_program
 from isospike.graph.program import Affine, Between, Call, Complement, Conv, Operation, Program, Value
 from isospike.layers import (
     BatchNorm,
+    BiasOnce,
+    Changes,
     Conv2d,
+    DelayedReadout,
+    Differential,
+    DifferentialReadout,
     GlobalPool,
     PaddedShortcut,
     PerStepNorm,
+    SignedIF,
     SpikingMaxPool,
     SpikingReadout,
     is_exactly,
@@ -69,7 +75,7 @@ def program_to_json(program: Program, names: Mapping[nn.Module, str]) -> Options
     return {
         "version": VERSION,
         "modules": {names[module]: module_to_json(module) for module in dict.fromkeys(modules_of(program))},
-        "values": [[value.channels, value.domain.largest] for value in _values(program)],
+        "values": [_value_to_json(value) for value in _values(program)],
         "operations": [_operation_to_json(op, names) for op in program.operations],
         "input": program.input.number,
         "results": [value.number for value in program.results],
@@ -86,10 +92,7 @@ def program_from_json(text: Mapping[str, Any]) -> tuple[Program, dict[str, nn.Mo
         raise ConfigError(f"a program of version {text.get('version')!r} cannot be read: this release reads {VERSION}")
     try:
         modules = {str(name): module_from_json(options) for name, options in text["modules"].items()}
-        values = [
-            Value(number, int(c), Domain(None if largest is None else int(largest)))
-            for number, (c, largest) in enumerate(text["values"])
-        ]
+        values = [_value_from_json(number, *value) for number, value in enumerate(text["values"])]
         operations = tuple(_operation_from_json(op, values, modules) for op in text["operations"])
         results = tuple(values[number] for number in text["results"])
         program = Program(operations, values[text["input"]], results)
@@ -126,6 +129,16 @@ def _values(program: Program) -> list[Value]:
     values = sorted({program.input, *(op.out for op in program.operations)}, key=lambda value: value.number)
     assert [value.number for value in values] == list(range(len(values)))
     return values
+
+
+def _value_to_json(value: Value) -> list[Any]:
+    """Channels, the largest integer, and True where it has a sign."""
+    domain = value.domain
+    return [value.channels, domain.largest, *([True] if domain.signed else [])]
+
+
+def _value_from_json(number: int, channels: int, largest: int | None, signed: bool = False) -> Value:
+    return Value(number, int(channels), Domain(None if largest is None else int(largest), bool(signed)))
 
 
 def _operation_to_json(op: Operation, names: Mapping[nn.Module, str]) -> Options:
@@ -248,6 +261,7 @@ def _per_step(norms: PerStepNorm) -> Options:
 _norm = attributes("num_features", "scale", "affine", "eps", "root_eps", "momentum")
 _conv = with_bias("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
 _max_pool = attributes("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+_spiking_max_pool = attributes("kernel_size", "stride", "padding", "dilation", "ceil_mode", "levels", "signed")
 _average_pool = attributes("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
 
 for _name, _kind in {
@@ -269,7 +283,13 @@ for _name, _kind in {
     "ilif": Kind(ILIF, lambda neuron: rule_of(neuron) | {"decay": neuron.decay}, NEURONS["ilif"]),
     "relu": Kind(ReLU, attributes(), ReLU),
     "qcfs": Kind(QCFS, attributes("L"), NEURONS["qcfs"]),
-    "spiking_max_pool": Kind(SpikingMaxPool, lambda pool: _max_pool(pool) | {"levels": pool.levels}, SpikingMaxPool),
-    "spiking_readout": Kind(SpikingReadout, lambda readout: {"start": readout.start}, SpikingReadout),
+    "spiking_max_pool": Kind(SpikingMaxPool, _spiking_max_pool, SpikingMaxPool),
+    "spiking_readout": Kind(SpikingReadout, attributes("start"), SpikingReadout),
+    "signed_if": Kind(SignedIF, attributes("levels"), SignedIF),
+    "differential": Kind(Differential, attributes("levels"), Differential),
+    "changes": Kind(Changes, attributes(), Changes),
+    "bias_once": Kind(BiasOnce, attributes("channels"), BiasOnce),
+    "delayed_readout": Kind(DelayedReadout, attributes("delay"), DelayedReadout),
+    "differential_readout": Kind(DifferentialReadout, attributes(), DifferentialReadout),
 }.items():
     MODULES.register(_name, _kind)

@@ -47,7 +47,7 @@ from isospike.ops.backend import pick
 from isospike.ops.cpu.pointwise import CompiledPass, can_run
 from isospike.ops.pointwise import Affine, Pointwise, Result, Span, run_eager
 from isospike.ops.rule import FireRule
-from isospike.residual import Join
+from isospike.residual import BINARY, Join
 
 Precision = Literal["float32", "int8"]
 CACHE = 1 << 21  # bytes that a core keeps close; of this size or half of it, ResNet-20 is fastest
@@ -220,14 +220,15 @@ def _integers(program: Sequence[Operation]) -> set[Value]:
 def _spikes(program: Sequence[Operation]) -> set[Value]:
     """Find the maps of 0 and 1 that only convolutions for spikes read, and onto which nothing is added."""
     convs = [op for op in program if isinstance(op, Conv)]
-    made = {op.out for op in program if isinstance(op, Between) and op.out.domain.largest == 1}
+    made = {op.out for op in program if isinstance(op, Between) and op.out.domain == BINARY}
     floats = {op.x for op in convs if not has_spikes(op.layer)} | {op.onto for op in convs}
     return made & {op.x for op in convs} - floats
 
 
 def _is_integer(op: Operation, integers: set[Value]) -> bool:
     """Return whether it puts out uint8."""
-    if op.out.domain.largest is None or op.out.domain.largest > LARGEST_INTEGER:
+    largest = op.out.domain.largest
+    if largest is None or largest > LARGEST_INTEGER or op.out.domain.signed:
         return False
     return isinstance(op, Between) or (isinstance(op.module, nn.MaxPool2d) and op.x in integers)
 

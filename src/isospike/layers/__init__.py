@@ -2,6 +2,14 @@
 
 from isospike.layers.activation_checkpointing import MEMORY, recomputed
 from isospike.layers.chain import Chain
+from isospike.layers.coded import (
+    BiasOnce,
+    Changes,
+    DelayedReadout,
+    Differential,
+    DifferentialReadout,
+    SignedIF,
+)
 from isospike.layers.conv import Conv2d, is_plain_conv
 from isospike.layers.exact import is_exactly
 from isospike.layers.fold import FoldedNeuron
@@ -19,12 +27,18 @@ __all__ = [
     "HeldStatistics",
     "WEIGHT_INITS",
     "BatchNorm",
+    "BiasOnce",
     "Chain",
+    "Changes",
     "Conv2d",
+    "DelayedReadout",
+    "Differential",
+    "DifferentialReadout",
     "FoldedNeuron",
     "GlobalPool",
     "PaddedShortcut",
     "PerStepNorm",
+    "SignedIF",
     "SlotConv",
     "SpikingMaxPool",
     "SpikingReadout",

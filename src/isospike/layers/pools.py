@@ -27,6 +27,7 @@ class SpikingMaxPool(Neuron):
         dilation: Between the pixels of a window.
         ceil_mode: Whether a window may begin inside and end outside.
         levels: The largest number that it reads at one step: 1 for spikes, more for counts, None for real numbers.
+        signed: Whether it also reads negative numbers.
 
     Source: Hu et al. 2021 (S-ResNet), arXiv:1805.01352, its released code.
     """
@@ -41,9 +42,10 @@ class SpikingMaxPool(Neuron):
         dilation: int | tuple[int, int] = 1,
         ceil_mode: bool = False,
         levels: int | None = 1,
+        signed: bool = False,
     ) -> None:
         super().__init__()
-        self.levels = levels
+        self.levels, self.signed = levels, signed
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
         self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
 

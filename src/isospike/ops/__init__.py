@@ -6,7 +6,7 @@ from isospike.ops.firing import Firing
 from isospike.ops.leaky_fire import leaky_fire
 from isospike.ops.norm_fire import norm_fire
 from isospike.ops.packed_conv import packed_conv
-from isospike.ops.rule import FireRule, IntegerRule, Rule
+from isospike.ops.rule import FireRule, IntegerRule, Rule, SignedRule
 
 __all__ = [
     "BACKENDS",
@@ -14,6 +14,7 @@ __all__ = [
     "Firing",
     "IntegerRule",
     "Rule",
+    "SignedRule",
     "asked_backend",
     "batch_norm",
     "deviation",

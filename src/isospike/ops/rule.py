@@ -158,7 +158,69 @@ class IntegerRule:
         return s
 
 
-Rule = FireRule | IntegerRule
+@dataclass(frozen=True)
+class SignedRule:
+    """Integer firing that takes back: ``s = round(h / v_threshold)``, from minus what was sent so far up to ``levels``.
+
+    So after every step the sum of what it sent is the rectified sum of its charges, rounded, in whatever order they
+    came, as long as it need not change by more than ``levels`` at one step; ``-levels`` bounds what it takes back. It
+    has two potentials: what is left of its charges, and all of them, whose difference is what was sent. It is for
+    neurons without leak. The gradient goes straight through the rounding within the bounds.
+
+    Args:
+        levels: The largest number that the neuron puts out at one step, at least 1, and minus the smallest.
+        v_threshold: Potential per spike, greater than 0; the first spike comes at half of it.
+
+    Raises:
+        ConfigError: a value out of its range.
+
+    Source: Wang et al. 2022 (signed neurons with memory), doi:10.24963/ijcai.2022/345, for several levels.
+    """
+
+    levels: int = 1
+    v_threshold: float = 1.0
+    detach_reset: ClassVar[bool] = True
+    masks_suffice: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_threshold(self.v_threshold)
+        if self.levels < 1:
+            raise ConfigError(f"levels must be at least 1, got {self.levels}")
+
+    def state_shape(self, step: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the potentials of neurons whose current at one step has the shape ``step``."""
+        return (2, *step)
+
+    def current_to_fire(self, decay: float | Tensor) -> float | Tensor:
+        """A constant charge that gives 1 at every step."""
+        return self.v_threshold
+
+    def fire(self, h: Tensor) -> Tensor:
+        """Integers in {-levels, ..., levels} for potentials ``[2, B, ...]``."""
+        u = h[0] / self.v_threshold
+        within = torch.maximum(u, self._least(h)).clamp(max=self.levels)
+        return within + (within.round() - within).detach()
+
+    def slope(self, h: Tensor) -> Tensor:
+        """ds/dh of ``fire(h)`` as the backward pass takes it, for the first potential: there is none for the second."""
+        u = h[0] / self.v_threshold
+        return ((u >= self._least(h)) & (u <= self.levels)).to(h.dtype) / self.v_threshold
+
+    def reset_after(self, h: Tensor, s: Tensor) -> Tensor:
+        """Potentials after the spikes ``s``."""
+        return torch.stack([h[0] - s * self.v_threshold, h[1]])
+
+    def count(self, s: Tensor) -> Tensor:
+        """Return the spikes themselves."""
+        return s
+
+    def _least(self, h: Tensor) -> Tensor:
+        """What it may put out at least: it takes back no more than it sent."""
+        sent = ((h[1] - h[0]) / self.v_threshold).round().detach()
+        return -sent.clamp(0, self.levels)
+
+
+Rule = FireRule | IntegerRule | SignedRule
 
 
 def _check_threshold(v_threshold: float) -> None:

@@ -1,0 +1,48 @@
+"""SpikingJelly's converter on a job of ``conversion.py``, in the peers' environment; its answer replaces the job."""
+
+import sys
+import time
+
+import torch
+from spikingjelly.activation_based import ann2snn, functional
+
+from cifar_anns import resnet
+
+BATCH = 32
+
+
+def recipe_of(name: str, batches: list[torch.Tensor]) -> ann2snn.ConversionRecipe:
+    """As its documentation and its examples have them."""
+    if name == "ltb":
+        return ann2snn.LocalThresholdBalancingRecipe(dataloader=batches)
+    if name == "robust":
+        return ann2snn.RateCodingRecipe(dataloader=batches, mode="99.9%", channel_wise=True, half_threshold=True)
+    return ann2snn.RateCodingRecipe(dataloader=batches, mode="Max")
+
+
+@torch.no_grad()
+def main(path: str) -> None:
+    job = torch.load(path, weights_only=True)
+    batches = list(job["calibration"].split(BATCH))
+    began = time.process_time()
+    net = ann2snn.FXConverter(recipe=recipe_of(job["recipe"], batches)).convert(resnet(job["weights"])).eval()
+    converted = time.process_time()
+    start, T = 0, job["T"]
+    if job["recipe"] == "ltb":
+        start = ann2snn.estimate_delay_start(net, batches, "cpu", T)
+    ready, decisions = time.process_time(), []
+    for images in job["images"].split(BATCH):
+        functional.reset_net(net)
+        total, steps = torch.zeros(()), []
+        for t in range(T):
+            now = net(images)
+            total = now if t == start else total + now
+            steps.append(total.argmax(1))
+        decisions.append(torch.stack(steps))
+    seconds = {"convert": converted - began, "simulate": time.process_time() - ready}
+    answer = {"decisions": torch.cat(decisions, 1), "delay": start, "cpu_seconds": seconds}
+    torch.save(answer, path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
