@@ -1,0 +1,55 @@
+"""Tables of docs/evidence/conversion.md from the logs of ``conversion.py``.
+
+python benchmarks/conversion_table.py > TABLES.md
+"""
+
+import json
+import math
+from typing import Any
+
+from cifar_anns import DEPTHS
+from common import LOGS
+
+STEPS = ("1", "2", "4", "8", "16", "32", "64", "128", "350")
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    """Accuracy at every T, and what was counted."""
+    accuracy = [f"{100 * row['accuracy'][t]:.0f}" if t in row["accuracy"] else "" for t in STEPS]
+    last = row["agreement"][str(row["T"])] if str(row["T"]) in row["agreement"] else [*row["agreement"].values()][-1]
+    counted = row.get("counted")
+    cells = ["", "", ""]
+    if counted:
+        share = counted["ann_mj"]
+        energies = f"{counted['mj'] / share:.2f} / {counted['mj_of_messages'] / share:.2f}"
+        cells = [f"{counted['spikes_per_neuron']:.2f}", energies, str(counted["T"])]
+    seconds = [f"{row['cpu_seconds'][name]:.0f}" for name in ("convert", "simulate")]
+    return "| " + " | ".join([name, str(row["digits"]), *accuracy, f"{100 * last:.0f}", *cells, *seconds]) + " |"
+
+
+def table(log: dict[str, Any]) -> list[str]:
+    """The rows of one ANN."""
+    error = 100 * math.sqrt(log["ann"] * (1 - log["ann"]) / log["images"])
+    kind = {"published": "as published", "finetuned": "trained on"}[log["weights"]]
+    head = ["method", "digits", *(f"T={t}" for t in STEPS), "as the ANN", "spikes", "energy", "at T", "convert", "run"]
+    return [
+        f"**ResNet-{log['depth']} {kind}**: ANN {100 * log['ann']:.0f} % of {log['images']} images of the {log['data']} "
+        f"(standard error {error:.1f} points), {log['calibration']} training images for calibration.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *(line(name, row) for name, row in log["rows"].items()),
+        "",
+    ]
+
+
+def main() -> None:
+    for depth in DEPTHS:
+        for kind in ("published", "finetuned"):
+            path = LOGS / f"conversion_{depth}_{kind}.json"
+            if path.exists():
+                print("\n".join(table(json.loads(path.read_text()))))
+
+
+if __name__ == "__main__":
+    main()
