@@ -33,8 +33,8 @@ def table(log: dict[str, Any]) -> list[str]:
     kind = {"published": "as published", "finetuned": "trained on"}[log["weights"]]
     head = ["method", "digits", *(f"T={t}" for t in STEPS), "as the ANN", "spikes", "energy", "at T", "convert", "run"]
     return [
-        f"**ResNet-{log['depth']} {kind}**: ANN {100 * log['ann']:.0f} % of {log['images']} images of the {log['data']} "
-        f"(standard error {error:.1f} points), {log['calibration']} training images for calibration.",
+        f"**ResNet-{log['depth']} {kind}**: ANN {100 * log['ann']:.0f} % of {log['images']} test images, "
+        f"{log['data']}, standard error {error:.1f} points; {log['calibration']} training images for calibration.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),
