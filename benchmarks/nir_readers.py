@@ -1,9 +1,9 @@
-"""A NIR file in another library's reader, step by step: runs in an environment of its own (`nir_readers.txt`).
+"""A NIR file in the readers of other libraries, step by step: in an environment of its own (`nir_readers.txt`).
 
-    python nir_readers.py snntorch net.nir images.npz spikes.npz
+    python nir_readers.py net.nir images.npz spikes.npz
 
-Of the images ``x [B, C, H, W]`` and steps ``T`` in the first archive it writes what every neuron node puts out,
-``[T, B, ...]``, and the logits ``[T, B, K]`` under "output"; or the sentence of what went wrong.
+Of the images ``x [B, C, H, W]`` and steps ``T`` in the first archive it writes, under ``reader/``, what every neuron
+node puts out, ``[T, B, ...]``, and the logits ``[T, B, K]`` as "output"; or as "refused" what went wrong.
 """
 
 import logging
@@ -78,17 +78,20 @@ def run(reader, path, x, T):
 
 
 def main():
-    reader, path, given, written = sys.argv[1:]
+    path, given, written = sys.argv[1:]
     archive = np.load(given)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            seen = run(reader, path, archive["x"], int(archive["T"]))
-    except Exception as error:  # noqa: BLE001  whatever it is, it is what the reader says
-        seen = {"refused": np.array(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")}
-    np.savez(written, **seen)
+    found = {}
+    for reader in READERS:
+        try:
+            with torch.no_grad():
+                seen = run(reader, path, archive["x"], int(archive["T"]))
+        except Exception as error:  # noqa: BLE001  whatever it is, it is what the reader says
+            seen = {"refused": np.array(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")}
+        found |= {f"{reader}/{name}": array for name, array in seen.items()}
+    np.savez(written, **found)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from exported_nets import NEURON_LAYERS, clips, conv, images, layers, neuron
 from isospike.errors import ConfigError, RunFailed, UnknownName
 from isospike.export import save_program
 from isospike.export.torch_program import FORMS
-from isospike.layers import PerStepNorm
+from isospike.layers import PerStepNorm, SpikingMaxPool
 
-STATEFUL = ["levels", "readout", "spiking max pool"]
+STATEFUL = ["levels", "readout"]
 
 ALONE = """
 import sys
@@ -85,12 +85,12 @@ def test_norms_that_know_the_step_count_it():
     assert_streams(model, 8)
 
 
-def test_a_unit_of_ones_own_is_traced():
+def test_a_layer_of_ones_own_is_traced():
     class Twice(nn.Module):
         def forward(self, x):
             return 2 * x
 
-    assert_streams(layers(conv(), Twice(), neuron("if"), conv()), 8)
+    assert_streams(layers(conv(), Twice(), neuron("if"), SpikingMaxPool(2), conv()), 8)
 
 
 def test_bad_input_is_one_sentence():

@@ -155,27 +155,21 @@ class Writer:
         return self.graph.conv(name, self.maps[op.x], dense, shift, size, layer.stride, padding, layer.dilation)
 
     def between(self, op: Between) -> Sum:
-        """``join(fire(affine(x + y)), z)``; only sums are edges."""
-        shape = self.shapes[op.x]
-        total = self.affine(op.x_affine, self.maps[op.x], shape)
-        if op.y is not None:
-            total = added(total, self.affine(op.y_affine, self.maps[op.y], shape))
-        total = self.affine(op.affine, total, shape)
+        """An affine, a sum, neurons or a join: as they were recorded, one of them; only sums are edges."""
+        x = self.maps[op.x]
+        if op.x_affine is not None:
+            return self.affine(op.x_affine, x, self.shapes[op.x])
         if op.neuron is not None:
-            total = self.fire(op.neuron, total, shape)
-        if op.z is None:
-            return total
-        if op.join != "add":
-            raise ConfigError(
-                f"NIR adds maps up and multiplies none, as the join behind '{self.net.name_of(op)}' does: train with "
-                "join='add', or export the network as ONNX"
-            )
-        return added(total, self.maps[op.z])
+            return self.fire(op.neuron, x, self.shapes[op.x])
+        if op.y is not None:
+            return added(x, self.maps[op.y])
+        raise ConfigError(
+            f"NIR adds maps up and multiplies none, as the join behind '{self.net.name_of(op)}' does: train with "
+            "join='add', or export the network as ONNX"
+        )
 
-    def affine(self, affine: Affine | None, x: Sum, shape: Shape) -> Sum:
+    def affine(self, affine: Affine, x: Sum, shape: Shape) -> Sum:
         """A factor stays with the map until somebody reads it; a norm that no convolution has taken up is a node."""
-        if affine is None:
-            return x
         name = self.net.names[affine] if isinstance(affine, nn.Module) else "complement"
         if isinstance(affine, PerStepNorm):
             self.lose(f"norm '{name}' has weights for every step, and not their means over the steps")

@@ -10,7 +10,7 @@ from isospike.export.onnx_layers import LAYERS, nodes_of
 from isospike.export.onnx_neurons import OTHERS, Step, step_of
 from isospike.export.outgoing import BATCH, Outgoing, has_memory, refuse_joins, rest_of, state_shape
 from isospike.graph import Between, Call, Conv, Operation, Value
-from isospike.graph.program import Affine, Complement
+from isospike.graph.program import Affine
 from isospike.inference.convolution import folded
 from isospike.inference.numbers import numbers_of
 from isospike.layers import PerStepNorm
@@ -109,19 +109,15 @@ class OneStep:
         return nodes(self.g, op.module, name, self.net.shapes[op.x], x)
 
     def between(self, op: Between, x: Stream) -> Stream:
-        """``join(fire(affine(x + y)), z)``."""
-        rank = len(self.net.shapes[op.x])
-        total = self.affine(op.x_affine, x, rank)
-        if op.y is not None:
-            total = self.both("Add", total, self.affine(op.y_affine, self.maps[op.y], rank))
-        total = self.affine(op.affine, total, rank)
+        """An affine, a sum, neurons or a join: as they were recorded, one of them."""
+        if op.x_affine is not None:
+            return self.affine(op.x_affine, x, len(self.net.shapes[op.x]))
         if op.neuron is not None:
-            total = self.fire(op, op.neuron, total)
-        if op.z is None:
-            return total
-        if op.join == "iand":
-            total = self.affine(Complement(), total, rank)
-        return self.both("Add" if op.join == "add" else "Mul", total, self.maps[op.z])
+            return self.fire(op, op.neuron, x)
+        if op.y is not None:
+            return self.both("Add", x, self.maps[op.y])
+        assert op.z is not None, "there is nothing else that a recorder writes"
+        return self.both("Mul", x, self.maps[op.z])
 
     def both(self, operator: str, a: Stream, b: Stream) -> Stream:
         """Two maps element by element."""
@@ -132,10 +128,8 @@ class OneStep:
         """A map at every step, where it must be."""
         return x.name
 
-    def affine(self, affine: Affine | None, x: Stream, rank: int) -> Stream:
+    def affine(self, affine: Affine, x: Stream, rank: int) -> Stream:
         """A factor and a shift for every channel."""
-        if affine is None:
-            return x
         if isinstance(affine, PerStepNorm):
             return self.per_step(affine, x)
         scale, shift = (rows.double()[0] for rows in numbers_of(affine))

@@ -50,7 +50,7 @@ class Outgoing:
 
     def name_of(self, op: Operation) -> str:
         """What to call an operation: the name of its layer, of a neuron or norm in it, or of what it reads."""
-        parts = (op.neuron, op.x_affine, op.affine) if isinstance(op, Between) else (op.module,)
+        parts = (op.neuron, op.x_affine) if isinstance(op, Between) else (op.module,)
         for part in parts:
             if isinstance(part, nn.Module):
                 return self.names[part]

@@ -1,0 +1,279 @@
+"""Exported networks beside the model on real images: parity by format, files and times.
+
+    ISOSPIKE_DATA=DIR python benchmarks/export.py parity --readers ENV/bin/python [NETWORK ...]
+    ISOSPIKE_DATA=DIR python benchmarks/export.py times
+    python benchmarks/export.py tables
+
+DIR holds ``cifar10/`` and ``ann/``; ENV is an environment with ``nir_readers.txt``. Networks of the zoo have the
+weights that they start with, and norms with the statistics of the images, so that all neurons have something to do; the
+converted one is a trained ANN. ``tables`` writes the logs as Markdown.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+import conversion
+import isospike as iso
+from common import LOGS, header, interleaved, save
+from isospike.data import load_dataset
+from isospike.data.cifar import CifarData
+from isospike.export import save_program
+from isospike.layers import BatchNorm
+
+HERE = Path(__file__).parent
+BATCH, READ = 32, 4  # images for our own formats, and for readers of others
+READERS = ("snntorch", "norse", "norse, in order", "sinabs", "sinabs, in order")
+ZOO = {f"{topology}_resnet20": {} for topology in iso.TOPOLOGIES} | {
+    "ms_resnet18": {"num_classes": 10},
+    "sew_resnet18": {"num_classes": 10},
+}
+LARGE = ("ms_resnet18", "sew_resnet18")  # their stems halve the image twice: shown at 64 pixels
+CONVERTED = "S-ResNet-20, converted"
+TIMED = ("ms_resnet20", "sew_resnet20", "ms_resnet18")
+
+
+def data():
+    return load_dataset(CifarData(kind="cifar10", dir=str(Path(os.environ["ISOSPIKE_DATA"]) / "cifar10")))
+
+
+def network(name):
+    """A network in eval mode, and its images."""
+    torch.manual_seed(0)
+    if name == CONVERTED:
+        images = data()
+        ann = conversion.resnet(conversion.load_weights(Path(os.environ["ISOSPIKE_DATA"]), 20))
+        calibration, _ = conversion.images_of(images.train, 256)
+        return iso.convert(ann, calibration, "s_resnet", T=32), conversion.images_of(images.test, BATCH)[0]
+    model = iso.create_model(name, **ZOO[name])
+    x, _ = conversion.images_of(data().test, 2 * BATCH)
+    if name in LARGE:
+        x = torch.nn.functional.interpolate(x, size=64, mode="bilinear")
+    for norm in model.modules():
+        if isinstance(norm, BatchNorm):
+            norm.momentum = None  # the mean of all batches
+            norm.reset_running_stats()
+    model.train()(x)
+    return model.eval(), x[:BATCH]
+
+
+def same(found, expected):
+    """How near logits ``[T, B, K]`` are: in the largest logit; shares are of images at steps."""
+    found = torch.as_tensor(found)
+    means = [logits.cumsum(0).argmax(-1) for logits in (found, expected)]
+    apart = (found - expected).abs().amax(-1) / expected.abs().max()
+    return {
+        "within_rounding": float((apart <= 1e-5).double().mean()),
+        "largest_difference": float(apart.max()),
+        "same_class": float((means[0] == means[1]).double().mean()),
+        "bits": bool(torch.equal(found, expected)),
+    }
+
+
+def by_onnx(model, x, folder):
+    """Both forms in ONNX Runtime."""
+    size, path = tuple(x.shape[-2:]), folder / "net.onnx"
+    expected = model(x, per_step=True)
+    iso.export_onnx(model, path, size=size)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    run = onnxruntime.InferenceSession(path, options)
+    rows = {"static": same(run.run(["per_step"], {"x": x.numpy()})[0], expected)}
+    rows["static"] |= {"megabytes": path.stat().st_size / 1e6, "nodes": len(onnx.load(path).graph.node)}
+    iso.export_onnx(model, path, "step", size=size)
+    run = onnxruntime.InferenceSession(path, options)
+    rests = json.loads(run.get_modelmeta().custom_metadata_map["isospike"])["rests"]
+    state = {
+        given.name: np.full([len(x) if d == "B" else d for d in given.shape], rests[given.name], np.float32)
+        for given in run.get_inputs()[1:]
+    }
+    logits = []
+    for _ in range(model.T):
+        outputs = dict(zip([o.name for o in run.get_outputs()], run.run(None, {"x": x.numpy(), **state}), strict=True))
+        logits.append(outputs["logits"])
+        state = {name: outputs[f"{name}.next"] for name in state}
+    return rows | {"step": same(np.stack(logits), expected)}
+
+
+def by_nir(model, x, folder, readers):
+    """Our own reader, and those of others."""
+    path = folder / "net.nir"
+    losses = iso.export_nir(model, path, lossy=True, size=tuple(x.shape[-2:]))
+    net = iso.from_nir(path)
+    row = {"losses": losses, "megabytes": path.stat().st_size / 1e6, "nodes": len(net.program.operations)}
+    row["from_nir"] = same(net(x, per_step=True), model(x, per_step=True))
+    if readers:
+        row["readers"] = others(net, x[:READ], folder, readers)
+    return row
+
+
+def others(net, x, folder, readers):
+    """Spikes of every neuron, image and step that another reader has otherwise."""
+    seen = {}
+    neurons = {name.removeprefix("nodes."): m for name, m in net.named_modules() if isinstance(m, iso.Neuron)}
+    for name, neuron in neurons.items():
+        neuron.register_forward_hook(lambda _, __, out, name=name: seen.setdefault(name, []).append(out[0][0]))
+    expected = net(x, per_step=True)
+    spikes = {name: torch.stack(steps).numpy() for name, steps in seen.items()}
+    np.savez(folder / "given.npz", x=x.numpy(), T=net.T)
+    files = [folder / name for name in ("net.nir", "given.npz", "out.npz")]
+    subprocess.run([readers, HERE / "nir_readers.py", *files], check=True, capture_output=True)
+    with np.load(files[-1]) as archive:
+        theirs = dict(archive)
+    found = {}
+    for reader in READERS:
+        own = {key.removeprefix(f"{reader}/"): array for key, array in theirs.items() if key.startswith(f"{reader}/")}
+        found[reader] = compared(own, spikes, expected.numpy())
+    return found
+
+
+def compared(theirs, spikes, logits):
+    if "refused" in theirs:
+        return {"refused": str(theirs["refused"])}
+    if theirs["output"].size != logits.size:
+        return {"refused": f"puts out {list(theirs['output'].shape)} in place of logits"}
+    missing = [name for name in spikes if name in theirs and theirs[name].size != spikes[name].size]
+    if missing:
+        return {"refused": f"runs {missing[0]} another number of times"}
+    pairs = [(spikes[name], theirs[name].reshape(spikes[name].shape)) for name in spikes if name in theirs]
+    return {
+        "spikes": sum(ours.size for ours, _ in pairs),
+        "otherwise": sum(int((ours != other).sum()) for ours, other in pairs),
+        **same(theirs["output"].reshape(logits.shape), torch.from_numpy(logits)),
+    }
+
+
+@torch.no_grad()
+def parity(names, readers):
+    """Row by row into the log, so that what is there stays."""
+    log = LOGS / "export_parity.json"
+    rows = json.loads(log.read_text())["rows"] if log.is_file() else {}
+    for name in names or [*ZOO, CONVERTED]:
+        model, x = network(name)
+        with tempfile.TemporaryDirectory() as folder:
+            row = {"T": model.T, "images": len(x), "size": x.shape[-1]}
+            row |= {"onnx": by_onnx(model, x, Path(folder)), "nir": by_nir(model, x, Path(folder), readers)}
+        rows[name] = row
+        print(name, json.dumps(row), flush=True)
+        command = "ISOSPIKE_DATA=DIR python benchmarks/export.py parity --readers ENV/bin/python"
+        versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+        save("export_parity", {"header": header(command) | versions, "data": "CIFAR-10, JPEG copy", "rows": rows})
+
+
+@torch.no_grad()
+def times(repeats):
+    """ONNX Runtime beside eval and our compiled networks, in turn, on one thread."""
+    torch.set_num_threads(1)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    rows = []
+    for name in TIMED:
+        model, x = network(name)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "net.onnx"
+            iso.export_onnx(model, path, size=tuple(x.shape[-2:]))
+            run = onnxruntime.InferenceSession(path, options)
+        nets = {precision: model.compile_for_inference(precision) for precision in ("float32", "int8")}
+        for batch in (1, BATCH):
+            part = x[:batch]
+            works = {"eval": lambda part=part, model=model: model(part)}
+            works |= {key: lambda net=net, part=part: net(part) for key, net in nets.items()}
+            works["ONNX Runtime"] = lambda run=run, part=part: run.run(["logits"], {"x": part.numpy()})
+            spent = interleaved(works, repeats)
+            rows.append({"network": name, "T": model.T, "size": x.shape[-1], "batch": batch, "seconds": spent})
+            print(name, batch, {work: round(s["median"] * 1e3, 1) for work, s in spent.items()}, flush=True)
+    versions = {"onnxruntime": onnxruntime.__version__}
+    command = "ISOSPIKE_DATA=DIR python benchmarks/export.py times"
+    save("export_times", {"header": header(command) | versions, "rows": rows})
+
+
+@torch.no_grad()
+def program(name="ms_resnet20"):
+    """One step of a stream as PyTorch's program, saved and loaded, and compiled ahead of time."""
+    model, x = network(name)
+    expected = model(x, per_step=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.pt2"
+        began = time.perf_counter()
+        save_program(model, path, "step", size=32)
+        row = {"network": name, "T": model.T, "images": len(x), "export_s": time.perf_counter() - began}
+        row["megabytes"] = path.stat().st_size / 1e6
+        exported = torch.export.load(path)
+        row["exported"] = same(streamed(exported.module(), exported, x, model.T), expected)
+        began = time.perf_counter()
+        package = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(folder) / "aoti.pt2"))
+        row["compile_s"] = time.perf_counter() - began
+        row["aot_inductor"] = same(streamed(torch._inductor.aoti_load_package(package), exported, x, model.T), expected)
+    print(json.dumps(row))
+    save("export_program", {"header": header("ISOSPIKE_DATA=DIR python benchmarks/export.py program"), **row})
+
+
+def streamed(net, exported, x, T):
+    """Logits of T steps, the state carried from one to the next."""
+    _, rest = exported.example_inputs[0]
+    state, logits = {name: v.new_zeros(len(x), *v.shape[1:]) for name, v in rest.items()}, []
+    for _ in range(T):
+        now, state = net(x, state)
+        logits.append(now)
+    return torch.stack(logits)
+
+
+def tables():
+    """The logs as the tables of docs/export.md."""
+    rows = json.loads((LOGS / "export_parity.json").read_text())["rows"]
+    print("| network | T | ONNX `static` | ONNX `step` | NIR | `from_nir` |\n|---|---|---|---|---|---|")
+    for name, row in rows.items():
+        losses = len(row["nir"]["losses"])
+        cells = [cell(row["onnx"]["static"]), cell(row["onnx"]["step"])]
+        cells += ["exact" if not losses else f"{losses} losses", cell(row["nir"]["from_nir"])]
+        print(f"| {name} | {row['T']} | {' | '.join(cells)} |")
+    print(
+        "\n| network | neurons, images, steps | "
+        + " | ".join(READERS)
+        + " |\n|---" * 1
+        + "|---" * (len(READERS) + 1)
+        + "|"
+    )
+    for name, row in rows.items():
+        found = row["nir"].get("readers", {})
+        total = max((r.get("spikes", 0) for r in found.values()), default=0)
+        cells = ["refuses" if "refused" in r else f"{r['otherwise']:,}" for r in found.values()]
+        print(f"| {name} | {total:,} | {' | '.join(cells)} |")
+    print("\n| network | batch | eval | float32 | int8 | ONNX Runtime |\n|---|---|---|---|---|---|")
+    for row in json.loads((LOGS / "export_times.json").read_text())["rows"]:
+        spent = [f"{s['median'] * 1e3:.1f}" for s in row["seconds"].values()]
+        print(f"| {row['network']}, {row['size']}x{row['size']}, T={row['T']} | {row['batch']} | {' | '.join(spent)} |")
+
+
+def cell(row):
+    if row["bits"]:
+        return "same bits"
+    return f"{row['within_rounding']:.1%}, {row['same_class']:.1%}"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["parity", "times", "program", "tables"])
+    parser.add_argument("networks", nargs="*")
+    parser.add_argument("--readers", metavar="PYTHON")
+    parser.add_argument("--repeats", type=int, default=11)
+    arguments = parser.parse_args()
+    if arguments.what == "parity":
+        parity(arguments.networks, arguments.readers)
+    elif arguments.what == "times":
+        times(arguments.repeats)
+    else:
+        {"program": program, "tables": tables}[arguments.what]()
+
+
+if __name__ == "__main__":
+    main()
