@@ -83,6 +83,9 @@ def test_a_summary_by_hand():
     assert (unknown.sensor, unknown.sensor_said) == ((4, 3), False)
     assert "4x3 pixels or more, which nobody says" in in_words(unknown)[0]
     assert summarise(FEW[:1]).events_per_s == 0
+    far = Events([0, 1], [0, 65_535], [0, 65_535], [0, 1])
+    assert summarise(far).silent == pytest.approx(1 - 2**-31)
+    assert len(recording_sections(far)) == 4
     with pytest.raises(DataError, match="a recording without events has nothing to look at"):
         summarise(FEW[:0])
 

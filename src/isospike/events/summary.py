@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from isospike.errors import DataError
-from isospike.events.frames import integrate
 from isospike.events.recording import Events
 
 
@@ -62,8 +61,9 @@ def summarise(events: Events) -> RecordingSummary:
     """
     placed = on_some_sensor(events)
     width, height = placed.sensor or (0, 0)
-    counts = integrate(placed, np.array([[0, len(events)]]))[0].sum(0)
-    y, x = (int(place) for place in np.unravel_index(counts.argmax(), counts.shape))
+    # Not as a frame: a damaged file may name a pixel far away from all others.
+    pixels, counts = np.unique(events.y.astype(np.int64) * width + events.x, return_counts=True)
+    y, x = divmod(int(pixels[counts.argmax()]), width)
     seconds = events.duration / 1e6
     return RecordingSummary(
         events=len(events),
@@ -74,6 +74,6 @@ def summarise(events: Events) -> RecordingSummary:
         events_per_s=len(events) / seconds if seconds else 0.0,
         brighter=float(events.p.mean()),
         events_per_pixel=len(events) / (width * height),
-        silent=float((counts == 0).mean()),
-        busiest=(x, y, int(counts[y, x])),
+        silent=1 - len(pixels) / (width * height),
+        busiest=(x, y, int(counts.max())),
     )
