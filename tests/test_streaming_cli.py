@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,13 +83,38 @@ def test_a_file_and_a_pipe_give_a_line_per_decision(run, tmp_path, pipe, capsys,
     line = re.compile(r" *([\d.]+) s +[\d.]+%  (.*)  \(([\d,]+) events, [\d.]+ ms\)")
     rows = [line.fullmatch(text).groups() for text in said.out.splitlines()]
     assert [(float(end), label, int(n)) for end, label, n in rows] == [(e / 1e6, c, n) for _, e, n, c in expected]
+    unit = {"window": "6,000 us", "count": "40 events"}[way]
     left = len(EVENTS) - sum(d[2] for d in expected)
     assert left
     assert re.fullmatch(
-        rf"note: {len(expected)} windows; a decision took [\d.]+ ms on average and [\d.]+ ms at most; "
+        rf"note: {len(expected)} windows of {unit}; a decision took [\d.]+ ms on average and [\d.]+ ms at most; "
         rf"the last {left} events filled no window\n",
         said.err,
     )
+
+
+@pytest.mark.parametrize(
+    ("data", "way"),
+    [
+        ("bins: time, window: 6000", {"window": WINDOW}),
+        ("bins: count, window: 40, stride: 40", {"count": 40}),
+        ("bins: time, window: 6000, stride: 3000", None),
+        ("bins: time", None),
+    ],
+)
+def test_windows_are_those_of_the_training_where_they_follow_each_other(run, tmp_path, pipe, capsys, data, way):
+    shutil.copytree(run, tmp_path / "run")
+    config = read_config(parse_yaml(CONFIG.replace("size: 16", f"size: 16, {data}"), "x"), "x")
+    (tmp_path / "run/config.yaml").write_text(config.to_yaml())
+    pipe(event_files.evt3(EVENTS))
+    call("predict", tmp_path / "run", "--stream", "-", "--json", expect=0 if way else 2)
+    said = capsys.readouterr()
+    if way is None:
+        assert "give one of --window MICROSECONDS and --count EVENTS" in said.err
+        return
+    lines = [json.loads(line) for line in said.out.splitlines()]
+    found = [(d["start_us"], d["end_us"], d["events"], d["predictions"][0]["class"]) for d in lines]
+    assert found == decisions(run, decode(event_files.evt3(EVENTS), "x"), **way)
 
 
 @pytest.mark.parametrize("kind", ["text", "aedat2", "npz"])
@@ -169,7 +195,7 @@ def test_a_decision_comes_before_the_next_events_and_ctrl_c_ends_with_the_summar
     live.send_signal(signal.SIGINT)
     assert live.wait(20) == 130
     said = live.stderr.read().decode()
-    assert re.match("note: 3 windows; a decision took", said)
+    assert re.match("note: 3 windows of 10 events; a decision took", said)
     assert "Traceback" not in said
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import typer
 
 from isospike.cli.console import err, out
+from isospike.data.recordings import FrameData
 from isospike.errors import ConfigError, DataError
 from isospike.events import Events, read_pieces
 from isospike.predictor import trained_network
 from isospike.processes import open_world
+from isospike.run_folder import RunFolder
 from isospike.streaming import Stream, StreamDecision
 
 TOP = 5  # classes of a line of JSON
@@ -58,15 +60,12 @@ def predict_stream(
     Raises:
         IsospikeError: whatever is wrong with the run, the options or the events.
     """
-    if (options.window is None) == (options.count is None):
-        raise ConfigError("events are cut by time or by number: give one of --window MICROSECONDS and --count EVENTS")
+    window, count = _windows(run, options)
     sensor = None if options.sensor is None else read_sensor(options.sensor)
     with open_world(device) as world:
         model = trained_network(run, checkpoint).to(world.device)
-        stream = Stream(
-            model, window=options.window, count=options.count, restart=options.restart, sensor=sensor, compiled=True
-        )
-        summary = _Summary()
+        stream = Stream(model, window=window, count=count, restart=options.restart, sensor=sensor, compiled=True)
+        summary = _Summary(f"{count:,} events" if window is None else f"{window:,} us")
         try:
             for decision in stream.run(summary.counted(_parts(source, options, sensor))):
                 summary.add(decision)
@@ -75,6 +74,22 @@ def predict_stream(
             summary.say()
             raise
         summary.say()
+
+
+def _windows(run: Path, options: StreamOptions) -> tuple[int | None, int | None]:
+    """Return microseconds, or else events, of a window: those asked for, or those of the run's training.
+
+    Raises:
+        ConfigError: both are asked for, or none, and the training had no windows that follow each other.
+    """
+    folder = RunFolder(run)
+    if options.window is None and options.count is None and folder.config.is_file():
+        data = folder.read_config().data
+        if isinstance(data, FrameData) and data.window is not None and data.stride in (None, data.window):
+            return (data.window, None) if data.bins == "time" else (None, data.window)
+    if (options.window is None) == (options.count is None):
+        raise ConfigError("events are cut by time or by number: give one of --window MICROSECONDS and --count EVENTS")
+    return options.window, options.count
 
 
 def _parts(source: str, options: StreamOptions, sensor: tuple[int, int] | None) -> Iterator[Events]:
@@ -119,7 +134,8 @@ def _say(decision: StreamDecision, as_json: bool) -> None:
 class _Summary:
     """What is said once the events are over: sums, so that it does not grow with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: str) -> None:
+        self.size = size  # of a window
         self.windows = self.given = self.decided = 0
         self.seconds = self.longest = 0.0
 
@@ -136,7 +152,7 @@ class _Summary:
 
     def say(self) -> None:
         """Say how many windows there were, how long they took and what was left over."""
-        text = f"{self.windows:,} windows"
+        text = f"{self.windows:,} windows of {self.size}"
         if self.windows:
             mean, longest = self.seconds / self.windows * 1e3, self.longest * 1e3
             text += f"; a decision took {mean:.1f} ms on average and {longest:.1f} ms at most"
