@@ -42,7 +42,7 @@ class _Loader(yaml.SafeLoader):
         self._known: dict[str | None, _Extent] = {}
 
     def get_event(self) -> Any:
-        """The next event, which the composer takes once.
+        """Return the next event, which the composer takes once.
 
         Raises:
             ConfigError: the text holds too much.

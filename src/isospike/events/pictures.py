@@ -54,7 +54,7 @@ def heat(counts: npt.NDArray[np.integer]) -> Picture:
 
 
 def shares(values: npt.NDArray[np.floating], colour: tuple[int, int, int]) -> Picture:
-    """A colour that is as opaque as a share ``[H, W]`` from 0 to 1 is large."""
+    """Return a colour that is as opaque as a share ``[H, W]`` from 0 to 1 is large."""
     picture = np.zeros((*values.shape, 4), np.uint8)
     picture[..., :3], picture[..., 3] = colour, np.rint(FULL * values)
     return picture

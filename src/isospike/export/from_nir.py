@@ -26,7 +26,7 @@ DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionEr
 
 
 def from_nir(path: Path | str, *, T: int | None = None, dt: float | None = None) -> ProgramNet:
-    """A network that somebody wrote as NIR, in eval mode.
+    """Read a network that somebody wrote as NIR, in eval mode.
 
     Its equations are stepped as ``export_nir`` writes them. Neurons that lost something in a file of ``export_nir`` are
     what they were, as the metadata of their nodes say.
@@ -76,7 +76,7 @@ class Reader:
         self.name = ""
 
     def network(self, names: list[str], T: int) -> ProgramNet:
-        """All nodes in their order."""
+        """Read all nodes in their order."""
         before: dict[str, list[str]] = {name: [a for a, b in self.graph.edges if b == name] for name in names}
         maps: dict[str, Symbol] = {}
         image: Shape = ()
@@ -105,7 +105,7 @@ class Reader:
         return net.eval()
 
     def read(self, kind: str, node: Any, x: Symbol) -> Symbol:
-        """What a node puts out."""
+        """Return what a node puts out."""
         if kind not in NODES:
             raise ConfigError(f"node '{self.name}' is a {kind}, and there are readers for {', '.join(NODES)}")
         try:
@@ -116,7 +116,7 @@ class Reader:
             raise ConfigError(f"node '{self.name}', a {kind}: {error}") from error
 
     def layer(self, module: nn.Module, x: Symbol, **weights: npt.NDArray[Any] | None) -> Symbol:
-        """A layer of ours, and its weights."""
+        """Make a layer of ours, and its weights."""
         name = f"nodes.{self.name.replace('.', '_')}"
         while name in self.modules:
             name += "_again"
@@ -164,7 +164,7 @@ def linear(reader: Reader, node: Any, x: Symbol) -> Symbol:
 
 
 def scale(reader: Reader, node: Any, x: Symbol) -> Symbol:
-    """One factor, or one for each channel."""
+    """Make a factor, or one for each channel."""
     if np.unique(node.scale).size == 1:
         return x * number(node, "scale")
     rows = node.scale.reshape(len(node.scale), -1)
@@ -174,14 +174,14 @@ def scale(reader: Reader, node: Any, x: Symbol) -> Symbol:
 
 
 def sum_pool(reader: Reader, node: Any, x: Symbol) -> Symbol:
-    """A convolution of ones."""
+    """Make a convolution of ones."""
     kernel = two(node.kernel_size)
     ones = np.ones((x.value.channels, 1, *kernel))
     return depthwise(reader, x, ones, stride=two(node.stride), padding=two(node.padding))
 
 
 def depthwise(reader: Reader, x: Symbol, weight: npt.NDArray[Any], **options: Any) -> Symbol:
-    """Every channel by itself."""
+    """Make a convolution that takes every channel by itself."""
     conv = Conv2d(len(weight), len(weight), weight.shape[2:], groups=len(weight), bias=False, **options)
     return reader.layer(conv, x, weight=weight)
 
@@ -205,14 +205,14 @@ def flatten(reader: Reader, node: Any, x: Symbol) -> Symbol:
 
 
 def _renamed(reader: Reader, out: Any) -> Symbol:
-    """The last operation, which puts ``out`` out in place of a map of other channels."""
+    """Return the last operation, which puts ``out`` out in place of a map of other channels."""
     last = reader.recorder.operations.pop()
     reader.recorder.operations.append(type(last)(last.x, out, last.module, last.timed))  # type: ignore[union-attr, arg-type]
     return Symbol(reader.recorder, out)
 
 
 def threshold(reader: Reader, node: Any, x: Symbol) -> Symbol:
-    """A neuron that keeps nothing."""
+    """Make a neuron that keeps nothing."""
     return reader.layer(LIF(decay=0.0, v_threshold=number(node, "threshold"), strict=True), x)
 
 
@@ -238,7 +238,7 @@ def leaky(reader: Reader, node: Any, x: Symbol) -> Symbol:
 
 
 def number(node: Any, name: str) -> float:
-    """A parameter that all neurons of a node share."""
+    """Return a parameter that all neurons of a node share."""
     values = np.unique(getattr(node, name))
     if values.size != 1:
         raise ConfigError(f"its neurons differ in {name}, from {values[0]:g} to {values[-1]:g}: ours share one")
@@ -246,13 +246,13 @@ def number(node: Any, name: str) -> float:
 
 
 def two(value: Any) -> tuple[int, int]:
-    """Of rows and columns."""
+    """Return the numbers of rows and columns."""
     rows, columns = np.broadcast_to(np.asarray(value, int), 2)
     return int(rows), int(columns)
 
 
 def shape_of(node: Any, side: str) -> Shape:
-    """What a node reads ("input") or puts out ("output"), without the batch."""
+    """Return what a node reads ("input") or puts out ("output"), without the batch."""
     (shape,) = (node.input_type if side == "input" else node.output_type).values()
     return tuple(int(size) for size in shape)
 

@@ -75,7 +75,7 @@ def _node(
 
 
 def _registered(neuron: SpikingNeuron, decay: float, gain: float) -> SpikingNeuron | None:
-    """A neuron of the registry, without weights, that does the same with the same current."""
+    """Find a neuron of the registry, without weights, that does the same with the same current."""
     rule = neuron.rule
     if isinstance(rule, IntegerRule):
         return ILIF(decay=decay, levels=rule.levels, v_threshold=rule.v_threshold) if gain == 1 else None

@@ -36,7 +36,7 @@ class Graph:
         self.edges: list[tuple[str, str]] = []
 
     def add(self, name: str, node: Any, sources: Sum) -> Sum:
-        """A node that reads the sum of others, whose factors are 1."""
+        """Add a node that reads the sum of others, whose factors are 1."""
         name = base = name.replace(".", "_")
         number = 1
         while name in self.nodes:
@@ -119,7 +119,7 @@ class Writer:
         self.graph.add("output", self.graph.nir.Output({"output": np.array(shape)}), logits)
 
     def shape_after(self, op: Operation) -> Shape:
-        """Of what an operation puts out; features are maps of one pixel."""
+        """Return the shape of what an operation puts out; features are maps of one pixel."""
         if (
             isinstance(op, Between)
             or isinstance(op.module, Neuron | nn.Flatten)
@@ -130,12 +130,12 @@ class Writer:
         return shape if len(shape) == 3 else (*shape, 1, 1)
 
     def single(self, name: str, x: Sum, shape: Shape) -> Sum:
-        """A sum as one node."""
+        """Write a sum as one node."""
         ones = np.ones(shape[0])
         return self.graph.scaled(name, x, ones, 0 * ones, shape[1:])
 
     def operation(self, op: Operation) -> Sum:
-        """The map that an operation puts out."""
+        """Write an operation, and return the map that it puts out."""
         if isinstance(op, Conv):
             return self.convolution(op)
         if isinstance(op, Between):
@@ -146,7 +146,7 @@ class Writer:
         return self.layer(op, name, x, shape)
 
     def convolution(self, op: Conv) -> Sum:
-        """With the norm behind it in its weights."""
+        """Write a convolution with the norm behind it in its weights."""
         weight, bias = folded(op)
         layer, name = op.layer, self.net.names[op.module]
         dense, padding = _square(name, _dense(weight, layer.groups), tuple(map(int, layer.padding)), layer.dilation)
@@ -180,7 +180,7 @@ class Writer:
         return self.graph.scaled(name, x, scale.expand(channels).numpy(), shift.expand(channels).numpy(), shape[1:])
 
     def fire(self, neuron: Neuron, x: Sum, shape: Shape) -> Sum:
-        """A population of neurons."""
+        """Write a population of neurons."""
         name = self.net.names[neuron]
         found = population(neuron, shape)
         if found is None:
@@ -196,7 +196,7 @@ class Writer:
         return {key: 1.0 for node in found.nodes for key in self.graph.add(name, node, x)}
 
     def layer(self, op: Call, name: str, x: Sum, shape: Shape) -> Sum:
-        """A layer without time."""
+        """Write a layer without time."""
         module: Any = op.module
         if module._forward_hooks or module._forward_pre_hooks:
             raise ConfigError(f"a hook sees layer '{name}', so nobody knows what it puts out: remove the hook")
@@ -265,7 +265,7 @@ class Writer:
 
 
 def added(x: Sum, y: Sum) -> Sum:
-    """The sum of two maps; there are no two edges between the same nodes."""
+    """Return the sum of two maps; there are no two edges between the same nodes."""
     return {source: x.get(source, 0.0) + y.get(source, 0.0) for source in {**x, **y}}
 
 

@@ -57,7 +57,7 @@ def export_onnx(model: nn.Module, path: Path | str, form: str = "static", *, siz
 
 
 def _file(net: Outgoing, g: Graph, form: str, rests: dict[str, float]) -> Any:
-    """A checked model of ONNX."""
+    """Make a checked model of ONNX."""
     if g.bytes() > LARGEST:
         raise ConfigError(f"an ONNX file holds 2 GB, and this network has {g.bytes() / 2**30:.1f}")
     helper = g.onnx.helper

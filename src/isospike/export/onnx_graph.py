@@ -34,7 +34,7 @@ class Graph:
         self._scope = scope
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """The output of a node; of one that is there already, if it is the same."""
+        """Return the output of a node; of one that is there already, if it is the same."""
         key = (operator, inputs, repr(sorted(attributes.items())))
         if key not in self._made:
             self._made[key] = self._node(operator, inputs, 1, attributes)[0]
@@ -49,7 +49,7 @@ class Graph:
         return self._parts[x, parts]
 
     def number(self, value: float, like: Sequence[int] = ()) -> str:
-        """A real number, or an array of it."""
+        """Add a real number, or an array of it."""
         return self.constant(np.full(like, value))
 
     def constant(self, array: Array) -> str:
@@ -69,7 +69,7 @@ class Graph:
         return name
 
     def input(self, name: str, shape: Sequence[int | str], *, integer: bool = False) -> str:
-        """A tensor that comes from outside; a word in its shape is a dimension that is open."""
+        """Add a tensor that comes from outside; a word in its shape is a dimension that is open."""
         self.inputs.append(self._info(name, shape, integer))
         return name
 
@@ -79,7 +79,7 @@ class Graph:
         self.outputs.append(self._info(name, shape, integer))
 
     def bytes(self) -> int:
-        """What the constants take in a file."""
+        """Return what the constants take in a file."""
         return sum(len(tensor.raw_data) for tensor in self.constants.values())
 
     def _node(self, operator: str, inputs: Sequence[str], outputs: int, attributes: dict[str, Any]) -> list[str]:

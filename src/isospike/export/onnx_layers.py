@@ -17,7 +17,7 @@ Nodes = Callable[[Graph, Any, str, Shape, str], str]
 
 
 def nodes_of(layer: nn.Module) -> Nodes | None:
-    """How a layer is written; None where nobody knows."""
+    """Return how a layer is written; None where nobody knows."""
     return next((nodes for kind, nodes in LAYERS.items() if is_exactly(layer, kind)), None)
 
 

@@ -69,7 +69,7 @@ def charge(g: Graph, decay: float, gain: float, x: str, v: str | None) -> str:
 
 
 def fires(g: Graph, h: str, threshold: str, *, strict: bool) -> tuple[str, str]:
-    """Whether potentials reach a threshold, as truths and as numbers."""
+    """Return whether potentials reach a threshold, as truths and as numbers."""
     fired = g.add("Greater" if strict else "GreaterOrEqual", h, threshold)
     return fired, g.add("Cast", fired, to=int(g.onnx.helper.np_dtype_to_tensor_dtype(g.dtype)))
 
@@ -103,7 +103,7 @@ def qcfs_step(g: Graph, neuron: QCFS, shape: Shape, x: str, v: str | None) -> tu
 
 
 def max_pool_step(g: Graph, pool: SpikingMaxPool, shape: Shape, x: str, v: str | None) -> tuple[str, str | None]:
-    """What the largest sum of a window has grown by."""
+    """Return what the largest sum of a window has grown by."""
     sums = x if v is None else g.add("Add", x, v)
     largest = max_pool(g, pool, shape, sums)
     return (largest if v is None else g.add("Sub", largest, max_pool(g, pool, shape, v))), sums
@@ -140,7 +140,7 @@ class Windows(NamedTuple):
 
 
 def windows_of(pool: Any, shape: Shape) -> Windows:
-    """The windows of a pool that reads maps ``[B, *shape]``."""
+    """Return the windows of a pool that reads maps ``[B, *shape]``."""
     kernel, stride, padding = pair(pool.kernel_size), pair(pool.stride), pair(pool.padding)
     dilation = pair(getattr(pool, "dilation", 1))
     count = F.max_pool2d(torch.zeros(1, *shape), kernel, stride, padding, dilation, pool.ceil_mode).shape[2:]
@@ -150,7 +150,7 @@ def windows_of(pool: Any, shape: Shape) -> Windows:
 
 
 def pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
-    """Of rows and columns."""
+    """Return the numbers of rows and columns."""
     return (value, value) if isinstance(value, int) else tuple(value)
 
 

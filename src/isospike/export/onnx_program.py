@@ -56,7 +56,7 @@ class OneStep:
         self.results(self.maps[self.net.result], self.net.shapes[self.net.result])
 
     def image(self) -> Stream:
-        """What the network reads."""
+        """Write what the network reads."""
         return Stream(self.g.input("x", ("B", *self.net.shapes[self.net.input])), timed=False)
 
     def results(self, logits: Stream, shape: tuple[int, ...]) -> None:
@@ -68,7 +68,7 @@ class OneStep:
             self.g.output("step.next", self.g.add("Add", self._now, self.g.integers([1])), [1], integer=True)
 
     def operation(self, op: Operation) -> Stream:
-        """The map that an operation puts out."""
+        """Write an operation, and return the map that it puts out."""
         x = self.maps[op.x]
         if isinstance(op, Conv):
             return Stream(self.convolution(op, x.name), x.timed)
@@ -79,7 +79,7 @@ class OneStep:
         return Stream(self.layer(op, x.name), x.timed)
 
     def convolution(self, op: Conv, x: str) -> str:
-        """With the norm behind it in its weights."""
+        """Write a convolution with the norm behind it in its weights."""
         layer, name = op.layer, self.net.names[op.module]
         weight, bias = folded(op)
         weights = [self.g.weight(f"{name}.weight", weight.numpy())]
@@ -97,7 +97,7 @@ class OneStep:
         )
 
     def layer(self, op: Call, x: str) -> str:
-        """A layer without time."""
+        """Write a layer without time."""
         name, nodes = self.net.names[op.module], nodes_of(op.module)
         if nodes is None or op.module._forward_hooks or op.module._forward_pre_hooks:
             known = ", ".join(kind.__name__ for kind in LAYERS)
@@ -125,11 +125,11 @@ class OneStep:
         return Stream(self.g.add(operator, self.unrolled(a, timed), self.unrolled(b, timed)), timed)
 
     def unrolled(self, x: Stream, timed: bool) -> str:
-        """A map at every step, where it must be."""
+        """Write a map at every step, where it must be."""
         return x.name
 
     def affine(self, affine: Affine, x: Stream, rank: int) -> Stream:
-        """A factor and a shift for every channel."""
+        """Write a factor and a shift for every channel."""
         if isinstance(affine, PerStepNorm):
             return self.per_step(affine, x)
         scale, shift = (rows.double()[0] for rows in numbers_of(affine))
@@ -142,7 +142,7 @@ class OneStep:
         return out if not shift.any() else self.g.add("Add", out, self.g.constant(shift.view(shape).numpy()))
 
     def per_step(self, norms: PerStepNorm, x: Stream) -> Stream:
-        """The row of the step that is counted from outside."""
+        """Take the row of the step that is counted from outside."""
         if self._now is None:
             self._now = self.g.input("step", [1], integer=True)
         scale, shift = (
@@ -152,7 +152,7 @@ class OneStep:
         return Stream(self.g.add("Add", self.g.add("Mul", x.name, scale), shift), x.timed)
 
     def fire(self, op: Operation, neuron: Neuron, x: Stream) -> Stream:
-        """A population of neurons."""
+        """Write a population of neurons."""
         shape, name = self.net.shapes[op.x], self.net.names[neuron]
         step = step_of(self.g, neuron, shape)
         if step is None:
@@ -166,7 +166,7 @@ class OneStep:
         return self.through_time(neuron, name, shape, step, x)
 
     def through_time(self, neuron: Neuron, name: str, shape: tuple[int, ...], step: Step, x: Stream) -> Stream:
-        """A step of neurons with a memory."""
+        """Write a step of neurons with a memory."""
         dimensions = tuple("B" if size == BATCH else size for size in state_shape(neuron, shape))
         name = f"v.{name}"
         before = self.g.input(name, dimensions)
@@ -206,13 +206,13 @@ class AllSteps(OneStep):
         self.g.output("per_step", per_step, (T, "B", *shape))
 
     def unrolled(self, x: Stream, timed: bool) -> str:
-        """A map at every step, where it must be."""
+        """Write a map at every step, where it must be."""
         if x.timed or not timed or self.net.model.T == 1:
             return x.name
         return self.g.add("Concat", *[x.name] * self.net.model.T, axis=0)
 
     def per_step(self, norms: PerStepNorm, x: Stream) -> Stream:
-        """Every step by its row."""
+        """Take every step by its row."""
         scale, shift = (self.g.constant(rows.view(len(rows), 1, -1, 1, 1).numpy()) for rows in numbers_of(norms))
         shape = self.g.add("Shape", x.name, start=1)
         steps = self.g.integers([self.net.model.T if x.timed else 1, -1])

@@ -106,17 +106,17 @@ def checked_form(format: str, form: str, forms: Sequence[str]) -> None:
 
 
 def neurons_of(net: nn.Module) -> dict[str, Neuron]:
-    """All neurons by their names, as ``SpikingNetwork.step`` calls their potentials."""
+    """Return all neurons by their names, as ``SpikingNetwork.step`` calls their potentials."""
     return {name: module for name, module in net.named_modules() if isinstance(module, Neuron)}
 
 
 def has_memory(neuron: Neuron) -> bool:
-    """Whether what it puts out depends on steps before."""
+    """Return whether what it puts out depends on steps before."""
     return not isinstance(neuron, ReLU | QCFS)
 
 
 def rest_of(neuron: Neuron) -> float:
-    """The potential before the first step."""
+    """Return the potential before the first step."""
     return neuron.start if isinstance(neuron, SpikingReadout) else 0.0
 
 
@@ -142,7 +142,7 @@ def refuse_joins(net: Outgoing) -> None:
 
 @torch.no_grad()
 def _shapes(program: Program, model: SpikingNetwork, size: tuple[int, int]) -> dict[Value, Shape]:
-    """One step of a black image tells."""
+    """Find the shapes by one step of a black image."""
     maps: dict[Value, Tensor] = {}
     maps[program.input] = next(model.parameters()).new_zeros(1, 1, model.in_channels, *size)
     for op in program.operations:

@@ -109,7 +109,7 @@ class OneStep(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """As ``SpikingNetwork.step``."""
+        """Run as ``SpikingNetwork.step`` does."""
         neurons = neurons_of(self.net)
         steps = OpenStep({neuron: state[name] for name, neuron in neurons.items()}, state.get("step"))
         logits = self.net.run(x.unsqueeze(0), steps)[0]
@@ -138,7 +138,7 @@ class OpenStep(Steps):
 
 
 def _at_rest(net: SpikingNetwork, x: Tensor) -> tuple[State, dict[str, int | None]]:
-    """The state before the first step, and which dimension of each potential is the batch."""
+    """Return the state before the first step, and which dimension of each potential is the batch."""
     _, after = net.step(x)
     neurons = neurons_of(net)
     rest = {name: torch.full_like(after[name], rest_of(neuron)) for name, neuron in neurons.items()}

@@ -182,7 +182,7 @@ def _affine_from_json(text: str | float, modules: Mapping[str, Any]) -> Any:
 
 
 def module_to_json(module: nn.Module) -> Options:
-    """The kind of a module, and the arguments that make it again.
+    """Write the kind of a module, and the arguments that make it again.
 
     Raises:
         ConfigError: there is no kind for it.
@@ -196,7 +196,7 @@ def module_to_json(module: nn.Module) -> Options:
 
 
 def module_from_json(text: Mapping[str, Any]) -> nn.Module:
-    """The module that ``module_to_json`` wrote, without weights.
+    """Make the module that ``module_to_json`` wrote, without weights.
 
     Raises:
         IsospikeError: there is no such kind, or it has no such argument.
@@ -211,7 +211,7 @@ def module_from_json(text: Mapping[str, Any]) -> nn.Module:
 
 
 def _can_be(name: str, value: Any) -> bool:
-    """Whether an option of a layer may have this value, as far as that follows from its name."""
+    """Return whether an option of a layer may have this value, as far as that follows from its name."""
     if name in WHOLE:
         pair = value if isinstance(value, tuple) and len(value) == 2 else (value,)
         return all(type(number) is int and WHOLE[name] <= number < 2**31 for number in pair) or value in (

@@ -75,7 +75,7 @@ class Differential(Neuron):
         return 1.0
 
     def extra_repr(self) -> str:
-        """How much it says at once, for ``print(model)``."""
+        """Return how much it says at once, for ``print(model)``."""
         return f"levels={self.levels}"
 
 
@@ -182,5 +182,5 @@ class DelayedReadout(Neuron):
         return 1.0
 
     def extra_repr(self) -> str:
-        """How long it waits, for ``print(model)``."""
+        """Return how long it waits, for ``print(model)``."""
         return f"delay={self.delay}"

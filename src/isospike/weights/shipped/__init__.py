@@ -17,7 +17,7 @@ CARD = "card.json"
 
 
 def shipped_weights() -> dict[str, dict[str, Any]]:
-    """What comes with the package, by name ``{model}.{weights}``, each with its card.
+    """List what comes with the package, by name ``{model}.{weights}``, each with its card.
 
     A card holds: ``recipe``, ``command``, ``data``, ``epochs``, ``seed``, ``accuracy`` (share of the test images, last
     epoch), ``test_images``, ``parameters``, ``sha256`` of the file of the weights, ``isospike``, ``torch``, ``date``.
