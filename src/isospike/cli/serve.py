@@ -1,5 +1,6 @@
 """``isospike serve``: a trained network behind HTTP."""
 
+import signal
 import socket
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,6 +59,8 @@ def serve_command(
         with _listening(host, port) as listener:
             where = f"http://{host}:{listener.getsockname()[1]}"
             err.print(f"serving {run} at {where} (Ctrl-C stops)", markup=False, highlight=False, soft_wrap=True)
+            for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it again once all requests have ended
+                signal.signal(stop, lambda *_: None)
             uvicorn.Server(config).run(sockets=[listener])
 
 
