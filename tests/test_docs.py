@@ -22,21 +22,20 @@ README = (ROOT / "README.md").read_text()
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-def blocks(language, text=README):
+GUIDE = (ROOT / "docs" / "guide.md").read_text()
+
+
+def blocks(language, text):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_python_of_the_readme_runs():
-    codes = blocks("python")
-    assert len(codes) == 2
-    for code in codes:
-        exec(code, {})
-
-
-@pytest.mark.parametrize("page", ["events", "conversion", "export"])
-def test_the_python_of_a_page_runs(page):
-    codes = blocks("python", (ROOT / "docs" / f"{page}.md").read_text())
-    assert len(codes) == {"events": 2, "conversion": 1, "export": 1}[page]
+@pytest.mark.parametrize(
+    ("page", "count"),
+    {"README": 1, "docs/guide": 2, "docs/events": 2, "docs/conversion": 1, "docs/export": 1}.items(),
+)
+def test_the_python_of_a_page_runs(page, count):
+    codes = blocks("python", (ROOT / f"{page}.md").read_text())
+    assert len(codes) == count
     for code in codes:
         exec(code, {})
 
@@ -74,20 +73,25 @@ def test_the_training_loops_run():
         exec(code, {})
 
 
-def commands():
-    for block in blocks("bash"):
+def commands(text):
+    for block in blocks("bash", text):
         for line in block.splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["isospike"]:
                 yield words[1:]
 
 
-def test_the_commands_of_the_readme_run_in_their_order(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [(README, "predict train"), (GUIDE, "models recipes train eval energy predict export analyze report sweep")],
+    ids=["README", "guide"],
+)
+def test_the_commands_of_a_page_run_in_their_order(text, named, tmp_path, monkeypatch):
     """As they stand, but for a smaller network and one epoch; folders of images are played by synthetic ones."""
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save("digit.png")
     seen = []
-    for words in commands():
+    for words in commands(text):
         if "--data-dir" in words:
             folder = words.index("--data-dir")
             del words[folder : folder + 2]
@@ -98,18 +102,7 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path, monkeypatch):
             words += ["--depths", "8,14", "--seeds", "0", "--set", "train.epochs=1", "--set", "model.T=2"]
         call(*words)
         seen.append(words[0])
-    assert set(seen) == {
-        "models",
-        "recipes",
-        "train",
-        "eval",
-        "energy",
-        "predict",
-        "export",
-        "analyze",
-        "report",
-        "sweep",
-    }
+    assert set(seen) == set(named.split())
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
 
 
@@ -118,10 +111,10 @@ def test_the_citation_names_this_version():
     assert cited["version"] == isospike.__version__
 
 
-def test_set_up_is_two_make_commands():
+def test_set_up_is_by_make():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"`?make ([\w-]+)`?", README))
-    assert targets == {"demo", "demo-events", "test"}
+    assert targets == {"demo", "demo-events", "docs", "test"}
     assert all(re.search(rf"^{target}[: ]", makefile, re.MULTILINE) for target in targets)
 
 
