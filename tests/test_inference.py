@@ -186,5 +186,7 @@ def test_a_sum_takes_the_memory_of_a_map_only_where_nothing_reads_it_after(read_
     x, stream, branch, total, out = (Value(number, 4, REAL) for number in range(5))
     program = [Between(x, stream), Conv(stream, branch, layer), Between(branch, total, y=stream)]
     program.append(Conv(stream if read_again else total, out, layer))
-    convs = [op for op in accumulate(program, [out], {stream, branch, total, out}) if isinstance(op, Conv)]
+    convs = [
+        op for op in accumulate(program, [out], {stream, branch, total, out}, lambda conv: True) if isinstance(op, Conv)
+    ]
     assert [conv.onto for conv in convs] == [None if read_again else stream, None]

@@ -89,25 +89,35 @@ def test_where_weights_need_no_rounding_both_precisions_agree(topology):
 
 
 @pytest.mark.parametrize("topology", iso.TOPOLOGIES)
-def test_integers_are_uint8_and_everything_else_float(topology, monkeypatch):
-    asked = []
+def test_integers_are_bytes_spikes_bits_and_everything_else_float(topology, monkeypatch):
+    """Every convolution of spikes reads bits, unless another layer reads them too; none packs them again."""
+    asked = {}
 
-    def noted(conv):
-        convolve, weight = integer_convolution(conv), conv.layer.weight.sum().item()
+    def noted(make):
+        def made(conv):
+            convolve, weight = make(conv), conv.layer.weight.sum().item()
 
-        def run(x, onto):
-            asked.append(weight)
-            assert x.dtype == torch.uint8
-            assert x.max() <= conv.x.domain.largest
-            return convolve(x, onto)
+            def run(x, onto):
+                asked[weight] = x.shape[1] < conv.layer.in_channels
+                assert x.dtype == torch.uint8
+                return convolve(x, onto)
 
-        return run
+            return run
 
-    monkeypatch.setattr(compiled, "integer_convolution", noted)
+        return made
+
+    for name in ("integer_convolution", "integer_spike_convolution"):
+        monkeypatch.setattr(compiled, name, noted(getattr(compiled, name)))
     model = enliven(iso.create_model(f"{topology}_resnet14", T=2)).eval()
     model.compile_for_inference("int8")(torch.rand(2, 3, 32, 32))
-    promised = {layer for layer, domain in promised_domains(model).items() if domain.largest is not None}
-    assert set(asked) == {layer.weight.sum().item() for layer in promised if isinstance(layer, nn.Conv2d)}
+    promised = {layer: of.largest for layer, of in promised_domains(model).items() if isinstance(layer, nn.Conv2d)}
+    fires = {layer.weight.sum().item(): most == 1 for layer, most in promised.items() if most is not None}
+    assert set(asked) == set(fires)
+    assert all(fires[weight] for weight, bits in asked.items() if bits)
+    if topology == "vanilla":  # its projections read spikes of 16 and 32 channels, which are too few for a 1x1 of ours
+        fires = {weight: fired and asked[weight] for weight, fired in fires.items()}
+        assert sum(fires.values()) == 10
+    assert asked == fires
 
 
 def test_counts_beyond_the_bound_stay_float():

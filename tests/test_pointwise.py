@@ -76,6 +76,33 @@ def test_joins_with_spikes_in_either_type(join, rule, integer):
             assert_same(spec, Span(2, 3), x, None, z)
 
 
+def as_bits(spikes):
+    """0 and 1, ``[N, C, H, W]``, written as bits by the pass itself."""
+    return CompiledPass(Pointwise(integer=True), spikes.shape[1], bits=True)(Span(1, len(spikes)), spikes).out
+
+
+def from_bits(bits):
+    """uint8 ``[N, C / 8, H, W]`` to ``[N, C, H, W]``: bit i of a byte is its channel i."""
+    return (bits.unsqueeze(2) >> torch.arange(8, dtype=torch.uint8).view(-1, 1, 1) & 1).flatten(1, 2)
+
+
+@pytest.mark.parametrize("channels", [8, 16, 72, 1032])
+@pytest.mark.parametrize("rule", ["if", "strict"])
+@pytest.mark.parametrize("join", [None, "and", "iand"])
+@pytest.mark.usefixtures("each_isa")
+def test_spikes_as_bits_are_those_as_bytes(channels, rule, join):
+    """Written, and read as a term of a sum and of a join; 15 pixels fill no word."""
+    spec, span = Pointwise(firing=Firing(0.25, 1.0, RULES[rule]), join=join, integer=True), Span(2, 3, stateful=True)
+    y, z = counts(6, channels), None if join is None else counts(3, channels)
+    maps = dyadic_map(6, channels), y, z
+    told = CompiledPass(spec, channels)(span, *maps)
+    bits = CompiledPass(spec, channels, bits=True)(span, maps[0], as_bits(y), None if z is None else as_bits(z))
+    assert bits.out.shape == (6, channels // 8, 3, 5)
+    assert torch.equal(from_bits(bits.out), told.out)
+    assert torch.equal(bits.v, told.v)
+    assert 0 < told.out.float().mean() < 1
+
+
 def test_a_map_in_another_memory_order_is_put_in_order():
     spec = Pointwise(firing=Firing(0.25, 1.0, RULES["if"]), join="add")
     x, z = torch.randint(-64, 129, (4, 6, 3, 5)) / 64, counts(4, 6).contiguous()

@@ -13,7 +13,15 @@ from isospike.ops import packed_conv
 from isospike.ops.cpu import spike_conv
 from isospike.ops.cpu.packed_conv import applies
 from isospike.ops.cpu.packing import Spikes, packed
-from isospike.ops.cpu.spike_conv import Convolution, has_spike_conv, is_worth_it, spike_weight, weight_gradient
+from isospike.ops.cpu.spike_conv import (
+    Convolution,
+    groups_that_fit,
+    has_spike_conv,
+    integer_spike_weight,
+    is_worth_it,
+    spike_weight,
+    weight_gradient,
+)
 
 pytestmark = pytest.mark.compiled
 # Samples, channels, height, width, filters, kernel, stride: maps smaller than the kernel, filters and channels that
@@ -68,6 +76,46 @@ def test_output_and_gradient_are_those_of_the_dense_convolution_to_the_bit(shape
     found = weight_gradient(packed(x), weight.detach(), g, stride)
     assert torch.equal(found, expected)
     assert found.stride() == weight.stride()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("table", [False, True])
+@pytest.mark.parametrize("firing", [0.2, 1.0])
+@pytest.mark.usefixtures("each_isa")
+def test_sums_of_integers_are_exact_whatever_fires(shape, table, firing):
+    """Also where all weights are as large as they can be and all neurons fire; scaled once, shifted once."""
+    N, C, H, W, filters, kernel, stride = shape
+    x = (torch.rand(N, C, H, W) < firing).float().contiguous(memory_format=torch.channels_last)
+    weight = torch.randint(-127, 128, (filters, C, kernel, kernel), dtype=torch.int8)
+    weight[::2] = 127
+    weight[1::4] = -127
+    scale, bias = torch.rand(filters), torch.randn(filters)
+    sums = F.conv2d(x.double(), weight.double(), None, stride, kernel // 2)
+    expected = sums.float() * scale.view(-1, 1, 1) + bias.view(-1, 1, 1)
+    ordered = integer_spike_weight(weight, scale, bias, stride, table=table)
+    assert torch.equal(spike_conv.spike_conv(packed(x), ordered), expected)
+    onto = torch.randn_like(expected, memory_format=torch.channels_last)
+    assert torch.equal(spike_conv.spike_conv(packed(x), ordered, onto.clone()), onto + expected)
+
+
+def test_channels_are_added_up_together_as_long_as_16_bits_are_sure_to_hold_them():
+    """9 weights of 127 for each channel: 28 of these fit, of which 24 are a multiple of 8."""
+    weight = torch.full((2, 64, 3, 3), 127, dtype=torch.int8)
+    assert groups_that_fit(weight) == [24, 48, 64]
+    assert groups_that_fit(-weight) == [24, 48, 64]
+    assert groups_that_fit(weight[:, :24]) == [24]
+    weight[:, ::2] *= -1
+    assert groups_that_fit(weight) == [56, 64]
+    assert groups_that_fit(weight // 4) == [64]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.usefixtures("each_isa")
+def test_a_table_of_sums_gives_the_output_to_the_bit(shape):
+    (x, weight, _), (*_, kernel, stride) = make(shape, 1), shape
+    bias = dyadic(shape[4])
+    true = F.conv2d(x, weight, bias, stride, kernel // 2)
+    assert torch.equal(spike_conv.spike_conv(packed(x), spike_weight(weight, bias, stride, table=True)), true)
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=str)
@@ -180,14 +228,16 @@ def test_eval_gives_the_same_with_and_without_gradients():
         assert torch.equal(model(x), logits)
 
 
+@pytest.mark.parametrize("table", [False, True])
 @pytest.mark.usefixtures("each_isa")
-def test_a_weight_that_is_not_finite_matters_only_where_its_channel_fires():
+def test_a_weight_that_is_not_finite_matters_only_where_its_channel_fires(table):
     x, weight, _ = make((2, 16, 6, 6, 8, 3, 1), 1)
     weight[:, 3] = torch.inf
     x[:, 3] = 0
-    assert run(x, weight, None, 1).isfinite().all()
+    ordered = spike_weight(weight, None, 1, table=table)
+    assert spike_conv.spike_conv(packed(x), ordered).isfinite().all()
     x[0, 3, 2, 2] = 1
-    out = run(x, weight, None, 1)
+    out = spike_conv.spike_conv(packed(x), ordered)
     assert out[0, :, 1:4, 1:4].isinf().all()
     assert out[0, :, 4:].isfinite().all()
     assert out[1].isfinite().all()

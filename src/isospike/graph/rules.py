@@ -103,15 +103,17 @@ def fuse_joins(program: Sequence[Operation], results: Collection[Value]) -> list
     return done
 
 
-def accumulate(program: Sequence[Operation], results: Collection[Value], time: Collection[Value]) -> list[Operation]:
+def accumulate(
+    program: Sequence[Operation], results: Collection[Value], time: Collection[Value], can: Callable[[Conv], bool]
+) -> list[Operation]:
     """Let a convolution that a sum alone reads make the sum, in the memory of the other term.
 
     That term must be one that differs from step to step, as the convolution's output does, and is read for the last
-    time.
+    time. ``can`` says which convolutions add to what is there.
     """
     last = {value: op for op in program for value in op.reads()}
     count = uses(program, results)
-    convs = {op.out: op for op in program if isinstance(op, Conv) and count[op.out] == 1}
+    convs = {op.out: op for op in program if isinstance(op, Conv) and count[op.out] == 1 and can(op)}
     own = {value for op in program if not isinstance(op, Call) for value in writes(op) if value in time}
     moved: dict[Operation, list[Operation]] = {}
     for op in program:

@@ -35,6 +35,7 @@ from isospike.inference.convolution import (
     has_packed,
     has_spikes,
     integer_convolution,
+    integer_spike_convolution,
     packed_convolution,
     spike_convolution,
     winograd_convolution,
@@ -43,9 +44,10 @@ from isospike.inference.frozen import frozen
 from isospike.inference.numbers import firing_of, numbers_of
 from isospike.layers import Steps
 from isospike.neurons import Neuron
+from isospike.ops import Firing
 from isospike.ops.backend import pick
 from isospike.ops.cpu.pointwise import CompiledPass, can_run
-from isospike.ops.pointwise import Affine, Pointwise, Result, Span, run_eager
+from isospike.ops.pointwise import Affine, Pointwise, Rectifier, Result, Span, run_eager
 from isospike.ops.rule import FireRule
 from isospike.residual import BINARY, Join
 
@@ -185,23 +187,39 @@ def _check_joins(program: graph.Program) -> None:
             )
 
 
+class Forms(NamedTuple):
+    """Say how maps are kept that are not floats.
+
+    Attributes:
+        integers: The maps of uint8, and those of bits.
+        bits: The maps of spikes that the pass which fires them writes as bits.
+        adds: The convolutions that add up what fired.
+    """
+
+    integers: set[Value]
+    bits: set[Value]
+    adds: set[Operation]
+
+
 def _bind(program: Sequence[Operation], result: Value, net: CompiledNet) -> list[Bound]:
     """Make functions of the operations, in their order, those before time first."""
     time = timed_values(program)
     program = sorted(program, key=lambda op: op.out in time)
-    if net.precision == "float32":
-        program = accumulate(program, [result], time)
-    left = uses(program, [result])
     compiled = pick(torch.empty(1, 1, dtype=net.dtype, device=net.device), None, FireRule()).name == "cpu"
-    integers = _integers(program) if net.precision == "int8" else _spikes(program) if compiled else set()
+    quantises = net.precision == "int8"
+    integers = _integers(program) if quantises else set()
+    floats = time - integers
+    program = accumulate(program, [result], floats, lambda op: op.x not in integers or (compiled and has_spikes(op)))
+    left = uses(program, [result])
+    forms = _forms(program, result, integers, compiled, quantises)
     bound = []
     for op in program:
         if isinstance(op, Conv):
-            run = _conv(op, op.x in integers, net.precision, compiled)
+            run = _conv(op, forms, net.precision, compiled)
         elif isinstance(op, Between):
-            run = _between(op, net, op.out in integers, compiled)
+            run = _between(op, net, forms, compiled)
         else:
-            run = _call(op, net.dtype, op.out in integers)
+            run = _call(op, net.dtype, op.out in forms.integers)
         left.subtract(op.reads())
         unread = {value for value in (*op.reads(), *writes(op)) if not left[value]}
         bound.append(Bound(run, tuple(unread), op.out in time))
@@ -217,12 +235,24 @@ def _integers(program: Sequence[Operation]) -> set[Value]:
     return integers
 
 
-def _spikes(program: Sequence[Operation]) -> set[Value]:
-    """Find the maps of 0 and 1 that only convolutions for spikes read, and onto which nothing is added."""
+def _forms(program: Sequence[Operation], result: Value, integers: set[Value], compiled: bool, quantises: bool) -> Forms:
+    """Decide which convolutions add up what fired, and how maps are kept for them.
+
+    In floats, they read maps of 0 and 1 that no other convolution reads; nor is one added onto them. Spikes go as bits
+    from the pass that fires them where none but such passes and such convolutions read them.
+    """
     convs = [op for op in program if isinstance(op, Conv)]
-    made = {op.out for op in program if isinstance(op, Between) and op.out.domain == BINARY}
-    floats = {op.x for op in convs if not has_spikes(op.layer)} | {op.onto for op in convs}
-    return made & {op.x for op in convs} - floats
+    adds = {op for op in convs if compiled and has_spikes(op)}
+    passes = [
+        op for op in program if isinstance(op, Between) and can_run(Pointwise(firing=_firing(op)), op.out.channels)
+    ]
+    made = {op.out for op in passes if op.out.domain == BINARY}
+    others = {op.x for op in convs if op not in adds} | {op.onto for op in convs}
+    spikes = made & {op.x for op in adds} - others
+    if not quantises:
+        integers, adds = spikes, {op for op in adds if op.x in spikes}
+    elsewhere = {value for op in program if op not in adds and op not in passes for value in op.reads()}
+    return Forms(integers, spikes - elsewhere - {result}, {op for op in adds if op.x in integers})
 
 
 def _is_integer(op: Operation, integers: set[Value]) -> bool:
@@ -233,18 +263,20 @@ def _is_integer(op: Operation, integers: set[Value]) -> bool:
     return isinstance(op, Between) or (isinstance(op.module, nn.MaxPool2d) and op.x in integers)
 
 
-def _integer_convolution(op: Conv, precision: Precision) -> Convolve:
-    return integer_convolution(op) if precision == "int8" else spike_convolution(op)
-
-
 def _dense_convolution(op: Conv, compiled: bool) -> Convolve:
     if not has_packed(op.layer.weight):
         return float_convolution(op)
     return winograd_convolution(op) if compiled and has_fewer_products(op.layer) else packed_convolution(op)
 
 
-def _conv(op: Conv, integer: bool, precision: Precision, compiled: bool) -> Run:
-    convolve = _integer_convolution(op, precision) if integer else _dense_convolution(op, compiled)
+def _convolution(op: Conv, forms: Forms, precision: Precision, compiled: bool) -> Convolve:
+    if op in forms.adds:
+        return spike_convolution(op) if precision == "float32" else integer_spike_convolution(op)
+    return integer_convolution(op) if op.x in forms.integers else _dense_convolution(op, compiled)
+
+
+def _conv(op: Conv, forms: Forms, precision: Precision, compiled: bool) -> Run:
+    convolve = _convolution(op, forms, precision, compiled)
     x, out, onto = op.x, op.out, op.onto
 
     def run(maps: Maps, span: Span, states: States) -> None:
@@ -253,17 +285,17 @@ def _conv(op: Conv, integer: bool, precision: Precision, compiled: bool) -> Run:
     return run
 
 
-def _between(op: Between, net: CompiledNet, integer: bool, compiled: bool) -> Run:
+def _between(op: Between, net: CompiledNet, forms: Forms, compiled: bool) -> Run:
     def here(affine: graph.Affine | None) -> Affine | None:
         return None if affine is None else Affine(*(rows.to(net.device, net.dtype) for rows in numbers_of(affine)))
 
     x_affine, y_affine, affine = (here(affine) for affine in (op.x_affine, op.y_affine, op.affine))
-    firing = None if op.neuron is None else firing_of(op.neuron)
+    firing = _firing(op)
     assert not isinstance(op.join, Join), "such a network is refused before"
-    spec = Pointwise(x_affine, y_affine, affine, firing, op.join, op.total is not None, integer)
+    spec = Pointwise(x_affine, y_affine, affine, firing, op.join, op.total is not None, op.out in forms.integers)
     once: Callable[..., Result] = partial(run_eager, spec)
     if compiled and can_run(spec, op.out.channels):
-        once = CompiledPass(spec, op.out.channels)
+        once = CompiledPass(spec, op.out.channels, bits=op.out in forms.bits)
     x, y, z, out, total = op.x, op.y, op.z, op.out, op.total
 
     def run(maps: Maps, span: Span, states: States) -> None:
@@ -277,6 +309,10 @@ def _between(op: Between, net: CompiledNet, integer: bool, compiled: bool) -> Ru
             states[out] = result.v
 
     return run
+
+
+def _firing(op: Between) -> Firing | Rectifier | None:
+    return None if op.neuron is None else firing_of(op.neuron)
 
 
 def _as_map(x: Tensor) -> Tensor:

@@ -9,9 +9,17 @@ from torch import Tensor, nn
 from isospike.graph import Conv
 from isospike.inference.numbers import numbers_of
 from isospike.ops.conv2d import Convolution
-from isospike.ops.cpu.packing import packed_bytes
-from isospike.ops.cpu.spike_conv import has_spike_conv, spike_conv, spike_weight
+from isospike.ops.cpu.packing import packed_bytes, spikes_of_bits
+from isospike.ops.cpu.spike_conv import (
+    SpikeWeight,
+    has_spike_conv,
+    has_table,
+    integer_spike_weight,
+    spike_conv,
+    spike_weight,
+)
 from isospike.ops.cpu.winograd import has_winograd, is_worth_it, winograd_conv, winograd_weight
+from isospike.residual import BINARY
 
 # Machines without an instruction for it add two products of 8 bits in 16: 2 * 129 * 127 is the largest sum that fits.
 LARGEST_INTEGER = 129
@@ -92,18 +100,33 @@ def winograd_convolution(conv: Conv) -> Convolve:
     return convolve
 
 
-def has_spikes(layer: nn.Conv2d) -> bool:
-    """Whether ``spike_convolution`` can run this layer on maps of 0 and 1."""
-    fits = layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu"
+def has_spikes(conv: Conv) -> bool:
+    """Whether ``spike_convolution`` can run this: a layer that fits, on maps of 0 and 1."""
+    layer = conv.layer
+    fits = layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu" and conv.x.domain == BINARY
     return fits and has_spike_conv(layer.weight, Convolution(*_geometry(layer), layer.groups))
 
 
 def spike_convolution(conv: Conv) -> Convolve:
-    """The same of uint8 maps of 0 and 1, where ``has_spikes`` says yes: only what fired is added up."""
-    weight = spike_weight(*folded(conv), conv.layer.stride[0])
+    """The same of maps of 0 and 1, uint8 or bits, where ``has_spikes`` says yes: only what fired is added up."""
+    (weight, bias), stride = folded(conv), conv.layer.stride[0]
+    return _of_spikes(conv, spike_weight(weight, bias, stride, table=has_table(weight, stride, integer=False)))
+
+
+def integer_spike_convolution(conv: Conv) -> Convolve:
+    """The same with 8-bit weights: ``scale * (exact sum of integers) + bias`` in float32."""
+    (weight, bias), stride = folded(conv), conv.layer.stride[0]
+    table = has_table(weight, stride, integer=True)
+    return _of_spikes(conv, integer_spike_weight(*quantised(weight), bias, stride, table=table))
+
+
+def _of_spikes(conv: Conv, weight: SpikeWeight) -> Convolve:
+    channels = conv.layer.in_channels
 
     def convolve(x: Tensor, onto: Tensor | None) -> Tensor:
-        return spike_conv(packed_bytes(x.contiguous(memory_format=CHANNELS_LAST)), weight, onto)
+        if x.shape[1] == channels:
+            return spike_conv(packed_bytes(x.contiguous(memory_format=CHANNELS_LAST)), weight, onto)
+        return spike_conv(spikes_of_bits(x), weight, onto)
 
     return convolve
 

@@ -65,7 +65,7 @@ class CAffine(ctypes.Structure):
 class CTerm(ctypes.Structure):
     """``struct term``."""
 
-    _fields_ = [("data", _POINTER), ("step", _INTEGER), ("bytes", _INTEGER), ("affine", CAffine)]
+    _fields_ = [("data", _POINTER), ("step", _INTEGER), ("width", _INTEGER), ("affine", CAffine)]
 
 
 class CPass(ctypes.Structure):
@@ -78,7 +78,7 @@ class CPass(ctypes.Structure):
         ("sum", _POINTER),
         ("sum_step", _INTEGER),
         *((name, _POINTER) for name in ("before", "after", "out")),
-        *((name, _INTEGER) for name in ("out_bytes", "fires", "join")),
+        *((name, _INTEGER) for name in ("out_width", "fires", "join")),
         ("rule", CRule),
     ]
 
@@ -92,7 +92,7 @@ class CSpikes(ctypes.Structure):
 class CGeometry(ctypes.Structure):
     """``struct geometry``, of a convolution of spikes."""
 
-    _fields_ = [(name, _INTEGER) for name in ("N", "C", "H", "W", "O", "kernel", "stride")]
+    _fields_ = [(name, _INTEGER) for name in ("N", "C", "H", "W", "O", "kernel", "stride", "cell", "table")]
 
 
 class CMaps(ctypes.Structure):
@@ -161,8 +161,8 @@ def declare(lib: ctypes.CDLL) -> None:
         "pack_bytes": [integer, data, data, integer],
         "bits_of_bytes": [integer, data, data, integer],
         "spike_conv_room": [geometry],
-        "spike_conv_pack": [geometry, *[data] * 4, integer],
-        "spike_conv": [geometry, spikes, data, data, integer, integer],
+        "spike_conv_pack": [geometry, *[data] * 5, integer],
+        "spike_conv": [geometry, spikes, data, data, integer, data, integer, integer],
         "spike_conv_weight": [geometry, spikes, *[data] * 3, integer],
         "winograd_room": [maps],
         "winograd_pack": [maps, data, data, integer, data, data, integer],

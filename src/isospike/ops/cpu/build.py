@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 AVX2 = ("-mavx2", "-mfma", "-mbmi", "-mpopcnt")
 # Flags of each, from the lowest to the highest: a machine that has one has all before it (``csrc/build.c`` asks it).
-ISAS: dict[str, tuple[str, ...]] = {"plain": (), "avx2": AVX2, "avx512": (*AVX2, "-mavx512f")}
+ISAS: dict[str, tuple[str, ...]] = {"plain": (), "avx2": AVX2, "avx512": (*AVX2, "-mavx512f", "-mavx512bw")}
 OF_THIS_MACHINE = tuple(ISAS) if platform.machine() in ("x86_64", "AMD64") else ("plain",)
 # Products and sums stay apart, so that potentials have the bits of the reference.
 FLAGS = (

@@ -17,7 +17,7 @@ class Spikes(NamedTuple):
     Attributes:
         fired: Bits: which are not 0; int64, 64 of them in each, and one word more.
         counts: The integers, uint8; None where all of them are 0 or 1.
-        number: How many are not 0.
+        number: How many are not 0; -1 where nobody has counted.
         shape: ``[N, C, H, W]``.
         stride: Elements from one to the next, without gaps.
     """
@@ -53,6 +53,19 @@ def packed(x: Tensor) -> Spikes | None:
     if not _call("isospike_pack_bytes", x, counts):
         return None
     return _counted(counts, x.shape, x.stride())
+
+
+def empty_bits(shape: tuple[int, int, int, int]) -> Tensor:
+    """Room for spikes ``[N, C, H, W]`` as bits, C a multiple of 8: uint8 ``[N, C / 8, H, W]``, channels last."""
+    N, C, H, W = shape
+    return torch.empty(N * H * W * C // 8 + 8, dtype=torch.uint8)[:-8].view(N, H, W, C // 8).permute(0, 3, 1, 2)
+
+
+def spikes_of_bits(x: Tensor) -> Spikes:
+    """A map of ``empty_bits`` that has been filled."""
+    N, eighths, H, W = x.shape
+    C = 8 * eighths
+    return Spikes(x, None, -1, torch.Size((N, C, H, W)), (C * H * W, 1, W * C, C))
 
 
 def packed_bytes(x: Tensor) -> Spikes:

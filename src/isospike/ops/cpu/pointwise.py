@@ -9,8 +9,9 @@ from torch import Tensor
 from isospike.errors import RunFailed
 from isospike.ops.cpu.abi import MAX_LEVELS, CAffine, CPass, CTerm, address, c_rule
 from isospike.ops.cpu.library import compiled, library
+from isospike.ops.cpu.packing import empty_bits
 from isospike.ops.firing import Firing
-from isospike.ops.memory import laid_out, like_state
+from isospike.ops.memory import empty_channels_last, laid_out, like_state
 from isospike.ops.pointwise import Affine, Pointwise, Result, Span
 from isospike.ops.rule import FireRule, IntegerRule
 from isospike.surrogates import Rectangle
@@ -21,6 +22,7 @@ JOINS = {None: 0, "add": 1, "and": 2, "iand": 3}
 NOTHING, RULE, RECTIFIER = range(3)
 CHANNELS_LAST = torch.channels_last
 FLOAT = 4  # bytes
+BITS = {torch.float32: 32, torch.uint8: 8}  # of an element
 
 
 def can_run(spec: Pointwise, channels: int) -> bool:
@@ -36,21 +38,23 @@ class CompiledPass:
 
     Args:
         spec: The operation, for which ``can_run`` says yes; all that it holds is float32.
-        channels: Channels of its maps.
+        channels: Channels of its maps; where they are a multiple of 8, spikes may come as bits (``empty_bits``).
+        bits: Whether ``out``, of an integer operation that makes 0 and 1 alone, goes out as bits.
     """
 
-    def __init__(self, spec: Pointwise, channels: int) -> None:
-        self.spec, self.channels = spec, channels
+    def __init__(self, spec: Pointwise, channels: int, *, bits: bool = False) -> None:
+        self.spec, self.channels, self.bits = spec, channels, bits
         self.rows = max(1, BLOCK // channels)
         self.kept: list[Tensor] = []  # what the pointers below point at
-        self.template = CPass(block=self.rows * channels, out_bytes=1 if spec.integer else FLOAT, join=JOINS[spec.join])
+        self.template = CPass(block=self.rows * channels, join=JOINS[spec.join])
+        self.dtype = torch.uint8 if spec.integer else torch.float32
+        self.template.out_width = 1 if bits else BITS[self.dtype]
         for name in ("x", "y"):
             self._fill(getattr(self.template, name).affine, getattr(spec, name))
         self._fill(self.template.affine, spec.affine)
         firing = spec.firing
         self.sum_knows_steps = any(affine is not None and affine.knows_steps for affine in (spec.x, spec.y))
         self.always_steps = spec.knows_steps or isinstance(firing, Firing)
-        self.dtype = torch.uint8 if spec.integer else torch.float32
         self.run = compiled().isospike_pass
         if isinstance(firing, Firing):
             rule = firing.rule
@@ -72,38 +76,40 @@ class CompiledPass:
     ) -> Result:
         """As ``run_eager``."""
         spec, call, (T, B, start, stateful) = self.spec, CPass.from_buffer_copy(self.template), span
-        _, C, H, W = x.shape
+        C, (*_, H, W) = self.channels, x.shape
         call.N = N = B * C * H * W
         # The tensors are named until the call is over: two of them may be copies in another memory order.
-        x = _point(call.x, x, N, B)
-        y = None if y is None else _point(call.y, y, N, B)
-        z = None if z is None else _point(call.z, z, N, B)
+        x = self._point(call.x, x, N, B)
+        y = None if y is None else self._point(call.y, y, N, B)
+        z = None if z is None else self._point(call.z, z, N, B)
         sum_steps = T if self.sum_knows_steps or len(x) > B or (y is not None and len(y) > B) else 1
         call.T = steps = T if self.always_steps or (z is not None and len(z) > B) else sum_steps
         call.threads = torch.get_num_threads() if steps * N > SMALL else 1
         if start and spec.knows_steps:
             for c_affine in (call.x.affine, call.y.affine, call.affine):
                 _advance(c_affine, start)
-        out = torch.empty((steps * B, C, H, W), dtype=self.dtype, memory_format=CHANNELS_LAST)
+        shape = (steps * B, C, H, W)
+        out = empty_bits(shape) if self.bits else torch.empty(shape, dtype=self.dtype, memory_format=CHANNELS_LAST)
         call.out = out.data_ptr()
         total = after = None
         if spec.keeps_sum:
             total = torch.empty((sum_steps * B, C, H, W), memory_format=CHANNELS_LAST)
             call.sum, call.sum_step = total.data_ptr(), N if sum_steps > 1 else 0
         if stateful and isinstance(spec.firing, Firing):
-            after = like_state(x[:B].float().unsqueeze(0), spec.firing.rule)
+            one = x[:B] if x.dtype == torch.float32 else empty_channels_last(B, C, H, W)
+            after = like_state(one.unsqueeze(0), spec.firing.rule)
             v = None if v is None else laid_out(v, torch.empty_like(after))
             call.before, call.after = address(v), after.data_ptr()
         if self.run(ctypes.byref(call)):
             raise RunFailed("there is no memory left for the potentials of a layer: take a smaller batch")
         return Result(out, total, after)
 
-
-def _point(term: CTerm, x: Tensor, N: int, B: int) -> Tensor:
-    """Let a term of the call point at a map; returned is what must stay alive."""
-    x = x.contiguous(memory_format=CHANNELS_LAST)
-    term.data, term.bytes, term.step = x.data_ptr(), x.element_size(), N if len(x) > B else 0
-    return x
+    def _point(self, term: CTerm, x: Tensor, N: int, B: int) -> Tensor:
+        """Let a term of the call point at a map; returned is what must stay alive."""
+        x = x.contiguous(memory_format=CHANNELS_LAST)
+        term.data, term.step = x.data_ptr(), N if len(x) > B else 0
+        term.width = BITS[x.dtype] if x.shape[1] == self.channels else 1
+        return x
 
 
 def _advance(affine: CAffine, start: int) -> None:

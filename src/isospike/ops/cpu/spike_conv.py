@@ -10,12 +10,14 @@ from torch import Tensor
 from isospike.errors import RunFailed
 from isospike.ops.conv2d import Convolution
 from isospike.ops.cpu.abi import CGeometry, CSpikes, address
-from isospike.ops.cpu.library import compiled, no_library
+from isospike.ops.cpu.library import compiled, lanes, no_library
 from isospike.ops.cpu.packing import Spikes
 from isospike.ops.memory import empty_channels_last, is_channels_last
 
 FEWEST_CHANNELS = {1: 64, 3: 8}  # by size of the kernel: with fewer, looking for spikes takes longer than adding them
 WIDEST = 2**16  # pixels of a row: the C code numbers the elements of a tile, of 8 rows at least, in 32 bits
+FLOAT, INTEGER = 4, 2  # bytes of what is added up
+LARGEST_SUM = 2**15 - 1  # that 16 bits hold
 FEWEST_PIXELS = 64  # for fewer, putting many weights in order takes longer than a dense convolution
 
 
@@ -30,17 +32,23 @@ BESIDE_DENSE, BESIDE_WINOGRAD = Most(0.6, 0.3), Most(0.35, 0.1)
 
 
 class SpikeWeight(NamedTuple):
-    """Weights and bias in the order in which the library reads them.
+    """Weights, scale and bias in the order in which the library reads them.
 
     Attributes:
-        data: All of them.
+        data: All of them, bytes.
         shape: ``[O, C, k, k]``, of the weights.
         stride: Of the convolution.
+        groups: The channel behind each group of those that are added up in 16 bits together; the last one is C.
+        cell: Bytes of a number that is added up: 4 for floats, 2 for integers.
+        table: Whether the weights of every 4 channels are a table of their 16 sums, which takes spikes alone.
     """
 
     data: Tensor
     shape: torch.Size
     stride: int
+    groups: list[int]
+    cell: int
+    table: bool
 
 
 def has_spike_conv(weight: Tensor, conv: Convolution) -> bool:
@@ -66,15 +74,63 @@ def is_worth_it(spikes: Spikes, most: Most = BESIDE_DENSE) -> bool:
     return spikes.channels_last and W <= WIDEST and size >= FEWEST_PIXELS * C and spikes.number <= share * size
 
 
-def spike_weight(weight: Tensor, bias: Tensor | None, stride: int) -> SpikeWeight:
-    """``weight [O, C, k, k]`` and ``bias [O]`` of a convolution for which ``has_spike_conv`` says yes."""
-    lib, geometry = compiled(), _geometry((0, weight.shape[1], 0, 0), weight.shape, stride)
-    data = torch.empty(lib.isospike_spike_conv_room(geometry))
-    bias = None if bias is None else bias.contiguous()
-    lib.isospike_spike_conv_pack(
-        geometry, weight.data_ptr(), _steps(weight), address(bias), data.data_ptr(), torch.get_num_threads()
-    )
-    return SpikeWeight(data, weight.shape, stride)
+def spike_weight(weight: Tensor, bias: Tensor | None, stride: int, *, table: bool = False) -> SpikeWeight:
+    """``weight [O, C, k, k]`` and ``bias [O]`` of a convolution for which ``has_spike_conv`` says yes.
+
+    With ``table`` it takes spikes alone, no counts of them.
+    """
+    return _in_order(weight, None, bias, stride, [weight.shape[1]], FLOAT, table)
+
+
+def integer_spike_weight(
+    weight: Tensor, scale: Tensor, bias: Tensor | None, stride: int, *, table: bool = False
+) -> SpikeWeight:
+    """The same of integers in [-127, 127], ``weight`` int8, for spikes alone: ``scale [O] * (exact sum) + bias``.
+
+    Weights are added up in 16 bits, over as many channels as are sure to fit them, and these sums in 32.
+    """
+    return _in_order(weight.float(), scale, bias, stride, groups_that_fit(weight), INTEGER, table)
+
+
+def groups_that_fit(weight: Tensor) -> list[int]:
+    """Cut the channels of int8 weights ``[O, C, k, k]``, k up to 3, where a sum of any of them may leave 16 bits.
+
+    Returns:
+        The channel behind each group, all multiples of 8: so many always fit.
+    """
+    signs = torch.stack([weight.clamp(min=0), weight.clamp(max=0)]).abs()
+    reached = signs.sum((3, 4)).unflatten(2, (-1, 8)).sum(3)  # [2, O, C / 8]
+    groups, sums = [], torch.zeros_like(reached[..., 0])
+    for index, more in enumerate(reached.unbind(2)):
+        if (sums + more > LARGEST_SUM).any():
+            groups.append(8 * index)
+            sums = torch.zeros_like(sums)
+        sums = sums + more
+    return [*groups, weight.shape[1]]
+
+
+def has_table(weight: Tensor, stride: int, *, integer: bool) -> bool:
+    """Whether sums by a table are faster where neurons fire as they do in trained networks (docs/performance.md).
+
+    They take as long whatever fires; a loop over what fired waits for the processor to guess wrong where it ends, which
+    few channels do not make up for.
+    """
+    C, kernel = weight.shape[1:3]
+    if integer:
+        return kernel == 3 and stride * 16 >= C
+    return kernel == 3 and C <= 16 and (stride == 2 or lanes() < 16)
+
+
+def _in_order(
+    weight: Tensor, scale: Tensor | None, bias: Tensor | None, stride: int, groups: list[int], cell: int, table: bool
+) -> SpikeWeight:
+    ordered = SpikeWeight(torch.empty(0), weight.shape, stride, groups, cell, table)
+    lib, geometry = compiled(), _geometry((0, weight.shape[1], 0, 0), ordered)
+    data = torch.empty(lib.isospike_spike_conv_room(geometry), dtype=torch.uint8)
+    scale, bias = (None if row is None else row.contiguous() for row in (scale, bias))
+    pointers = weight.data_ptr(), _steps(weight), address(scale), address(bias), data.data_ptr()
+    lib.isospike_spike_conv_pack(geometry, *pointers, torch.get_num_threads())
+    return ordered._replace(data=data)
 
 
 def spike_conv(spikes: Spikes, weight: SpikeWeight, onto: Tensor | None = None) -> Tensor:
@@ -86,8 +142,9 @@ def spike_conv(spikes: Spikes, weight: SpikeWeight, onto: Tensor | None = None) 
     H, W = ((length - 1) // weight.stride + 1 for length in size)
     fits = onto is not None and is_channels_last(onto)
     out = onto if onto is not None and fits else empty_channels_last(N, C, H, W)
-    geometry = _geometry(spikes.shape, weight.shape, weight.stride)
-    pointers = _pointers(spikes), weight.data.data_ptr(), out.data_ptr()
+    geometry = _geometry(spikes.shape, weight)
+    ends = (ctypes.c_int64 * len(weight.groups))(*weight.groups)
+    pointers = _pointers(spikes), weight.data.data_ptr(), ends, len(ends), out.data_ptr()
     _run(compiled().isospike_spike_conv, geometry, *pointers, fits)
     return out if onto is None or fits else onto.add_(out)
 
@@ -95,14 +152,14 @@ def spike_conv(spikes: Spikes, weight: SpikeWeight, onto: Tensor | None = None) 
 def weight_gradient(spikes: Spikes, weight: Tensor, g: Tensor, stride: int) -> Tensor:
     """The gradient of ``weight [O, C, k, k]`` from that of the output, ``g [N, O, H', W']``."""
     g, d_weight = g.contiguous(memory_format=torch.channels_last), torch.empty_like(weight)
-    geometry = _geometry(spikes.shape, weight.shape, stride)
+    geometry = CGeometry(*spikes.shape, weight.shape[0], weight.shape[2], stride, FLOAT)
     pointers = _pointers(spikes), g.data_ptr(), d_weight.data_ptr(), _steps(d_weight)
     _run(compiled().isospike_spike_conv_weight, geometry, *pointers)
     return d_weight
 
 
-def _geometry(x: tuple[int, ...], weight: tuple[int, ...], stride: int) -> CGeometry:
-    return CGeometry(*x, weight[0], weight[2], stride)
+def _geometry(x: tuple[int, ...], weight: SpikeWeight) -> CGeometry:
+    return CGeometry(*x, weight.shape[0], weight.shape[2], weight.stride, weight.cell, weight.table)
 
 
 def _pointers(spikes: Spikes) -> CSpikes:

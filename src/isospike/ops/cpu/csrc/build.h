@@ -15,3 +15,4 @@
 #else
 #define LANES 4
 #endif
+#define VECTOR (4 * LANES) /* bytes of it */

@@ -6,6 +6,7 @@
  * channels, channels last. Blocks of whole rows stay in the cache through all T steps, potentials with them. Products
  * and sums are kept apart, so that the bits are those of the same operations in eager PyTorch.
  */
+#include "bits.h"
 #include "recurrence.h"
 
 enum fires { NOTHING, RULE, RECTIFIER };
@@ -17,10 +18,13 @@ struct affine {
     int64_t step;
 };
 
-/* float32, or uint8 where `bytes` is 1; `step` elements from one time step to the next, 0 where it is the same at all. */
+/* How a map is kept: bits of an element. Of spikes as bits, C is a multiple of 8. */
+enum width { BIT = 1, BYTE = 8, FLOAT = 32 };
+
+/* `step` elements from one time step to the next, 0 where it is the same at all. */
 struct term {
     const void *data;
-    int64_t step, bytes;
+    int64_t step, width;
     struct affine affine;
 };
 
@@ -33,7 +37,7 @@ struct pass {
     const float *before;  /* potentials [levels][N] before the first step, NULL for rest */
     float *after;         /* room for those behind the last, or NULL */
     void *out;
-    int64_t out_bytes, fires, join;
+    int64_t out_width, fires, join;
     struct rule rule;
 };
 
@@ -43,9 +47,13 @@ SIZE_OF(pass);
 
 /* Step t of a term as n floats: where they lie, or a copy in `room`. */
 INLINE const float *load(const struct term *term, int t, int64_t start, int n, float *restrict room) {
-    if (term->bytes == sizeof(float)) return (const float *)term->data + t * term->step + start;
-    const uint8_t *restrict from = (const uint8_t *)term->data + t * term->step + start;
-    for (int i = 0; i < n; i++) room[i] = from[i];
+    const int64_t at = t * term->step + start;
+    if (term->width == FLOAT) return (const float *)term->data + at;
+    const uint8_t *restrict bytes = (const uint8_t *)term->data + (term->width == BIT ? at / 8 : at);
+    if (term->width == BIT)
+        unpack_values(bytes, n, room);
+    else
+        for (int i = 0; i < n; i++) room[i] = bytes[i];
     return room;
 }
 
@@ -56,9 +64,14 @@ INLINE const float *through(const struct affine *affine, int t, int n, const flo
     return room;
 }
 
-/* As bytes: 0 for what is not a number, and the nearest byte for what is none. */
+/* As bits: what is not 0. As bytes: 0 for what is not a number, and the nearest byte for what is none. */
 INLINE void store(const struct pass *p, int t, int64_t start, int n, const float *restrict from) {
-    uint8_t *restrict to = (uint8_t *)p->out + t * p->N + start;
+    const int64_t at = t * p->N + start;
+    uint8_t *restrict to = (uint8_t *)p->out + (p->out_width == BIT ? at / 8 : at);
+    if (p->out_width == BIT) {
+        pack_values(from, n, to);
+        return;
+    }
     for (int i = 0; i < n; i++) {
         float byte = from[i] > 0 ? from[i] : 0;
         to[i] = (uint8_t)(int32_t)(byte < 255 ? byte : 255);
@@ -91,7 +104,7 @@ static void pass_block(const struct pass *p, int64_t start, int n, float *rooms,
         copy_or_zero(n, p->before ? p->before + k * p->N + start : NULL, v + k * size);
     for (int t = 0; t < p->T; t++) {
         float *sum = p->sum ? p->sum + t * p->sum_step + start : first;
-        float *s = p->out_bytes == sizeof(float) ? (float *)p->out + t * p->N + start : bytes;
+        float *s = p->out_width == FLOAT ? (float *)p->out + t * p->N + start : bytes;
         const float *c = through(&p->x.affine, t, n, load(&p->x, t, start, n, first), first);
         if (p->y.data) {
             const float *d = through(&p->y.affine, t, n, load(&p->y, t, start, n, second), second);

@@ -4,9 +4,8 @@
  */
 #include <string.h>
 
-#include "rule.h"
+#include "bits.h"
 
-#define WORD 64
 #define ELEMENTS 2048 /* that one thread does at a time */
 
 /* Eight bytes at a time: the lowest bit of each says whether it is not 0, and a product brings these bits side by side. */
@@ -35,36 +34,6 @@ static int bytes_any(const float *restrict x, int64_t n, uint8_t *restrict bytes
         other |= (float)integer != x[i];
     }
     return !other;
-}
-
-#if LANES > 4
-#include <immintrin.h>
-#endif
-
-/* Which of 64 values are not 0; bits are set in `odd` where some are neither 0 nor 1. */
-static uint64_t pack_word(const float *x, uint64_t *odd) {
-    uint64_t bits = 0;
-#if LANES == 16
-    const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(1.0f);
-    for (int i = 0; i < WORD; i += LANES) {
-        __m512 values = _mm512_loadu_ps(x + i);
-        uint64_t some = _mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ);
-        bits |= some << i, *odd |= some ^ _mm512_cmp_ps_mask(values, one, _CMP_EQ_OQ);
-    }
-#elif LANES == 8
-    const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(1.0f);
-    for (int i = 0; i < WORD; i += LANES) {
-        __m256 values = _mm256_loadu_ps(x + i);
-        uint64_t some = (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ));
-        bits |= some << i, *odd |= some ^ (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(values, one, _CMP_EQ_OQ));
-    }
-#else
-    for (int i = 0; i < WORD; i++) {
-        uint64_t some = x[i] != 0.0f;
-        bits |= some << i, *odd |= some ^ (x[i] == 1.0f);
-    }
-#endif
-    return bits;
 }
 
 /* Writes the bits of n <= ELEMENTS values that are 0 or 1, and returns how many are 1; -1 where a value is neither. */
@@ -118,12 +87,6 @@ static int bytes_block(const float *x, int64_t n, uint8_t *bytes) {
 static int64_t bits_block(const uint8_t *bytes, int64_t n, uint64_t *words) { return bits_any(bytes, n, words); }
 static int bytes_block(const float *x, int64_t n, uint8_t *bytes) { return bytes_any(x, n, bytes); }
 #endif
-
-INLINE void unpack_word(uint64_t word, int n, float *x) {
-    const uint32_t halves[2] = {(uint32_t)word, (uint32_t)(word >> 32)};
-    for (int half = 0; half < 2; half++)
-        for (int i = 0; i < 32 && 32 * half + i < n; i++) x[32 * half + i] = (float)(int32_t)((halves[half] >> i) & 1);
-}
 
 static void unpack_block(const uint64_t *restrict words, int64_t n, float *restrict x) {
     for (int64_t word = 0; word < n / WORD; word++) unpack_word(words[word], WORD, x + WORD * word);

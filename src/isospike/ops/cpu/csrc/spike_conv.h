@@ -11,12 +11,13 @@
 #pragma once
 #include <string.h>
 
+#include "bits.h"
 #include "recurrence.h"
 
-#define WORD 64
-
+/* `cell`: bytes of a number that is added up: sizeof(float), or sizeof(int16_t) where weights are integers, for spikes alone.
+ * `table`: whether weights are kept as the 16 sums that any 4 channels may make, for spikes alone. */
 struct geometry {
-    int64_t N, C, H, W, O, kernel, stride;
+    int64_t N, C, H, W, O, kernel, stride, cell, table;
 };
 
 /* What fired: bits, [N][H][W][C], 8 bytes behind which may be read; and how often, in bytes, NULL where it is once. */
@@ -29,10 +30,10 @@ struct spikes {
  * one row to the next. */
 struct row {
     const uint8_t *fired, *counts;
-    int64_t apart, pixels, to_step;
+    int64_t apart, pixels, to_step, fours;
     uint64_t mask;
-    const float *w;
-    float *to;
+    const void *w;
+    void *to;
 };
 
 /* Where one channel fired in a tile, in words of 64 pixels: `place` is where each of them reaches in g; its count lies
@@ -45,11 +46,23 @@ struct channel {
     const float *g;
 };
 
+/* A row of sums, `block` of them for a pixel, in floats, or in 16-bit integers that are added to what there is in `wide`, NULL
+ * where that is nothing; `filters` of each, scaled and shifted, go to `out`, whose pixels lie O apart, or onto what is there. */
+struct put {
+    const void *from;
+    const int32_t *wide;
+    const float *scale, *bias;
+    float *out;
+    int64_t block, O;
+    int filters, integer, onto;
+};
+
 /* The inner loops, in vectors: spike_lanes.c. */
-void spike_scatter(const struct row *row, int rows, int cols, int wide);
+void spike_scatter(const struct geometry *s, const struct row *row, int rows, int cols);
 void spike_gather(const struct channel *channel, float *sums, int rows, int cols, int wide);
 void spike_take_row(const float *g, int64_t O, int64_t pixels, int wide, float *to);
-void spike_put_row(const float *from, const float *bias, int onto, int64_t O, int64_t pixels, int wide, float *out);
+void spike_put_row(const struct put *put, int64_t pixels);
+void spike_widen(int16_t *sums, int32_t *wide, int64_t n);
 
 /* Shapes ---------------------------------------------------------------------------------------------------------------- */
 
@@ -58,8 +71,15 @@ static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t over(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static inline int64_t out_size(const struct geometry *s, int64_t size) { return over(size, s->stride); }
-static inline int wide_of(const struct geometry *s) { return s->kernel == 1 ? 4 : s->stride == 1 ? 1 : 2; } /* vectors of a block */
-static inline int64_t block_of(const struct geometry *s) { return wide_of(s) * LANES; }
+static inline int is_integer(const struct geometry *s) { return s->cell < (int64_t)sizeof(float); }
+
+/* Vectors of a block; of integers, of which a vector has twice as many, half as many. Few filters fill but half a vector. */
+static inline int wide_of(const struct geometry *s) {
+    int wide = s->kernel == 1 ? 4 : s->stride == 1 ? 1 : 2;
+    return is_integer(s) ? (wide + 1) / 2 : wide;
+}
+static inline int is_half(const struct geometry *s) { return is_integer(s) && s->O <= LANES && wide_of(s) == 1; }
+static inline int64_t block_of(const struct geometry *s) { return wide_of(s) * (VECTOR >> is_half(s)) / s->cell; }
 static inline int64_t blocks_of(const struct geometry *s) { return over(s->O, block_of(s)); }
 static inline int64_t width_of(const struct geometry *s) { return (out_size(s, s->W) + 2) * block_of(s); } /* a row of a tile */
 
@@ -80,6 +100,9 @@ static inline struct reach reach_of(const struct geometry *s, int parity) {
     return reach;
 }
 
+/* Rows of weights: one for each channel, or 16 for four of them. */
+static inline int64_t rows_of(const struct geometry *s) { return s->table ? 4 * s->C : s->C; }
+
 /* Rows and columns of a pixel of one parity, its weights [C][rows][cols][block] at `at` in those of a block. */
 struct parity {
     int py, px;
@@ -95,12 +118,12 @@ static inline int parities_of(const struct geometry *s, struct parity *all) {
             struct parity parity = {py, px, reach_of(s, py), reach_of(s, px), at};
             if (!parity.rows.count || !parity.cols.count) continue;
             all[count++] = parity;
-            at += s->C * parity.rows.count * parity.cols.count * block_of(s);
+            at += rows_of(s) * parity.rows.count * parity.cols.count * block_of(s);
         }
     return count;
 }
 
-static inline int64_t weights_of_block(const struct geometry *s) { return s->C * s->kernel * s->kernel * block_of(s); }
+static inline int64_t weights_of_block(const struct geometry *s) { return rows_of(s) * s->kernel * s->kernel * block_of(s); }
 
 /* Whole images, or some rows of one; rows are those of the output. */
 struct tile {
@@ -112,7 +135,7 @@ struct tiling {
 };
 
 static inline struct tiling tiling_of(const struct geometry *s, int64_t bytes, int64_t most_images) {
-    int64_t height = out_size(s, s->H), row = width_of(s) * (int64_t)sizeof(float), fit = larger(bytes / row, 8);
+    int64_t height = out_size(s, s->H), row = width_of(s) * s->cell, fit = larger(bytes / row, 8);
     struct tiling tiling = {1, height, 1, 0};
     if (height + 2 <= fit)
         tiling.images = larger(smaller(fit / (height + 2), most_images), 1);
