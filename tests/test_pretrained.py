@@ -11,6 +11,7 @@ import torch
 
 import isospike as iso
 from helpers import enliven
+from isospike import torch_version
 from isospike.errors import CheckpointError, ConfigError, IsospikeWarning, MissingExtra, RunFailed, UnknownName
 
 OPTIONS = {
@@ -281,3 +282,27 @@ def test_the_hub_refuses_in_one_sentence(monkeypatch, tmp_path):
         MissingExtra, match=r"'some/one', which is no folder here, needs huggingface_hub.*isospike\[hub\]"
     ):
         iso.from_pretrained("some/one")
+
+
+def test_a_folder_of_a_newer_version_says_so_where_it_cannot_be_read(tmp_path):
+    iso.save_pretrained(iso.create_model("ms_resnet8"), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["isospike_version"] = "99.0.1"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    iso.from_pretrained(tmp_path)  # what can be read is read
+    config["options"]["warp"] = 9
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnknownName, match=r"'warp'.*; .* was written by isospike 99.0.1, and this is .*install -U"):
+        iso.from_pretrained(tmp_path)
+    config["isospike_version"] = "0.0.1"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnknownName, match=r"'warp'") as found:
+        iso.from_pretrained(tmp_path)
+    assert "written by" not in str(found.value)
+
+
+def test_an_older_pytorch_is_refused_in_one_sentence():
+    torch_version.check("2.9.0+cu128")
+    torch_version.check("3.0.0a0")
+    with pytest.raises(ImportError, match=r"needs PyTorch 2.9 or newer, and this is 2.8.1: pip install -U torch"):
+        torch_version.check("2.8.1")

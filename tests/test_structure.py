@@ -15,6 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A file imports from lower levels, or from its own unit (a module, or a folder with all that is in it).
 LEVELS = {
     "errors": 0,
+    "torch_version": 0,
     "registry": 1,
     "optional": 1,
     "seeding": 1,

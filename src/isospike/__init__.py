@@ -7,7 +7,7 @@ logits = model(images)          # [B, C, H, W] -> [B, 10]
 
 from typing import TYPE_CHECKING, Any
 
-from isospike import events
+from isospike import events, torch_version  # noqa: F401  the second checks PyTorch before anything needs it
 from isospike.analysis import ENERGY_TABLES, Edge, check_edges, gradient_norms, measure_energy, measure_isometry, watch
 from isospike.conversion import convert, list_methods
 from isospike.errors import IsospikeError

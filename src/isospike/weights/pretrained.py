@@ -1,12 +1,13 @@
 """A model in a folder, as the Hugging Face hub keeps it: ``model.safetensors`` and ``config.json``."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from isospike.errors import CheckpointError, ConfigError
+from isospike.errors import CheckpointError, ConfigError, IsospikeError
 from isospike.models import ProgramNet, SpikingNetwork
 from isospike.models.zoo import check_model_options
 from isospike.optional import import_optional
@@ -84,7 +85,9 @@ def from_pretrained(
     if is_run:
         return build_saved(read_run(folder, checkpoint), num_classes, **changes)
     config = _read_config(folder / CONFIG)
-    return build_saved(_read_folder(folder, config), num_classes, **changes)
+    with _naming_a_newer_version(config, folder / CONFIG):
+        _check_options(config, folder / CONFIG)
+        return build_saved(_read_folder(folder, config), num_classes, **changes)
 
 
 def _description(model: SpikingNetwork) -> tuple[str, dict[str, Any]]:
@@ -142,7 +145,7 @@ def _read_folder(folder: Path, config: Mapping[str, Any]) -> Saved:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Read ``config.json``, its options known to ``create_model``."""
+    """Read a ``config.json`` of this library."""
     from isospike.run_folder import read_json  # as above
 
     if not path.is_file():
@@ -151,13 +154,34 @@ def _read_config(path: Path) -> dict[str, Any]:
     library = config.get("library_name") if isinstance(config, dict) else None
     if library != LIBRARY:
         raise CheckpointError(f"{path} is of {library or 'another library'}, not of {LIBRARY}")
+    return config
+
+
+def _check_options(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse a description that names neither a program nor a model, or has options that ``create_model`` lacks."""
     if "network" in config:
-        return config
+        return
     options = config.get("options")
     if not isinstance(options, dict) or not isinstance(options.get("name"), str):
         raise CheckpointError(f"{path} names no model: its 'options' must hold the 'name' that create_model takes")
     check_model_options(f"create_model in {path}", options)
-    return config
+
+
+@contextmanager
+def _naming_a_newer_version(config: Mapping[str, Any], path: Path) -> Iterator[None]:
+    """Add to an error that a newer version wrote the folder, where one did: it may know what this one does not."""
+    try:
+        yield
+    except IsospikeError as error:
+        written, own = str(config.get("isospike_version")), metadata.version(LIBRARY)
+        if _numbers(written) > _numbers(own):
+            newer = f"{path} was written by isospike {written}, and this is {own}: pip install -U isospike"
+            error.args = (f"{error}; {newer}",)
+        raise
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 def _folder(source: Path | str, revision: str | None) -> Path:
