@@ -46,7 +46,7 @@ def coloured(frame: npt.NDArray[np.integer], strong: int) -> Picture:
 
 
 def heat(counts: npt.NDArray[np.integer]) -> Picture:
-    """Grey that is the less transparent, the more events a pixel ``[H, W]`` has, by their logarithm."""
+    """Draw how many events each pixel ``[H, W]`` has in grey, the less transparent the more, by their logarithm."""
     share = np.log1p(counts) / np.log1p(max(1, int(counts.max(initial=0))))
     picture = np.full((*counts.shape, 4), 128, np.uint8)
     picture[..., 3] = np.rint(FULL * share)

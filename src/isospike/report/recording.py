@@ -65,7 +65,7 @@ def _numbers(summary: RecordingSummary) -> Section:
 
 
 def _frames(events: Events, summary: RecordingSummary) -> Section:
-    """Pictures that move, all events at once, and a row of stills."""
+    """Show pictures that move, all events at once, and rows of stills."""
     moving = _cut(events, MOVING)
     whole = integrate(events, np.array([[0, len(events)]]))[0]
     html = film_html(film(moving, whole), f"{COLOURS}. {_speed(summary)}")
@@ -127,7 +127,7 @@ def _cloud(events: Events) -> Section:
 
 
 def _rates(events: Events) -> Section:
-    """Lines of how many events there are per second, by polarity."""
+    """Draw how many events there are per second, by polarity, as lines."""
     number = min(MOST_RATES, max(1, events.duration))
     edges = np.linspace(int(events.t[0]), int(events.t[-1]) + 1, number + 1)
     width, (scale, unit) = (edges[1] - edges[0]) / 1e6, time_unit(events.duration)
