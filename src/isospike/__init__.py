@@ -8,7 +8,17 @@ logits = model(images)          # [B, C, H, W] -> [B, 10]
 from typing import TYPE_CHECKING, Any
 
 from isospike import events, torch_version  # noqa: F401  the second checks PyTorch before anything needs it
-from isospike.analysis import ENERGY_TABLES, Edge, check_edges, gradient_norms, measure_energy, measure_isometry, watch
+from isospike.analysis import (
+    ENERGY_TABLES,
+    ConversionReport,
+    Edge,
+    check_edges,
+    conversion_report,
+    gradient_norms,
+    measure_energy,
+    measure_isometry,
+    watch,
+)
 from isospike.conversion import convert, list_methods
 from isospike.errors import IsospikeError
 from isospike.export import export_nir, export_onnx, export_program, from_nir
@@ -49,6 +59,7 @@ __all__ = [
     "TOPOLOGIES",
     "Arctan",
     "CompiledNet",
+    "ConversionReport",
     "EarlyExit",
     "Edge",
     "FeatureMaps",
@@ -72,8 +83,9 @@ __all__ = [
     "Triangle",
     "binary_slots",
     "check_edges",
-    "create_ann_twin",
+    "conversion_report",
     "convert",
+    "create_ann_twin",
     "create_model",
     "events",
     "export_nir",

@@ -35,6 +35,9 @@ class Neuron(nn.Module, ABC):
     v_threshold: float
     """The potential, or the current of a neuron without one, that stands for one spike."""
 
+    tells_changes: bool = False
+    """Whether what it reads and puts out at step t moves an estimate by 1/t of it, instead of being averaged."""
+
     @abstractmethod
     def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return what the neuron puts out ``[T, B, ...]``, and its state after the last step."""

@@ -8,18 +8,21 @@ code again. What a package offers under ``isospike.rows`` is different: who inst
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import re
 import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 from isospike.errors import ConfigError, IsospikeError, IsospikeWarning
+from isospike.registry import unknown_name
 
 GROUP = "isospike.rows"  # of entry points
 
@@ -39,6 +42,38 @@ def import_rows(sources: Iterable[str] | None) -> None:
     """
     for source in sources or ():
         _IMPORTED[source] = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
+
+
+def load_function(source: str) -> Callable[..., Any]:
+    """Find a function in a file of one's own, which runs that file; nothing remembers it as ``import_rows`` does.
+
+    Args:
+        source: ``FILE.py:function``.
+
+    Raises:
+        ConfigError: there is no such file or function, or the file fails: names the line, and holds the traceback.
+    """
+    file, _, name = source.rpartition(":")
+    if not file.endswith(".py") or not name.isidentifier():
+        raise ConfigError(f"a function in a file is named as FILE.py:function, got '{source}'")
+    module = _import_file(Path(file))
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise unknown_name(f"function in {file}", name, [n for n, f in vars(module).items() if inspect.isfunction(f)])
+    return cast(Callable[..., Any], found)
+
+
+def call_function(source: str) -> Any:
+    """Call a function of ``load_function`` without arguments.
+
+    Raises:
+        ConfigError: as ``load_function``, or the call fails: names the line, and holds the traceback.
+    """
+    function = load_function(source)
+    try:
+        return function()
+    except Exception as error:  # of code that is not ours
+        raise _failure(error) from error
 
 
 def imported() -> dict[str, str]:

@@ -70,6 +70,11 @@ class RunFolder:
         """The page for people."""
         return self.path / "report.html"
 
+    @property
+    def ann(self) -> Path:
+        """The ANN that a converted network was made of, a folder of ``save_pretrained``; other runs have none."""
+        return self.path / "ann"
+
     def checkpoint(self, name: str) -> Path:
         """Return the checkpoint called "last" or "best"."""
         return self.path / "checkpoints" / f"{name}.safetensors"

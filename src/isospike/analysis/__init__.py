@@ -1,5 +1,6 @@
 """Instruments: what really flows through a network."""
 
+from isospike.analysis.conversion import ConversionReport, LayerError, conversion_report, layer_errors
 from isospike.analysis.edges import Edge, check_edges
 from isospike.analysis.energy import Energy, measure_energy, nominal_counts
 from isospike.analysis.energy_tables import ENERGY_TABLES, EnergyTable
@@ -15,12 +16,14 @@ from isospike.analysis.verdict import Verdict, judge
 
 __all__ = [
     "ENERGY_TABLES",
+    "ConversionReport",
     "Edge",
     "Energy",
     "EnergyTable",
     "Estimate",
     "Flow",
     "GradientNorms",
+    "LayerError",
     "Moments",
     "OperationCounter",
     "Raster",
@@ -28,8 +31,10 @@ __all__ = [
     "Verdict",
     "Watch",
     "check_edges",
+    "conversion_report",
     "gradient_norms",
     "judge",
+    "layer_errors",
     "log10_product",
     "measure_energy",
     "measure_isometry",

@@ -19,6 +19,8 @@ from isospike.analysis import (
     measure_isometry,
 )
 from isospike.cli.console import Checkpoint, DataDir, Device, Import, Json, out, print_json
+from isospike.cli.convert import show_conversion
+from isospike.cli.converted import FEW, compare_again
 from isospike.config import with_data_dir
 from isospike.data import Augment, AugmentSpec, load_dataset
 from isospike.errors import ConfigError, UnknownName
@@ -42,9 +44,11 @@ class Subject(NamedTuple):
 def analyze_command(
     target: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Run folder, or the name of a model.")],
     checkpoint: Checkpoint = "last",
-    probes: Annotated[int, typer.Option(help="Random probes per unit; from 2 on with intervals.")] = 4,
-    batch: Annotated[int, typer.Option(help="Images.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of the probes, and of a new model.")] = 0,
+    probes: Annotated[
+        int | None, typer.Option(help="Random probes per unit, by default 4; from 2 on with intervals.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Images; by default 8, of a converted network 128.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the probes, and of a new model; by default 0.")] = None,
     data_dir: DataDir = None,
     import_: Import = None,
     device: Device = "auto",
@@ -53,12 +57,19 @@ def analyze_command(
     """Measure block dynamical isometry of every unit and gradient norms along depth, with a verdict.
 
     Of a run its trained weights on test images, and the result goes to analysis/isometry.json, where the report finds
-    it; of a model by its name untrained weights on random images.
+    it; of a model by its name untrained weights on random images. A converted network is compared with its ANN once
+    more, to analysis/conversion.json.
     """
     import_rows(import_)
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise ConfigError(f"--batch is a number of images, at least 1, got {batch}")
     folder = RunFolder(target) if Path(target).exists() else None
+    if folder is not None and folder.read_config().network is not None:
+        if probes is not None or seed is not None or checkpoint != "last" or device not in ("auto", "cpu"):
+            raise ConfigError("a converted network is compared with its ANN: of the options it takes --batch alone")
+        _compare(folder, data_dir, batch or FEW, json)
+        return
+    probes, batch, seed = 4 if probes is None else probes, batch or 8, seed or 0
     with open_world(device) as world:
         if folder is not None:
             model, images, labels, facts = _trained(folder, checkpoint, data_dir, batch)
@@ -78,6 +89,19 @@ def analyze_command(
         _show(units, gradients, verdict, result)
     if folder is not None:
         folder.write_analyses({"isometry": result})  # after it was said: the disk may not take it
+
+
+def _compare(folder: RunFolder, data_dir: str | None, batch: int, json: bool) -> None:
+    """Compare a converted network with the ANN that it was made of."""
+    config = with_data_dir(folder.read_config(), data_dir)
+    with open_world("cpu") as world:
+        report, facts = compare_again(folder, config, load_dataset(config.data), world, batch)
+    result = {**facts, **report.as_dict()}
+    if json:
+        print_json(result)
+    else:
+        show_conversion(report)
+    folder.write_analyses({"conversion": result})
 
 
 def _trained(folder: RunFolder, checkpoint: str, data_dir: str | None, batch: int) -> Subject:

@@ -14,6 +14,7 @@ import typer
 from isospike.cli.analyze import analyze_command
 from isospike.cli.bench import bench_command
 from isospike.cli.console import err
+from isospike.cli.convert import convert_command
 from isospike.cli.energy import energy_command
 from isospike.cli.evaluate import evaluate_command
 from isospike.cli.export import export_command
@@ -44,6 +45,7 @@ app.command("energy")(energy_command)
 app.command("predict")(predict_command)
 app.command("export")(export_command)
 app.command("show")(show_command)
+app.command("convert")(convert_command)
 app.command("sweep")(sweep_command)
 app.command("analyze")(analyze_command)
 app.command("bench")(bench_command)

@@ -1,5 +1,6 @@
 """``isospike train``: a new run from a recipe, or an old one taken up again."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from json import dumps
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 
 from isospike.cli.console import Device, Import, out
 from isospike.cli.report import try_report
-from isospike.config import RunConfig, with_data_dir, with_epochs
+from isospike.config import RunConfig, apply_overrides, read_config, with_data_dir, with_epochs
 from isospike.data import Dataset, load_dataset
 from isospike.errors import ConfigError
 from isospike.optimizers import learning_parameters
@@ -32,6 +33,14 @@ def train_command(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as optim.lr=0.05; may be given again."),
     ] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Begin as this run is: its configuration in place of a recipe, and its weights.",
+        ),
+    ] = None,
     data_dir: Annotated[str | None, typer.Option(help="Folder of the images.")] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="RUN_OR_FILE", help="Start from these weights; train.weights does the same.")
@@ -43,16 +52,22 @@ def train_command(
     device: Device = "auto",
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything that draws.")] = None,
 ) -> None:
-    """Train a model by a recipe, with a live display, checkpoints and a report at the end."""
+    """Train a model by a recipe, with a live display, checkpoints and a report at the end.
+
+    What isospike convert has written is trained on with --from.
+    """
     import_rows(import_)
-    if resume is not None and (recipe or out_dir or weights is not None or seed is not None):
+    if resume is not None and (recipe or from_ or out_dir or weights is not None or seed is not None):
         raise ConfigError(
-            "--resume goes on with a run as it was: it takes no --recipe, --out, --weights or --seed, and of --set "
-            "train.epochs only"
+            "--resume goes on with a run as it was: it takes no --recipe, --from, --out, --weights or --seed, and of "
+            "--set train.epochs only"
         )
-    if resume is None and recipe is None:
+    if from_ is not None and (recipe or weights is not None):
+        raise ConfigError("--from takes configuration and weights of a run: leave --recipe and --weights out")
+    if resume is None and recipe is None and from_ is None:
         raise ConfigError(
-            "name a recipe with --recipe, or a run to go on with by --resume; isospike recipes lists recipes"
+            "name a recipe with --recipe, a run to begin from with --from, or one to go on with by --resume; "
+            "isospike recipes lists recipes"
         )
     with open_world(device) as world:
         display = build_display(out, is_first=world.is_first)
@@ -60,11 +75,19 @@ def train_command(
             run = RunFolder(resume)
             config = limit_workers(with_data_dir(with_epochs(run.read_config(), set_ or []), data_dir), display.say)
         else:
-            config = with_data_dir(load_recipe(recipe or "", _overrides(set_, weights, seed)), data_dir)
+            changes = _overrides(set_, weights if from_ is None else str(from_), seed)
+            config = load_recipe(recipe or "", changes) if from_ is None else _begun(RunFolder(from_), changes)
+            config = with_data_dir(config, data_dir)
             config = follow_machine(config, world.device, display.say, asked=set_ or [])
             run = RunFolder(world.agree(out_dir or new_folder(config.recipe)))
         note_emulated([config.train.precision], world.device, display.say)
         _train(config, run, world, display, resuming=resume is not None, max_steps=max_steps)
+
+
+def _begun(run: RunFolder, changes: Sequence[str]) -> RunConfig:
+    """Read the configuration of a run, changed, for one that begins with its weights."""
+    config = run.read_config()
+    return read_config(apply_overrides(config.model_dump(mode="json"), changes), f"--from {run.path}")
 
 
 def _overrides(set_: list[str] | None, weights: str | None, seed: int | None) -> list[str]:

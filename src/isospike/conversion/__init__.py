@@ -2,7 +2,7 @@
 
 from isospike.conversion.capture import Uncapturable, capture
 from isospike.conversion.convert import convert
-from isospike.conversion.evaluation import accuracy_by_step, decisions_by_step
+from isospike.conversion.evaluation import accuracy_by_step, decisions_by_step, decisions_of
 from isospike.conversion.methods import METHODS, Method, list_methods
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "capture",
     "convert",
     "decisions_by_step",
+    "decisions_of",
     "list_methods",
 ]

@@ -7,14 +7,15 @@ from torch import nn
 
 from isospike.conversion.norms import is_norm_like
 from isospike.errors import ConfigError
+from isospike.neurons import Neuron
 
 
 def check_ann(ann: nn.Module) -> None:
     """Refuse an ANN whose answers are not those that it would be tested with.
 
     Raises:
-        ConfigError: it has no weights, is in training mode, a norm has no statistics or those of no batch, or a weight
-            is not finite; names the module.
+        ConfigError: it has no weights, is in training mode or a spiking network, a norm has no statistics or those of
+            no batch, or a weight is not finite; names the module.
     """
     if next(ann.parameters(), None) is None:
         raise ConfigError(f"this {type(ann).__name__} has no weights, so there is nothing to convert")
@@ -23,6 +24,11 @@ def check_ann(ann: nn.Module) -> None:
             where = f"its '{name}' is" if name else "it is"
             raise ConfigError(
                 f"an ANN is converted as it is tested, and {where} in training mode: call ann.eval() first"
+            )
+        if isinstance(module, Neuron) and module.levels is not None:
+            raise ConfigError(
+                f"'{name}' puts out spikes, so this network is a spiking one already: an ANN to convert has "
+                "rectifiers, as iso.create_ann_twin or neuron={'kind': 'relu'} makes them"
             )
         if is_norm_like(module):
             _check_statistics(name, module)

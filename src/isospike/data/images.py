@@ -101,6 +101,27 @@ class Images(ABC):
 
 
 @dataclass(frozen=True)
+class Chosen(Images):
+    """Some images of a split, by their places in it, int64 ``[M]``."""
+
+    images: Images
+    order: Tensor
+
+    @property
+    def labels(self) -> Tensor:  # type: ignore[override]
+        """Return those of the chosen images."""
+        return self.images.labels[self.order]
+
+    def batches(self, order: Sequence[Tensor], seed: int) -> Iterator[Tensor]:
+        """Yield the chosen images of these places."""
+        return self.images.batches([self.order[indices] for indices in order], seed)
+
+    def prepared_as(self, other: Images) -> Images:
+        """Return the same choice of the images so prepared."""
+        return Chosen(self.images.prepared_as(other), self.order)
+
+
+@dataclass(frozen=True)
 class ArrayImages(Images):
     """Images ``[N, C, H, W]`` uint8 in memory."""
 

@@ -11,6 +11,7 @@ class SpikingReadout(Neuron):
 
     After t steps the sum of what it has put out is ``count + softmax(potential)``, but for a constant: so the largest
     mean over any number of steps names the class that the source decides for. Threshold 1, reset by subtraction.
+    Gradients are those of the sum of the currents: they go straight through the spikes, into the reset too.
 
     Args:
         start: Potential before the first step.
@@ -30,7 +31,7 @@ class SpikingReadout(Neuron):
         outputs = []
         for x_t in x:
             h = v + x_t
-            s = (h >= 1).to(x.dtype)
+            s = (h >= 1).to(x.dtype) + (h - h.detach())
             after = h - s
             outputs.append(s + after.softmax(-1) - v.softmax(-1))
             v = after

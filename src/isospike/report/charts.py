@@ -26,6 +26,7 @@ def line_chart(
     log: bool = False,
     band: bool = False,
     from_zero: bool | None = None,
+    doubling: bool = False,
 ) -> Spec:
     """Draw lines over ``x``, one for every value of ``series``.
 
@@ -41,6 +42,7 @@ def line_chart(
         log: Logarithmic vertical axis.
         band: Shade what lies between ``low`` and ``high`` of the points that have them.
         from_zero: Whether the vertical axis begins at 0; None: where values are shares.
+        doubling: ``x`` doubles from tick to tick; it is above 0.
     """
     points = [point for point in points if math.isfinite(point["value"])]
     series = list(dict.fromkeys(point["series"] for point in points))
@@ -58,7 +60,13 @@ def line_chart(
         "height": 240,
         "data": {"values": list(points)},
         "encoding": {
-            "x": {"field": "x", "type": "quantitative", "title": x, "axis": WHOLE},
+            "x": {
+                "field": "x",
+                "type": "quantitative",
+                "title": x,
+                "axis": WHOLE,
+                "scale": {"type": "log", "base": 2, "nice": False} if doubling else {},
+            },
             "y": {
                 "field": "value",
                 "type": "quantitative",

@@ -12,6 +12,7 @@ from isospike.errors import ConfigError
 from isospike.models import SpikingNetwork, model_card
 from isospike.run_folder import RunFolder, read_json, write_json
 from isospike.train.environment import environment
+from isospike.writing import atomic_write
 
 DECISIVE = ("classes", "channels", "size", "train_images")  # facts of the data that a run cannot change
 
@@ -25,8 +26,19 @@ def create_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torc
     """
     run.create(config, environment(device))
     if config.network is not None:
-        write_json(run.path / config.network, read_json(home_of(run, config).path / config.network))
+        _take_network(run, home_of(run, config), config)
     complete_run(run, config, dataset, device)
+
+
+def _take_network(run: RunFolder, origin: RunFolder, config: RunConfig) -> None:
+    """Copy a converted network, what is said of it and its ANN from the folder that the run begins from."""
+    assert config.network is not None
+    write_json(run.path / config.network, read_json(origin.path / config.network))
+    write_json(run.analysis("model"), {**(origin.read_analysis("model") or {}), "T": config.model.model_dump()["T"]})
+    for path in origin.ann.glob("*"):
+        with atomic_write(run.ann / path.name) as part:
+            run.ann.mkdir(exist_ok=True)
+            part.write_bytes(path.read_bytes())
 
 
 def complete_run(run: RunFolder, config: RunConfig, dataset: Dataset, device: torch.device) -> None:

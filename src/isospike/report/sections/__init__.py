@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from isospike.report.sections.base import Chart, Section
 from isospike.report.sections.confusion import accuracy_over_time, confusion
+from isospike.report.sections.conversion import conversion
 from isospike.report.sections.curves import curves
 from isospike.report.sections.energy import energy
 from isospike.report.sections.firing import firing
@@ -20,6 +21,7 @@ from isospike.run_folder import RunFolder
 SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     summary,
     curves,
+    conversion,
     confusion,
     accuracy_over_time,
     recording,

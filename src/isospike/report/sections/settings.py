@@ -39,10 +39,12 @@ IN_WORDS = {
 
 
 def architecture(run: RunFolder) -> Section | None:
-    """Show the stages as a table, the unit as a picture of its row."""
-    options = run.read_config().model.model_dump()
+    """Show the stages as a table, the unit as a picture of its row; a converted network has no row."""
+    config = run.read_config()
+    if config.network is not None:
+        return None
     with torch.device("meta"):
-        network = create_model(**options)
+        network = create_model(**config.model.model_dump())
     text = f"<p>{escape(network.topology.source)}. Every picture shows one residual unit; a stage is a row of them.</p>"
     convs = 3 if network.layout.bottleneck else 2
     pictures = {"unit": draw_unit(network.topology, convs)}

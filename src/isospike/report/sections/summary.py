@@ -6,6 +6,7 @@ from typing import Any
 
 from isospike.config import RunConfig
 from isospike.errors import ConfigError
+from isospike.neurons import NEURONS
 from isospike.own_rows import import_options
 from isospike.report.sections.base import Section
 from isospike.run_folder import RunFolder, read_records
@@ -74,19 +75,30 @@ def _accuracies(tests: list[dict[str, Any]], note: str) -> dict[str, str]:
     }
 
 
+def _meaningless(run: RunFolder, config: RunConfig) -> tuple[str, ...]:
+    """List results that such a network does not have: an ANN fires nothing, and a converted one has no units."""
+    if config.network is not None:
+        return ("isometry",)
+    kind = str(((_readable(run, "model") or {}).get("neuron") or {}).get("kind"))
+    return ("flow", "energy") if kind in NEURONS and getattr(NEURONS[kind], "levels", 1) is None else ()
+
+
 def what_is_missing(run: RunFolder, config: RunConfig) -> Iterator[str]:
     """Yield a sentence each for damaged records, for training that has not ended and for what was not measured."""
     epochs, subject = config.train.epochs, f"{run.path}{import_options(config.imports)}"
+    converted = config.network is not None and not run.metrics.is_file()
     records, _ = read_records(run.metrics)
     for path in (run.metrics, run.flow):
         if damaged := read_records(path)[1]:
             yield f"{damaged}; it is left out."
     done = max((r["epoch"] for r in records if r["kind"] == "epoch"), default=0)
-    if done < epochs:
+    if converted:
+        yield f"Converted, and not trained on. For fewer steps: isospike train --from {subject} --set model.T=4"
+    elif done < epochs:
         yield f"Training is not over: {done} of {epochs} epochs are done. Go on: isospike train --resume {subject}"
     absent: dict[str, list[str]] = {}
     for name, (words, command) in RESULTS.items():
-        if not run.analysis(name).is_file():
+        if not run.analysis(name).is_file() and name not in _meaningless(run, config):
             absent.setdefault(command, []).append(words)
     if absent:
         ways = "; ".join(f"{' and '.join(words)}: isospike {command} {subject}" for command, words in absent.items())
