@@ -28,6 +28,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
     every = [recipe for recipe in list_recipes() if recipe.startswith("digits_")]
+    parser.add_argument("--log", default="digits", help="Name of the log.")
     parser.add_argument("--recipe", nargs="+", choices=every, default=every)
     arguments = parser.parse_args()
     result = {"header": header(" ".join(["python benchmarks/digits.py", *sys.argv[1:]])), "rows": []}
@@ -42,7 +43,7 @@ def main():
             f"{recipe}: {', '.join(f'{a:.2%}' for a in accuracies)} in {summary(list(seconds))['median']:.0f} s",
             flush=True,
         )
-    save("digits", result)
+    save(arguments.log, result)
 
 
 if __name__ == "__main__":

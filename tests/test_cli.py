@@ -48,8 +48,8 @@ def test_the_surface_is_what_the_documentation_says():
         "models": ["--import", "--json", "--memory", "--weights"],
         "recipes": ["--json"],
         "train": [
-            *("--data-dir", "--device", "--import", "--max-steps", "--out", "--recipe", "--resume", "--seed", "--set"),
-            "--weights",
+            *("--data-dir", "--device", "--from", "--import", "--max-steps", "--out", "--recipe", "--resume", "--seed"),
+            *("--set", "--weights"),
         ],
         "eval": [
             "--checkpoint",
@@ -79,6 +79,10 @@ def test_the_surface_is_what_the_documentation_says():
             *("--rate", "--streams", "--timeout", "--waiting"),
         ],
         "show": ["--format", "--json", "--out", "--sensor", "--sort"],
+        "convert": [
+            *("--T", "--checkpoint", "--data-dir", "--images", "--import", "--json", "--loss", "--method", "--out"),
+            *("--set", "--table", "--test-images"),
+        ],
         "sweep": [
             "--data-dir", "--depths", "--device", "--figures", "--import", "--jobs", "--json", "--out", "--recipe",
             "--resume", "--seeds", "--set", "--topologies",
@@ -375,7 +379,7 @@ def test_report_alone(run, capsys):
 
 
 MISTAKES = {
-    ("train",): "name a recipe with --recipe, or a run to go on with by --resume",
+    ("train",): "name a recipe with --recipe, a run to begin from with --from, or one to go on with by --resume",
     ("train", "--recipe", "digits_ms_resnt20"): "unknown recipe 'digits_ms_resnt20'; nearest: digits_ms_resnet20",
     ("train", "--recipe", "none.yaml"): "cannot read none.yaml",
     ("train", *TINY, "--set", "optim.lrr=1"): "unknown key 'optim.lrr'; nearest: lr",

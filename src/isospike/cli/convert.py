@@ -114,7 +114,7 @@ def _options(method: str, changes: Sequence[str]) -> tuple[dict[str, Any], list[
     function = METHODS[method].function
     own = [change.removeprefix("method.") for change in changes if change.startswith("method.")]
     keys = [change for change in changes if not change.startswith("method.")]
-    for key in (key for key in keys if not key.startswith("data.")):
+    for key in (key for key in keys if not key.startswith(("data.", "data="))):
         raise ConfigError(f"--set of convert takes method.OPTION=VALUE and keys of data, as data.size=8, got '{key}'")
     options = apply_overrides({}, own)
     for key in (key for key in ("T",) if key in options):
