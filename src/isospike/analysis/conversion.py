@@ -349,7 +349,8 @@ class _Sums:
     ) -> None:
         """One batch: current ``z`` and activation of the ANN, mean current and output of the neuron in thresholds."""
         of_ann, of_own = (evenly(neuron, even, T) * unit for even in (z / unit, current))
-        bound = unit * (neuron.levels or 1)
+        most = sum(1 / t for t in range(1, T + 1)) if neuron.tells_changes else 1  # of what it puts out at a step
+        bound = unit * (neuron.levels or 1) * most
         output, clipped = output * unit, torch.minimum(activation, bound)
         parts = {
             "clipping": clipped - activation,

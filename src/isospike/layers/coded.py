@@ -49,7 +49,7 @@ class Differential(Neuron):
     Source: after the idea of Huang et al. 2025, arXiv:2503.00301, derived anew; it is not their neuron.
     """
 
-    signed, v_threshold = True, 1.0
+    signed, v_threshold, tells_changes = True, 1.0, True
 
     def __init__(self, levels: int = 1) -> None:
         super().__init__()
