@@ -1,7 +1,6 @@
-"""Exported networks beside the model on real images: parity by format, files and times.
+"""Exported networks beside the model on real images: parity by format, and sizes of files.
 
     ISOSPIKE_DATA=DIR python benchmarks/export.py parity --readers ENV/bin/python [NETWORK ...]
-    ISOSPIKE_DATA=DIR python benchmarks/export.py times
     python benchmarks/export.py tables
 
 DIR holds ``cifar10/`` and ``ann/``; ENV is an environment with ``nir_readers.txt``. Networks of the zoo have the
@@ -14,7 +13,6 @@ import json
 import os
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +20,11 @@ import onnx
 import onnxruntime
 import torch
 
-import conversion
 import isospike as iso
-from common import LOGS, header, interleaved, save
+from cifar_anns import normalised, resnet, weights_of
+from common import LOGS, header, save
 from isospike.data import load_dataset
 from isospike.data.cifar import CifarData
-from isospike.export import save_program
 from isospike.layers import BatchNorm
 
 HERE = Path(__file__).parent
@@ -39,23 +36,18 @@ ZOO = {f"{topology}_resnet20": {} for topology in iso.TOPOLOGIES} | {
 }
 LARGE = ("ms_resnet18", "sew_resnet18")  # their stems halve the image twice: shown at 64 pixels
 CONVERTED = "S-ResNet-20, converted"
-TIMED = ("ms_resnet20", "sew_resnet20", "ms_resnet18")
-
-
-def data():
-    return load_dataset(CifarData(kind="cifar10", dir=str(Path(os.environ["ISOSPIKE_DATA"]) / "cifar10")))
 
 
 def network(name):
     """A network in eval mode, and its images."""
     torch.manual_seed(0)
+    folder = Path(os.environ["ISOSPIKE_DATA"])
+    data = load_dataset(CifarData(kind="cifar10", dir=str(folder / "cifar10")))
+    x = normalised(data.test.images[: 2 * BATCH])
     if name == CONVERTED:
-        images = data()
-        ann = conversion.resnet(conversion.load_weights(Path(os.environ["ISOSPIKE_DATA"]), 20))
-        calibration, _ = conversion.images_of(images.train, 256)
-        return iso.convert(ann, calibration, "s_resnet", T=32), conversion.images_of(images.test, BATCH)[0]
+        calibration = normalised(data.train.images[:256])
+        return iso.convert(resnet(weights_of(folder / "ann", 20)), calibration, "s_resnet", T=32), x[:BATCH]
     model = iso.create_model(name, **ZOO[name])
-    x, _ = conversion.images_of(data().test, 2 * BATCH)
     if name in LARGE:
         x = torch.nn.functional.interpolate(x, size=64, mode="bilinear")
     for norm in model.modules():
@@ -156,12 +148,12 @@ def compared(theirs, spikes, logits):
 def parity(names, readers):
     """Row by row into the log, so that what is there stays."""
     log = LOGS / "export_parity.json"
-    rows = json.loads(log.read_text())["rows"] if log.is_file() else {}
     for name in names or [*ZOO, CONVERTED]:
         model, x = network(name)
         with tempfile.TemporaryDirectory() as folder:
             row = {"T": model.T, "images": len(x), "size": x.shape[-1]}
             row |= {"onnx": by_onnx(model, x, Path(folder)), "nir": by_nir(model, x, Path(folder), readers)}
+        rows = json.loads(log.read_text())["rows"] if log.is_file() else {}
         rows[name] = row
         print(name, json.dumps(row), flush=True)
         command = "ISOSPIKE_DATA=DIR python benchmarks/export.py parity --readers ENV/bin/python"
@@ -169,89 +161,22 @@ def parity(names, readers):
         save("export_parity", {"header": header(command) | versions, "data": "CIFAR-10, JPEG copy", "rows": rows})
 
 
-@torch.no_grad()
-def times(repeats):
-    """ONNX Runtime beside eval and our compiled networks, in turn, on one thread."""
-    torch.set_num_threads(1)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    rows = []
-    for name in TIMED:
-        model, x = network(name)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "net.onnx"
-            iso.export_onnx(model, path, size=tuple(x.shape[-2:]))
-            run = onnxruntime.InferenceSession(path, options)
-        nets = {precision: model.compile_for_inference(precision) for precision in ("float32", "int8")}
-        for batch in (1, BATCH):
-            part = x[:batch]
-            works = {"eval": lambda part=part, model=model: model(part)}
-            works |= {key: lambda net=net, part=part: net(part) for key, net in nets.items()}
-            works["ONNX Runtime"] = lambda run=run, part=part: run.run(["logits"], {"x": part.numpy()})
-            spent = interleaved(works, repeats)
-            rows.append({"network": name, "T": model.T, "size": x.shape[-1], "batch": batch, "seconds": spent})
-            print(name, batch, {work: round(s["median"] * 1e3, 1) for work, s in spent.items()}, flush=True)
-    versions = {"onnxruntime": onnxruntime.__version__}
-    command = "ISOSPIKE_DATA=DIR python benchmarks/export.py times"
-    save("export_times", {"header": header(command) | versions, "rows": rows})
-
-
-@torch.no_grad()
-def program(name="ms_resnet20"):
-    """One step of a stream as PyTorch's program, saved and loaded, and compiled ahead of time."""
-    model, x = network(name)
-    expected = model(x, per_step=True)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "net.pt2"
-        began = time.perf_counter()
-        save_program(model, path, "step", size=32)
-        row = {"network": name, "T": model.T, "images": len(x), "export_s": time.perf_counter() - began}
-        row["megabytes"] = path.stat().st_size / 1e6
-        exported = torch.export.load(path)
-        row["exported"] = same(streamed(exported.module(), exported, x, model.T), expected)
-        began = time.perf_counter()
-        package = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(folder) / "aoti.pt2"))
-        row["compile_s"] = time.perf_counter() - began
-        row["aot_inductor"] = same(streamed(torch._inductor.aoti_load_package(package), exported, x, model.T), expected)
-    print(json.dumps(row))
-    save("export_program", {"header": header("ISOSPIKE_DATA=DIR python benchmarks/export.py program"), **row})
-
-
-def streamed(net, exported, x, T):
-    """Logits of T steps, the state carried from one to the next."""
-    _, rest = exported.example_inputs[0]
-    state, logits = {name: v.new_zeros(len(x), *v.shape[1:]) for name, v in rest.items()}, []
-    for _ in range(T):
-        now, state = net(x, state)
-        logits.append(now)
-    return torch.stack(logits)
-
-
 def tables():
     """The logs as the tables of docs/export.md."""
     rows = json.loads((LOGS / "export_parity.json").read_text())["rows"]
-    print("| network | T | ONNX `static` | ONNX `step` | NIR | `from_nir` |\n|---|---|---|---|---|---|")
+    rows = {name: rows[name] for name in [*ZOO, CONVERTED] if name in rows}
+    print("| network | T | ONNX `static` | ONNX `step` | MB | NIR | `from_nir` |\n|---|---|---|---|---|---|---|")
     for name, row in rows.items():
-        losses = len(row["nir"]["losses"])
-        cells = [cell(row["onnx"]["static"]), cell(row["onnx"]["step"])]
-        cells += ["exact" if not losses else f"{losses} losses", cell(row["nir"]["from_nir"])]
+        losses, static = len(row["nir"]["losses"]), row["onnx"]["static"]
+        cells = [cell(static), cell(row["onnx"]["step"]), f"{static['megabytes']:.1f}"]
+        cells += [f"{losses} losses" if losses else "exact", cell(row["nir"]["from_nir"])]
         print(f"| {name} | {row['T']} | {' | '.join(cells)} |")
-    print(
-        "\n| network | neurons, images, steps | "
-        + " | ".join(READERS)
-        + " |\n|---" * 1
-        + "|---" * (len(READERS) + 1)
-        + "|"
-    )
+    print(f"\n| network | spikes compared | {' | '.join(READERS)} |\n{'|---' * (len(READERS) + 2)}|")
     for name, row in rows.items():
-        found = row["nir"].get("readers", {})
-        total = max((r.get("spikes", 0) for r in found.values()), default=0)
-        cells = ["refuses" if "refused" in r else f"{r['otherwise']:,}" for r in found.values()]
+        found = row["nir"]["readers"]
+        total = max((other.get("spikes", 0) for other in found.values()), default=0)
+        cells = ["refuses" if "refused" in other else f"{other['otherwise']:,}" for other in found.values()]
         print(f"| {name} | {total:,} | {' | '.join(cells)} |")
-    print("\n| network | batch | eval | float32 | int8 | ONNX Runtime |\n|---|---|---|---|---|---|")
-    for row in json.loads((LOGS / "export_times.json").read_text())["rows"]:
-        spent = [f"{s['median'] * 1e3:.1f}" for s in row["seconds"].values()]
-        print(f"| {row['network']}, {row['size']}x{row['size']}, T={row['T']} | {row['batch']} | {' | '.join(spent)} |")
 
 
 def cell(row):
@@ -262,17 +187,14 @@ def cell(row):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["parity", "times", "program", "tables"])
+    parser.add_argument("what", choices=["parity", "tables"])
     parser.add_argument("networks", nargs="*")
     parser.add_argument("--readers", metavar="PYTHON")
-    parser.add_argument("--repeats", type=int, default=11)
     arguments = parser.parse_args()
     if arguments.what == "parity":
         parity(arguments.networks, arguments.readers)
-    elif arguments.what == "times":
-        times(arguments.repeats)
     else:
-        {"program": program, "tables": tables}[arguments.what]()
+        tables()
 
 
 if __name__ == "__main__":

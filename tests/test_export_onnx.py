@@ -93,6 +93,10 @@ def test_every_pool_to_the_last_bit(name, tmp_path):
     assert_is_the_model(model, tmp_path / "net.onnx", x, clip, atol=1e-6)
 
 
+# Methods whose networks have neurons that no nodes were written for.
+CODED = {"ltb": "DelayedReadout", "multi_threshold": "SignedIF", "differential": "Changes"}
+
+
 @pytest.mark.parametrize("method", iso.list_methods())
 def test_a_converted_network_in_float64_up_to_rounding(method, tmp_path):
     """By every method, with its own output layer. ONNX's own reference runs float64."""
@@ -104,6 +108,12 @@ def test_a_converted_network_in_float64_up_to_rounding(method, tmp_path):
     x = torch.randn(4, 3, 8, 8).double()
     model = iso.convert(ann, x, method, T=3)
     path = tmp_path / "net.onnx"
+    if method in CODED:
+        with pytest.raises(
+            ConfigError, match=f"a {CODED[method]} with a forward of its own, cannot be written as ONNX"
+        ):
+            iso.export_onnx(model, path, size=8)
+        return
     iso.export_onnx(model, path, size=8)
     _, logits = ReferenceEvaluator(str(path)).run(None, {"x": x[:1].numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), model(x[:1], per_step=True), rtol=0, atol=1e-12)
