@@ -1,6 +1,7 @@
 """The run folder: the only thing that training, analysis and report share.
 
-config.yaml env.json metrics.jsonl flow.jsonl checkpoints/ model.safetensors analysis/*.json report.html
+config.yaml env.json metrics.jsonl flow.jsonl checkpoints/ model.safetensors analysis/*.json report.html; of a converted
+network also network.json and ann/
 """
 
 import fcntl
