@@ -34,7 +34,12 @@ def header(command: str) -> dict[str, Any]:
     }
 
 
-def interleaved(works: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 2) -> dict[str, dict[str, Any]]:
+def interleaved(
+    works: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warm_up: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, dict[str, Any]]:
     """Time all works in turn, ``repeats`` times, so that what slows the machine slows all of them.
 
     Returns:
@@ -46,9 +51,9 @@ def interleaved(works: Mapping[str, Callable[[], object]], repeats: int, warm_up
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
-            began = time.perf_counter()
+            began = clock()
             work()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(clock() - began)
     return {name: summary(values) for name, values in seconds.items()}
 
 

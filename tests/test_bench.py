@@ -22,7 +22,7 @@ from isospike.bench.ours import build
 from isospike.bench.peers.nets import Net, convolution, max_pool, mean_pool
 from isospike.bench.saved import read_result, render
 from isospike.bench.setup import REQUIREMENTS
-from isospike.bench.table import lines, markdown, ratio, refusals
+from isospike.bench.table import lines, markdown, ratio, refusals, title
 from isospike.bench.worker import Worker
 from isospike.errors import ConfigError, RunFailed
 from isospike.layers import MEMORY
@@ -219,6 +219,47 @@ def fake_peer(tmp_path, monkeypatch):
 TINY_FIRE = Case("fire", "2 channels", batch=1, T=3, size=4, peer="spikingjelly")
 
 
+FRAMES = Case("frames", "5,000 events", batch=1, T=4, size=16, peer="spikingjelly", every_mode=False)
+# Counts one event after the other.
+FAKE_FRAMES = """
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    answer = {}
+    if request["do"] == "prepare":
+        job, answer = request["job"], {"versions": {"fake": "1"}}
+    elif request["do"] == "run":
+        answer = {"seconds": 0.5}
+    elif request["do"] == "memory":
+        answer = {"peak_mb": 1.0}
+    else:
+        import torch
+        events = torch.load(job["tensors"])
+        frames = torch.zeros(job["T"], 2, job["size"], job["size"])
+        for n, (x, y, p) in enumerate(zip(*(events[name].tolist() for name in "xyp"))):
+            frames[n * job["T"] // len(events["t"]), p, y, x] += 1
+        WRONG
+        torch.save({"frames": frames}, request["file"])
+    print(json.dumps(answer), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("wrong", "agree"), [("", True), ("frames[0, 0, 0, 0] += 1", False)])
+def test_frames_are_compared_count_by_count(fake_peer, wrong, agree):
+    python = fake_peer(FAKE_FRAMES.replace("WRONG", wrong))
+    found = measure_case(FRAMES, line_up(FRAMES, python, "cpu", False), PLAN)
+    assert [one["role"] for one in found["contestants"]] == ["ours", "floor", "peer"]
+    assert found["contestants"][2]["setting"] == {}
+    assert [one["agree"] for one in found["equality"]] == [agree]
+    assert title(found).startswith("5,000 events, frames by count: T=4, batch 1, 16x16")
+
+
+def test_a_peer_without_networks_is_refused(tmp_path):
+    (tmp_path / "python").touch()
+    with pytest.raises(ConfigError, match="tonic does not do the work 'train': it does frames"):
+        line_up(Case("train", "ms_resnet8", peer="tonic"), tmp_path / "python", "cpu", False)
+
+
 def test_a_peer_gets_its_best_setting_and_its_ratio(fake_peer):
     python = fake_peer(FAKE.replace("WRONG", ""))
     found = measure_case(TINY_FIRE, line_up(TINY_FIRE, python, "cpu", False), PLAN)
@@ -351,7 +392,7 @@ def test_suites_name_models_and_peers_that_exist(suite):
     assert cases
     for case in cases:
         assert case.peer is None or case.peer in PEERS
-        if not case.fires:
+        if case.has_network:
             with torch.device("meta"):
                 describe(iso.create_model(case.model, T=case.T, **case.options))
 

@@ -84,12 +84,47 @@ def test_the_first_windows_of_count(recording, count, stride):
     assert len(found) == 4
 
 
-def test_events_that_are_more_than_a_chunk_are_all_counted(monkeypatch):
-    monkeypatch.setattr(frames, "CHUNK", 5)
-    events = Events(np.arange(123), np.arange(123) % 2, np.zeros(123, int), np.arange(123) % 3 == 0, (2, 1))
-    counts = integrate(events, bins_of_count(events, 2))
-    assert counts.sum(axis=(1, 2, 3)).tolist() == [61, 62]
-    assert counts[1, 1, 0].tolist() == [sum(n % 3 == 0 and n % 2 == x for n in range(61, 123)) for x in (0, 1)]
+@pytest.fixture(params=["compiled", "numpy"])
+def counted(request, monkeypatch):
+    """``integrate`` with the library and without."""
+    if request.param == "numpy":
+        monkeypatch.setattr(frames, "library", lambda: None)
+    return integrate
+
+
+@pytest.mark.parametrize("count", [0, 1, 5_000, frames.SMALL + 7])
+def test_library_and_numpy_count_alike(counted, count):
+    rng = np.random.default_rng(count)
+    x, y, p = (rng.integers(0, side, count) for side in (5, 3, 2))
+    events = Events(np.arange(count), x, y, p, (5, 3))
+    bounds = np.array([[0, count], [0, 0], [count // 3, count // 2], [count // 2, count]])
+    found = counted(events, bounds)
+    assert found.dtype == np.int32
+    for frame, (start, end) in zip(found, bounds.tolist(), strict=True):
+        expected = np.zeros((2, 3, 5), int)
+        np.add.at(expected, (p[start:end], y[start:end], x[start:end]), 1)
+        assert (frame == expected).all()
+
+
+def test_events_of_every_second_place_of_an_array(counted):
+    whole = np.arange(20, dtype=np.uint16) % 4
+    events = Events(np.arange(10), whole[::2], whole[1::2], np.ones(20, np.uint8)[::2], (4, 4))
+    assert counted(events, np.array([[0, 10]]))[0, 1].nonzero() == (pytest.approx([1, 3]), pytest.approx([0, 2]))
+
+
+@pytest.mark.parametrize("bounds", [[[-1, 2]], [[0, 4]]])
+def test_bounds_outside_of_the_recording_are_refused(counted, bounds):
+    events = Events([1, 2, 3], [0] * 3, [0] * 3, [0] * 3, (1, 1))
+    with pytest.raises(DataError, match="bounds are numbers of events, from 0 to 3, got"):
+        counted(events, np.array(bounds))
+
+
+def test_an_array_that_was_changed_later_does_not_reach_other_memory():
+    x = np.zeros(3, np.uint16)
+    events = Events([1, 2, 3], x, [0] * 3, [0] * 3, (2, 2))
+    x[1] = 60_000
+    with pytest.raises(DataError, match="event 1 lies outside of the sensor of 2x2 pixels"):
+        integrate(events, bins_of_count(events, 1))
 
 
 def test_counts_are_wide():

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from isospike.registry import Registry
 
-Work = Literal["train", "infer", "fire_train", "fire"]
+Work = Literal["train", "infer", "fire_train", "fire", "frames"]
 
 # A decay and a threshold of 1/2, so that every contestant's formula is exact (see describe.fire_tensors).
 EXACT_LIF: dict[str, Any] = {
@@ -27,8 +27,8 @@ class Case:
 
     Args:
         work: "train" (forward, loss, backward; no optimiser) or "infer" of a model, "fire_train" or "fire" (no
-            gradient) of LIF neurons alone.
-        model: Name of the model; of neurons, how many channels: "64 channels".
+            gradient) of LIF neurons alone, or "frames": a recording of events cut into T frames.
+        model: Name of the model; of neurons, how many channels: "64 channels"; of frames, how many events.
         batch: Images.
         T: Time steps.
         peer: Name in ``PEERS``; None: ours and its floor alone.
@@ -54,9 +54,19 @@ class Case:
         return self.work.startswith("fire")
 
     @property
-    def channels(self) -> int:
-        """Channels, of a case of neurons alone."""
-        return int(self.model.split()[0])
+    def counts(self) -> bool:
+        """Whether it is a case of frames of events."""
+        return self.work == "frames"
+
+    @property
+    def has_network(self) -> bool:
+        """Whether it is a case of a model; all others are compared to the last bit."""
+        return not self.fires and not self.counts
+
+    @property
+    def number(self) -> int:
+        """Channels, of a case of neurons alone; events, of one of frames."""
+        return int(self.model.split()[0].replace(",", ""))
 
 
 CIFAR_18 = {"stem": "cifar", "num_classes": 10}
@@ -129,6 +139,14 @@ def growth_case(axis: str, value: int) -> Case:
     return Case("train", "ms_resnet20", every_mode=False, **{"batch": 8, axis: value})  # type: ignore[arg-type]
 
 
+def _events() -> list[Case]:
+    """Frames of a recording of CIFAR10-DVS's size, beside both libraries that make such frames."""
+    return [
+        Case("frames", "200,000 events", batch=1, T=10, size=128, peer=peer, every_mode=False)
+        for peer in ("spikingjelly", "tonic")
+    ]
+
+
 SUITES: Registry[Callable[[], list[Case]]] = Registry("suite")
-for _suite in (_quick, _cpu, _gpu, _growth):
+for _suite in (_quick, _cpu, _gpu, _growth, _events):
     SUITES.register(_suite.__name__.removeprefix("_"), _suite)

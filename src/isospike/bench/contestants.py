@@ -5,9 +5,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from isospike.bench.cases import Case
+from isospike.bench.cases import Case, Work
 from isospike.errors import ConfigError
 from isospike.layers import MEMORY
 from isospike.own_rows import imported
@@ -44,16 +44,19 @@ class Peer:
         script: In ``peers/``.
         cuda: Its implementations on a GPU, among which a trial chooses; none to choose from where empty.
         saves_memory: Whether it has a mode that saves memory in training.
+        works: What it can do.
     """
 
     script: str
     cuda: tuple[str, ...] = ()
     saves_memory: bool = False
+    works: tuple[Work, ...] = ("train", "infer", "fire_train", "fire")
 
 
 PEERS: Registry[Peer] = Registry("peer")
-PEERS.register("spikingjelly", Peer("on_spikingjelly.py", cuda=("triton", "cuda", "torch"), saves_memory=True))
+PEERS.register("spikingjelly", Peer("on_spikingjelly.py", ("triton", "cuda", "torch"), True, get_args(Work)))
 PEERS.register("snntorch", Peer("on_snntorch.py"))
+PEERS.register("tonic", Peer("on_tonic.py", works=("frames",)))
 
 
 def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[Contestant]:
@@ -68,10 +71,11 @@ def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[
         compiled: Whether peers are tried under ``torch.compile`` as well.
 
     Raises:
-        ConfigError: there is no such environment; the text names the command that makes it.
+        ConfigError: there is no such environment, and the text names the command that makes it; or the peer does not do
+            this work.
     """
     own = (sys.executable, "-m", "isospike.bench.ours", *imported())
-    work, floor = ("fire", "copies") if case.fires else ("network", "convolutions")
+    work, floor = ("network", "convolutions") if case.has_network else (case.work.removesuffix("_train"), "copies")
     found = [
         Contestant(" ".join(["isospike", *mode.values()]), "ours", own, ({"contestant": work, **mode},))
         for mode in own_modes(case)
@@ -80,14 +84,16 @@ def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[
     if case.peer is None:
         return found
     peer = PEERS[case.peer]
+    if case.work not in peer.works:
+        raise ConfigError(f"{case.peer} does not do the work '{case.work}': it does {', '.join(peer.works)}")
     if not peer_python.is_file():
         raise ConfigError(
             f"the peers' environment has no {peer_python}: make it with isospike bench --setup, or measure without "
             "peers: --peer none"
         )
     command = (str(peer_python), str(SCRIPTS / peer.script))
-    axes: dict[str, tuple[Any, ...]] = {"channels_last": (False, True)}
-    if compiled:
+    axes: dict[str, tuple[Any, ...]] = {} if case.counts else {"channels_last": (False, True)}
+    if compiled and not case.counts:
         axes["compile"] = (False, True)
     if device.startswith("cuda") and peer.cuda:
         axes["implementation"] = peer.cuda
@@ -100,7 +106,7 @@ def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[
 
 def own_modes(case: Case) -> list[Mapping[str, str]]:
     """Return the ways in which our network does this work; the first is that of a model as it is created."""
-    if not case.every_mode or case.fires:
+    if not case.every_mode or not case.has_network:
         return [{}]
     if case.work == "train":
         return [{"memory": name} for name in MEMORY]

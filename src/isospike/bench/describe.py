@@ -136,3 +136,11 @@ def fire_tensors(T: int, batch: int, channels: int, size: int) -> dict[str, Tens
     x = torch.randint(-128, 128, shape, generator=generator).mul_(2).add_(1) / 128
     g = torch.randint(-64, 65, shape, generator=generator) / 64
     return {"x": x, "g": g}
+
+
+def event_tensors(count: int, size: int) -> dict[str, Tensor]:
+    """Make ``t x y p`` of so many events, evenly over 1.3 seconds and a square sensor."""
+    generator = torch.Generator().manual_seed(0)
+    sides = {"t": 1_300_000, "x": size, "y": size, "p": 2}
+    found = {name: torch.randint(side, (count,), generator=generator) for name, side in sides.items()}
+    return {**found, "t": found["t"].sort().values}

@@ -15,7 +15,7 @@ import torch
 from isospike.bench.cases import EXACT_LIF, Case
 from isospike.bench.compare import Check, alike, closely, exactly
 from isospike.bench.contestants import Contestant, Setting
-from isospike.bench.describe import describe, fire_tensors, firing_share, network_tensors
+from isospike.bench.describe import describe, event_tensors, fire_tensors, firing_share, network_tensors
 from isospike.bench.worker import GIVES_BACK, Worker
 from isospike.errors import RunFailed
 from isospike.models import create_model
@@ -96,8 +96,11 @@ def _job(case: Case, device: str, tensors: Path) -> dict[str, Any]:
     """Write the tensors of a case, and return what every contestant is told."""
     job = {**asdict(case), "device": device, "tensors": str(tensors)}
     if case.fires:
-        torch.save(fire_tensors(case.T, case.batch, case.channels, case.size), tensors)
+        torch.save(fire_tensors(case.T, case.batch, case.number, case.size), tensors)
         return {**job, "neuron": EXACT_LIF}
+    if case.counts:
+        torch.save(event_tensors(case.number, case.size), tensors)
+        return job
     torch.manual_seed(0)
     model = create_model(case.model, T=case.T, **case.options)
     net = describe(model) if case.peer is not None else None
@@ -172,14 +175,13 @@ def _equality(
     timed = {row["name"]: _outputs(workers[row["name"]], folder) for row in (first, *others)}
     for worker in workers.values():
         worker.close()  # float64 needs the room
-    peers = [row for row in others if row["role"] == "peer" and not case.fires]
+    peers = [row for row in others if row["role"] == "peer" and case.has_network]
     double = _in_float64([first, *peers], folder, job, competing, plan) if peers else {}
     found = []
     for row in others:
         theirs = timed[row["name"]]
-        checks: list[Check] = exactly(timed[first["name"]], theirs) if case.fires else []
-        if not case.fires:
-            checks = alike(timed[first["name"]], theirs)
+        compared = alike if case.has_network else exactly
+        checks: list[Check] = compared(timed[first["name"]], theirs)
         if row["name"] in double:
             checks += closely(double[first["name"]], double[row["name"]])
         agree = all(check.holds for check in checks)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import isospike
-from isospike.bench.peers.serve import Fire, Job, Network, Task, Tensors, dtype_of, serve
+from isospike.bench.peers.serve import Fire, Frames, Job, Network, Task, Tensors, dtype_of, serve
+from isospike.events import Events, bins_of_count, integrate
 from isospike.layers import BatchNorm
 from isospike.models import SpikingResNet, create_model
 from isospike.neurons import LIF
@@ -107,8 +108,17 @@ def fire(job: Job, tensors: Tensors) -> Task:
     return Fire(job, lambda x: neuron(x)[0], tensors, channels_last=True)
 
 
+def frames(job: Job, tensors: Tensors) -> Task:
+    """Cut a recording into T parts with as many events."""
+    t, x, y, p = (tensors[name].numpy() for name in ("t", "x", "y", "p"))
+    events = Events(t, x, y, p, (job["size"], job["size"]))
+    return Frames(lambda: integrate(events, bins_of_count(events, job["T"])))
+
+
 def copies(job: Job, tensors: Tensors) -> Task:
     """Make the traffic of the neurons: read and write once; for the backward pass read twice and write once."""
+    if job["work"] == "frames":
+        return _copies_of_events(job, tensors)
     x, g = tensors["x"].to(job["device"]), tensors["g"].to(job["device"])
     y, z = torch.empty_like(x), torch.empty_like(x)
 
@@ -120,10 +130,23 @@ def copies(job: Job, tensors: Tensors) -> Task:
     return Floor(run)
 
 
+def _copies_of_events(job: Job, tensors: Tensors) -> Task:
+    """Copy where the events are, 5 bytes of each, and write zeros where their frames are."""
+    where = torch.zeros(5 * len(tensors["t"]), dtype=torch.uint8)
+    out = torch.empty(job["T"], 2, job["size"], job["size"], dtype=torch.int32)
+
+    def run() -> None:
+        where.clone()
+        out.zero_()
+
+    return Floor(run)
+
+
 CONTESTANTS: dict[str, Callable[[Job, Tensors], Task]] = {
     "network": network,
     "convolutions": convolutions,
     "fire": fire,
+    "frames": frames,
     "copies": copies,
 }
 

@@ -12,6 +12,7 @@ WORKS = {
     "infer": "inference",
     "fire_train": "LIF neurons, forward and backward",
     "fire": "LIF neurons, forward",
+    "frames": "frames by count",
 }
 
 

@@ -5,11 +5,14 @@ Events are in order of time, so a stretch is a slice of them, whatever decides w
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from isospike.errors import DataError
 from isospike.events.recording import Events
+from isospike.ops.cpu.library import compiled, library
 
-CHUNK = 2**15  # events whose cells are computed at once: they stay in the processor's cache
+MOST_CELLS = 2**32 - 1  # of a frame that the library numbers
+SMALL = 2**18  # fewer events than this are counted in a fraction of a millisecond, before a second thread has woken up
 Frames = npt.NDArray[np.int32]
 Bounds = npt.NDArray[np.int64]
 
@@ -131,25 +134,40 @@ def integrate(events: Events, bounds: Bounds) -> Frames:
         raise DataError(
             "the file of these events does not say the size of the sensor: name it with sensor=(width, height)"
         )
+    if bounds.size and not 0 <= bounds.min() <= bounds.max() <= len(events):
+        raise DataError(f"bounds are numbers of events, from 0 to {len(events)}, got {bounds.min()} to {bounds.max()}")
+    width, height = events.sensor
+    plain = library() is None or 2 * width * height > MOST_CELLS
+    return _count(events, bounds) if plain else _count_compiled(events, bounds)
+
+
+def _count(events: Events, bounds: Bounds) -> Frames:
+    """Do what the library does, where there is none or a frame is too large for it."""
+    assert events.sensor is not None
     width, height = events.sensor
     frames = np.zeros((len(bounds), 2 * height * width), np.int32)
-    cells = _cells(events, width, height)
+    cells = (events.p.astype(np.int64) * height + events.y) * width + events.x
     for frame, (start, end) in zip(frames, bounds.tolist(), strict=True):
         frame += np.bincount(cells[start:end], minlength=len(frame))
     return frames.reshape(len(bounds), 2, height, width)
 
 
-def _cells(events: Events, width: int, height: int) -> npt.NDArray[np.int64]:
-    """Return the number of each event's cell in a frame."""
-    cells = np.empty(len(events), np.int64)
-    for start in range(0, len(events), CHUNK):
-        part = slice(start, start + CHUNK)
-        cell = cells[part]
-        np.multiply(events.p[part], height, out=cell, dtype=np.int64)
-        cell += events.y[part]
-        cell *= width
-        cell += events.x[part]
-    return cells
+def _count_compiled(events: Events, bounds: Bounds) -> Frames:
+    """Count in ``csrc/events.c``, every frame in one thread.
+
+    Raises:
+        DataError: an event is outside of the sensor: arrays were changed after the events were made of them.
+    """
+    assert events.sensor is not None
+    width, height = events.sensor
+    frames = np.empty((len(bounds), 2, height, width), np.int32)
+    arrays = [np.ascontiguousarray(array) for array in (bounds, events.x, events.y, events.p)]
+    threads = torch.get_num_threads() if len(events) > SMALL else 1
+    sizes = (len(bounds), height, width)
+    fault = compiled().isospike_count_events(*sizes, *(array.ctypes.data for array in (*arrays, frames)), threads)
+    if fault:
+        raise DataError(f"event {fault - 1} lies outside of the sensor of {width}x{height} pixels")
+    return frames
 
 
 def _check_window(events: Events, window: int, stride: int | None) -> int:

@@ -1,11 +1,13 @@
 """Networks and neurons of SpikingJelly 2.0.0, made of its own multi-step layers."""
 
 import os
+import sys
+from types import ModuleType
 from typing import Any
 
 import torch
 from nets import Net, Segment, convolution, max_pool, mean_pool
-from serve import Fire, Job, Network, Task, Tensors, dtype_of, serve
+from serve import Fire, Frames, Job, Network, Task, Tensors, dtype_of, serve
 from torch import Tensor, nn
 
 
@@ -84,13 +86,39 @@ def fire(job: Job, tensors: Tensors) -> Task:
     return Fire(job, forward, tensors, job["setting"].get("channels_last", False))
 
 
+def frames(job: Job, tensors: Tensors) -> Task:
+    """Cut frames as its data sets do, T parts with as many events."""
+    count = its_datasets().integrate_events_by_fixed_frames_number
+    events = {name: tensors[name].numpy() for name in ("t", "x", "y", "p")}
+    return Frames(lambda: count(events, "number", job["T"], job["size"], job["size"]))
+
+
+def its_datasets() -> ModuleType:
+    """Import its functions of events alone.
+
+    Its package of data sets imports torchvision and matplotlib for other things, which need not be there.
+    """
+    import spikingjelly
+
+    package = ModuleType("spikingjelly.datasets")
+    package.__path__ = [os.path.join(spikingjelly.__path__[0], "datasets")]
+    sys.modules[package.__name__] = package
+    for name, part in {"torchvision": "transforms", "matplotlib": "pyplot"}.items():
+        sys.modules[name] = ModuleType(name)
+        setattr(sys.modules[name], part, None)
+    from spikingjelly.datasets import utils
+
+    return utils
+
+
 def build(job: Job, tensors: Tensors) -> Task:
     """Build a task of this library, which reads its CUDA implementation from the environment at import."""
     implementation = job["setting"].get("implementation")
     if implementation:
         for kind in ("IF", "LIF"):
             os.environ[f"SJ_{kind}_CUDA_IMPLEMENTATION"] = implementation
-    return fire(job, tensors) if job["work"].startswith("fire") else network(job, tensors)
+    works = {"fire": fire, "fire_train": fire, "frames": frames}
+    return works.get(job["work"], network)(job, tensors)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,21 @@ class Fire:
         return self.run()
 
 
+class Frames:
+    """A recording of events cut into frames.
+
+    Args:
+        count: Gives frames ``[T, 2, H, W]``, an array of numpy.
+    """
+
+    def __init__(self, count: Callable[[], Any]) -> None:
+        self.run = count
+
+    def outputs(self) -> Tensors:
+        """Return the frames."""
+        return {"frames": torch.as_tensor(self.run())}
+
+
 def dtype_of(job: Job) -> torch.dtype:
     """Return the dtype of weights and images; bf16 is autocast, over float32."""
     return torch.float64 if job["precision"] == "float64" else torch.float32

@@ -168,6 +168,7 @@ def declare(lib: ctypes.CDLL) -> None:
         "winograd_pack": [maps, data, data, integer, data, data, integer],
         "winograd": [maps, *[data] * 3, integer],
         "pass": [whole_pass],
+        "count_events": [*[integer] * 3, *[data] * 5, integer],
         "lanes": [],
         "machine": [],
     }
