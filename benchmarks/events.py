@@ -2,8 +2,8 @@
 
 python benchmarks/events.py
 
-Seconds are those of the processor, so that other work on the machine counts for little: there is one thread, and it waits
-for nothing.
+Seconds are those of the processor, so that other work on the machine counts for little: there is one thread, and it
+waits for nothing.
 """
 
 import tempfile
