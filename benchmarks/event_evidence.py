@@ -6,7 +6,7 @@
 
 ARCHIVE is NMNISTsmall of SLAYER's tests, unpacked (400 recordings of N-MNIST, .bs2, with two lists of labels); it is
 laid out as N-MNIST's own folders. A subset is 3,000 training and 500 test images of each class its share, in parquet
-files as they are. Runs that have ended go to docs/evidence/events.json.
+files as they are. What is known of the runs goes to docs/evidence/events.json.
 """
 
 import argparse
@@ -54,18 +54,15 @@ def collect(runs: list[Path]) -> None:
 
 def facts(run: RunFolder) -> dict[str, Any]:
     """The recipe and what was changed of it, its curves, and what was measured."""
-    config, test, energy = run.read_config(), run.read_analysis("test"), run.read_analysis("energy")
-    assert test is not None, f"{run.path} has not ended"
+    config, data, energy = run.read_config(), run.read_analysis("data") or {}, run.read_analysis("energy")
     epochs = [record for record in run.read_metrics() if record["kind"] == "epoch"]
     return {
         "recipe": config.recipe,
         "seed": config.seed,
         "epochs": config.train.epochs,
         "weights": None if config.train.weights is None else Path(config.train.weights).name,
-        "data": test["data"],
-        "note": test["note"],
-        "images": test["images"],
-        "last": test["accuracy"],
+        "data": {key: data.get(key) for key in ("name", "note", "train_images", "test_images", "empty_frames")},
+        "ended": run.read_analysis("test") is not None,
         "test_by_epoch": [record["accuracy"] for record in epochs if record["split"] == "test"],
         "train_by_epoch": [record["accuracy"] for record in epochs if record["split"] == "train"],
         "energy": energy,
