@@ -1,6 +1,6 @@
 """A server under load on the loopback: 200 clients at a stated rate, beside slow, leaving and hostile ones.
 
-    python benchmarks/serve.py [--seconds 600] [--clients 200] [--rate 40] [--save]
+    python benchmarks/serving.py [--seconds 600] [--clients 200] [--rate 40] [--save]
 
 Server and clients share the machine. Every client waits for its answer before it asks again, so an answer that is late
 lowers the rate that is held. What is asked of each kind: clients get 200, slow ones 408, hostile ones 4xx, streams one
@@ -179,4 +179,4 @@ if __name__ == "__main__":
     result = asyncio.run(measure(given.seconds, given.clients, given.rate))
     print(json.dumps(result, indent=1))
     if given.save:
-        save("serve", {"header": header(" ".join(["python", "benchmarks/serve.py", *sys.argv[1:]])), **result})
+        save("serving", {"header": header(" ".join(["python", "benchmarks/serving.py", *sys.argv[1:]])), **result})
