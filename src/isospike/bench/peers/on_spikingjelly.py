@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from nets import Net, Segment, convolution, max_pool, mean_pool
-from torch import Tensor, nn
-
 from serve import Fire, Frames, Job, Network, Task, Tensors, dtype_of, serve
+from torch import Tensor, nn
 
 
 def neuron_of(spec: dict[str, Any]) -> nn.Module:

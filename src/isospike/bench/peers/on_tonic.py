@@ -1,7 +1,6 @@
 """Frames of tonic 1.7.0."""
 
 import numpy as np
-
 from serve import Frames, Job, Task, Tensors, serve
 
 
