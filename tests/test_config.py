@@ -57,7 +57,7 @@ def test_overrides_do_not_touch_what_they_are_put_into():
         ("optim=null", "optim must hold keys and values, got None"),
         ("data.kind=digts", f"data.kind is 'digts', which is none of {', '.join(sorted(DATA))}"),
         ("data={size: 8}", "the key 'data.kind' is missing"),
-        ("data.dir=x", "unknown key 'data.dir'; keys there are kind, size"),
+        ("data.dir=x", "unknown key 'data.dir'; keys there are kind, mean, std, size"),
         ("data.size=7", "data.size: input should be greater than or equal to 8, got 7"),
         ("optim={kind: sgd}", "the key 'optim.lr' is missing"),
         ("objective={kind: tet, wieght: 1}", "unknown key 'objective.wieght'; nearest: weight"),

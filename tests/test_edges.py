@@ -79,7 +79,7 @@ def test_a_broken_promise_is_seen():
         ("stages.0.0.branch.conv2", "binary", "integer up to 2")
     ]
     model.stages[0][0].branch.spike2.forward = lambda x, v=None: (-(x > 0).float(), x[0])
-    assert [str(e.found) for e in iso.check_edges(model, IMAGES) if not e.kept] == ["real"]
+    assert [str(e.found) for e in iso.check_edges(model, IMAGES) if not e.kept] == ["integer of at most 1 with a sign"]
 
 
 def test_mode_hooks_and_statistics_are_as_before():

@@ -7,6 +7,7 @@ import struct
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
     AssertionError, RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ORIENTATION = 0x0112  # the tag of EXIF
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -170,7 +172,9 @@ class FileImages(Images):
             collate_fn=_collate,
             worker_init_fn=_leave_signals_to_the_parent,
         )
-        for batch in loader:
+        with _signals_held_back():
+            batches = iter(loader)  # starts the workers
+        for batch in batches:
             if isinstance(batch, str):
                 raise DataError(batch)
             yield batch
@@ -222,8 +226,19 @@ def _leave_signals_to_the_parent(worker: int) -> None:
     Python's wakeup pipe is the parent's.
     """
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Let signals to stop wait, also for a worker that starts here and does not ignore them yet."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _collate(items: list[Tensor | str]) -> Tensor | str:
