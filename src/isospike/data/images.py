@@ -7,7 +7,6 @@ import struct
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,9 +171,7 @@ class FileImages(Images):
             collate_fn=_collate,
             worker_init_fn=_leave_signals_to_the_parent,
         )
-        with _signals_held_back():
-            batches = iter(loader)  # starts the workers
-        for batch in batches:
+        for batch in _started(loader):  # under no name: the traceback of an error would keep the workers alive
             if isinstance(batch, str):
                 raise DataError(batch)
             yield batch
@@ -231,12 +228,11 @@ def _leave_signals_to_the_parent(worker: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Let signals to stop wait, also for a worker that starts here and does not ignore them yet."""
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Start the workers while signals to stop wait, as a worker does not ignore them from its first moment on."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
-        yield
+        return iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
