@@ -71,7 +71,10 @@ def _compile(compiler: Sequence[str], isa: str, folder: Path, extra: Sequence[st
     errors = []
     for threads in (("-fopenmp",), ()):  # a compiler may lack OpenMP
         command = [*compiler, *FLAGS, *ISAS[isa], stamped, *threads, *extra, *sources, *output]
-        done = subprocess.run(command, capture_output=True, text=True)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except OSError as error:  # CC names what is not there, or cannot be run
+            return f"{compiler[0]} cannot be run: {error.strerror}"
         if done.returncode == 0:
             return None
         errors.append(f"{' '.join(command)}: {done.stderr}")
