@@ -231,6 +231,20 @@ def test_a_stream_of_frames_carries_potentials_on(digits):
             socket.send("end")
 
 
+def test_as_many_windows_as_a_message_may_end_are_answered():
+    def event(t):
+        return json.dumps({"t": [t], "x": [1], "y": [1], "p": [1]})
+
+    with serving(CAMERA, windows=8) as port, connect(f"ws://127.0.0.1:{port}/stream?window=100&sensor=32x32") as socket:
+        for t in (1, 801, 901):  # which end no window, eight and one
+            socket.send(event(t))
+        assert [json.loads(socket.recv(timeout=20))["window"] for _ in range(9)] == [*range(9)]
+        socket.send(event(1801))  # nine
+        said = [*until_closed(socket)]
+    assert [one.get("window") for one in said] == [*range(9, 17), None]
+    assert "may end 8 windows" in said[-1]["error"]
+
+
 @pytest.mark.parametrize(
     ("query", "message", "sentence"),
     [

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from isospike.cli.console import Json, out, print_json
-from isospike.cli.stream import read_sensor
 from isospike.errors import DataError
 from isospike.events import read
+from isospike.events.recording import read_sensor
 from isospike.events.summary import summarise
 from isospike.report import write_recording
 from isospike.report.recording import in_words
@@ -27,7 +27,7 @@ def show_command(
     json: Json = False,
 ) -> None:
     """Show a recording in numbers, and as a page: frames that move, a cloud of events over time, rates."""
-    size = None if sensor is None else read_sensor(sensor)
+    size = None if sensor is None else read_sensor(sensor, "--sensor")
     events = read(file, format=format, sensor=size, sort=sort)
     if not len(events):
         raise DataError(f"{file} holds no events, so there is nothing to look at")

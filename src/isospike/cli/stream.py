@@ -1,7 +1,6 @@
 """``isospike predict --stream``: events in as they arrive, one line per decision."""
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from isospike.cli.console import err, out
 from isospike.data.recordings import FrameData
 from isospike.errors import ConfigError, DataError
 from isospike.events import Events, read_pieces
+from isospike.events.recording import read_sensor
 from isospike.predictor import trained_network
 from isospike.processes import open_world
 from isospike.run_folder import RunFolder
@@ -61,7 +61,7 @@ def predict_stream(
         IsospikeError: whatever is wrong with the run, the options or the events.
     """
     window, count = _windows(run, options)
-    sensor = None if options.sensor is None else read_sensor(options.sensor)
+    sensor = None if options.sensor is None else read_sensor(options.sensor, "--sensor")
     with open_world(device) as world:
         model = trained_network(run, checkpoint).to(world.device)
         stream = Stream(model, window=window, count=count, restart=options.restart, sensor=sensor, compiled=True)
@@ -100,18 +100,6 @@ def _parts(source: str, options: StreamOptions, sensor: tuple[int, int] | None) 
         if len(events) and events.sensor is None:
             raise DataError(f"{name} does not say the size of the sensor: name it with --sensor WIDTHxHEIGHT")
         yield events
-
-
-def read_sensor(text: str) -> tuple[int, int]:
-    """Read a width and a height.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if sides is None:
-        raise ConfigError(f"--sensor is WIDTHxHEIGHT in pixels, such as 34x34, got '{text}'")
-    return int(sides[1]), int(sides[2])
 
 
 def _say(decision: StreamDecision, as_json: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from isospike.errors import DataError
+from isospike.errors import ConfigError, DataError
+from isospike.text import brief
 
 DTYPES: dict[str, type[np.integer[Any]]] = {"t": np.int64, "x": np.uint16, "y": np.uint16, "p": np.uint8}
 LARGEST_SIDE = 2**16  # pixels; coordinates are of 16 bits in every format
@@ -69,6 +70,18 @@ class Events:
             DataError: one of them is outside of it.
         """
         return Events(self.t, self.x, self.y, self.p, sensor)
+
+
+def read_sensor(text: str, option: str) -> tuple[int, int]:
+    """Read a width and a height, as WIDTHxHEIGHT.
+
+    Raises:
+        ConfigError: ``text`` is none; names ``option``.
+    """
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if sides is None:
+        raise ConfigError(f"{option} is WIDTHxHEIGHT in pixels, such as 34x34, got '{brief(text)}'")
+    return int(sides[1]), int(sides[2])
 
 
 def checked_sensor(sensor: tuple[int, int]) -> tuple[int, int]:

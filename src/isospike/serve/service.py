@@ -108,17 +108,17 @@ class Service:
         decisions, sent = session(message), 0
         while True:
             found = await _in(self._network, lambda: list(islice(decisions, TURN)))
-            for decision in found:
-                await send(decision)
             sent += len(found)
-            self.metrics.decisions.inc(len(found))
-            if len(found) < TURN:
-                return
-            if sent >= self.limits.windows:
+            if sent > self.limits.windows:
                 raise DataError(
                     f"a message may end {self.limits.windows} windows, and this ends more: is a time wrong, "
                     "or the window too short?"
                 )
+            for decision in found:
+                await send(decision)
+            self.metrics.decisions.inc(len(found))
+            if len(found) < TURN:
+                return
 
     def _prepared(self, body: bytes) -> Tensor:
         assert self._predictor is not None, "a network that reads events has no route for images"

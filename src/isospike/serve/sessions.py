@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isospike.data.images import read_image
 from isospike.errors import ConfigError, DataError
+from isospike.events.recording import read_sensor
 from isospike.models import SpikingNetwork
 from isospike.predictor import Predictor
 from isospike.streaming import Stream, StreamDecision
@@ -38,7 +39,7 @@ class EventSession:
         numbers: dict[str, Any] = {key: _number(key, text) for key, text in options.items() if key != "sensor"}
         if "sensor" not in options:
             raise ConfigError("the size of the sensor is missing: open the stream with ?sensor=WIDTHxHEIGHT")
-        self._stream = Stream(model, sensor=_sensor(options["sensor"]), **numbers)
+        self._stream = Stream(model, sensor=read_sensor(options["sensor"], "sensor"), **numbers)
 
     def __call__(self, message: str | bytes) -> Iterator[dict[str, Any]]:
         """Yield the decisions after a message: events in binary (``EVENT``) or in JSON, or the text "end".
@@ -134,10 +135,3 @@ def _number(key: str, text: str) -> int:
     if not re.fullmatch(r"\d{1,12}", text):
         raise ConfigError(f"{key} is a whole number, got '{text[:40]}'")
     return int(text)
-
-
-def _sensor(text: str) -> tuple[int, int]:
-    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if sides is None:
-        raise ConfigError(f"sensor is WIDTHxHEIGHT in pixels, such as 34x34, got '{text[:40]}'")
-    return int(sides[1]), int(sides[2])
