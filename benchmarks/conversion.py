@@ -4,10 +4,11 @@
     ISOSPIKE_DATA=DIR python benchmarks/conversion.py --depth 20 --images 100 --peers PYTHON
 
 DIR holds ``ann/`` with the ResNets of akamaster/pytorch_resnet_cifar10, and ``cifar10/``; ``--weights FOLDER`` takes
-those that ``finetune.py`` wrote instead. Calibration is on training images; all methods see the same ones, and the same
-test images, equally many of every class. A network is converted for the T of its row and run once: its accuracy at
-fewer steps is that of its first steps. Seconds are those of the processor. Rows are added to the log as they are
-measured. PYTHON is the interpreter of the peers' environment (``isospike bench --setup``).
+those that ``finetune.py`` wrote instead. Calibration is on training images; all methods see the same ones, and the
+same test images, equally many of every class. A network is converted for the T of its row and run once: its accuracy
+at fewer steps is that of its first steps. Rows "at every T" convert anew for each number of steps. Seconds are those
+of the processor. Rows are added to the log as they are measured. PYTHON is the interpreter of the peers' environment
+(``isospike bench --setup``).
 """
 
 import argparse
@@ -26,7 +27,10 @@ from torch import Tensor
 import isospike as iso
 from cifar_anns import DEPTHS, normalised, resnet, stratified, weights_of
 from common import LOGS, header, save
+from isospike.conversion.activations import rectified
 from isospike.conversion.evaluation import decisions_by_step, decisions_of
+from isospike.conversion.lowering import Plan, lower
+from isospike.conversion.methods import from_half
 from isospike.data import load_dataset
 from isospike.data.cifar import CifarData
 from isospike.models import ProgramNet
@@ -46,12 +50,14 @@ class Row:
         T: Steps that it is converted for.
         digits: Binary digits of what a neuron puts out at a step: networks are compared at equal digits x T too.
         options: Other options of the method.
+        anew: Whether each number of steps has a network of its own, which was converted for it.
     """
 
     method: str
     T: int
     digits: int = 1
     options: dict[str, Any] = field(default_factory=dict)
+    anew: bool = False
 
 
 ROWS = {
@@ -69,6 +75,8 @@ ROWS = {
     "mmse by channel": Row("mmse", 64, options={"per_channel": True}),
     "calibrated": Row("calibrated", 64),
     "calibrated by channel": Row("calibrated", 64, options={"per_channel": True}),
+    "mmse by channel, at every T": Row("mmse", 64, options={"per_channel": True}, anew=True),
+    "calibrated by channel, at every T": Row("calibrated", 64, options={"per_channel": True}, anew=True),
     "ltb": Row("ltb", 64),
     "mmse, 15 levels": Row("mmse", 8, 4, {"levels": 15}),
     "multi_threshold, 1": Row("multi_threshold", 32, 1, {"thresholds": 1}),
@@ -82,19 +90,27 @@ ROWS = {
 PEERS = {"spikingjelly, max": "max", "spikingjelly, 99.9 %": "robust", "spikingjelly, ltb": "ltb"}
 
 
-def at_steps(hits: Tensor, T: int) -> dict[int, float]:
-    """Shares of ``[T, N]`` booleans at the steps of the table."""
-    return {t: float(hits[t - 1].double().mean()) for t in STEPS if t <= T}
+def at_steps(decisions: Tensor, T: int) -> dict[int, Tensor]:
+    """Decisions ``[T, N]`` at the steps of the table."""
+    return {t: decisions[t - 1] for t in STEPS if t <= T}
+
+
+def shares(decisions: dict[int, Tensor], wanted: Tensor) -> dict[int, float]:
+    """The share of decisions that are as wanted ``[N]``, at every number of steps."""
+    return {t: float((decided == wanted).double().mean()) for t, decided in decisions.items()}
 
 
 def measure(row: Row, ann: ProgramNet, calibration: Tensor, images: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Convert, run, and count what one network does."""
+    """Convert, run, and count what the network for most steps does."""
     truth = decisions_of(ann, images)
-    began = time.process_time()
-    net = iso.convert(ann, calibration.split(128), method=row.method, T=row.T, **row.options)
-    converted = time.process_time()
-    decisions = decisions_by_step(net, images, row.T)
-    done = time.process_time()
+    decisions, converting, simulating = {}, 0.0, 0.0
+    for T in [t for t in STEPS if t <= row.T] if row.anew else [row.T]:
+        began = time.process_time()
+        net = iso.convert(ann, calibration.split(128), method=row.method, T=T, **row.options)
+        converted = time.process_time()
+        found = at_steps(decisions_by_step(net, images, T), T)
+        decisions |= {T: found[T]} if row.anew else found
+        converting, simulating = converting + converted - began, simulating + time.process_time() - converted
     T = min(row.T, WATCHED_T)
     energy = iso.measure_energy(net, images[:WATCHED], T=T)
     behind = [layer for layer in energy.work.layers if layer.group != "stem"]
@@ -104,8 +120,9 @@ def measure(row: Row, ann: ProgramNet, calibration: Tensor, images: Tensor, labe
         "options": row.options,
         "T": row.T,
         "digits": row.digits,
-        "accuracy": at_steps(decisions == labels, row.T),
-        "agreement": at_steps(decisions == truth, row.T),
+        "anew": row.anew,
+        "accuracy": shares(decisions, labels),
+        "agreement": shares(decisions, truth),
         "counted": {
             "T": T,
             "spikes_per_neuron": energy.spikes_per_neuron,
@@ -113,24 +130,33 @@ def measure(row: Row, ann: ProgramNet, calibration: Tensor, images: Tensor, labe
             "mj_of_messages": energy.mj["stem_once"] - repeats,  # an integer added at once, not 1 by 1
             "ann_mj": energy.mj["ann"],
         },
-        "cpu_seconds": {"convert": converted - began, "simulate": done - converted},
+        "cpu_seconds": {"convert": converting, "simulate": simulating},
     }
 
 
-def measure_peer(recipe: str, python: Path, T: int, weights: dict[str, Tensor], tensors: dict[str, Tensor]) -> Any:
-    """The same by SpikingJelly, in a process of its own."""
+def measure_peer(
+    recipe: str, python: Path, T: int, weights: dict[str, Tensor], ann: ProgramNet, tensors: dict[str, Tensor]
+) -> Any:
+    """The same by SpikingJelly, in a process of its own; where it tells its thresholds, by our neurons with them too."""
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job.pt"
         torch.save({"weights": weights, "T": T, "recipe": recipe, **tensors}, job)
         subprocess.run([str(python), str(PEER), str(job)], check=True)
         answer = torch.load(job, weights_only=True)
-    hits = answer.pop("decisions")
+    decisions, thresholds = at_steps(answer.pop("decisions"), T), answer.pop("thresholds")
+    if thresholds:
+        plan = Plan(dict(zip(rectified(ann.program), thresholds, strict=True)), from_half)
+        own = at_steps(decisions_by_step(lower(ann, plan, T), tensors["images"], T), T)
+        answer["ours_with_its_thresholds"] = {
+            "accuracy": shares(own, tensors["labels"]),
+            "same_decisions": {t: float((own[t] == decisions[t]).double().mean()) for t in own},
+        }
     return {
         "method": recipe,
         "T": T,
         "digits": 1,
-        "accuracy": at_steps(hits == tensors["labels"], T),
-        "agreement": at_steps(hits == tensors["truth"], T),
+        "accuracy": shares(decisions, tensors["labels"]),
+        "agreement": shares(decisions, tensors["truth"]),
         **answer,
     }
 
@@ -187,7 +213,7 @@ def main() -> None:
             add(name, fields, row, measure(spec, ann, calibration, images, labels))
         else:
             tensors = {"calibration": calibration, "images": images, "labels": labels, "truth": truth}
-            add(name, fields, row, measure_peer(PEERS[row], arguments.peers, limit, weights, tensors))
+            add(name, fields, row, measure_peer(PEERS[row], arguments.peers, limit, weights, ann, tensors))
 
 
 if __name__ == "__main__":

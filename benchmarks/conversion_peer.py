@@ -20,6 +20,13 @@ def recipe_of(name: str, batches: list[torch.Tensor]) -> ann2snn.ConversionRecip
     return ann2snn.RateCodingRecipe(dataloader=batches, mode="Max")
 
 
+def thresholds_of(net: torch.fx.GraphModule) -> list[torch.Tensor]:
+    """What a spike of every channel stands for, layer by layer; none where the recipe keeps it elsewhere."""
+    calls = [str(node.target) for node in net.graph.nodes if node.op == "call_module"]
+    scales = [net.get_submodule(name).scale for name in calls if name.endswith("scaler1")]
+    return [scale.detach().double().view(-1) for scale in scales]
+
+
 @torch.no_grad()
 def main(path: str) -> None:
     job = torch.load(path, weights_only=True)
@@ -42,6 +49,7 @@ def main(path: str) -> None:
         decisions.append(torch.stack(steps))
     seconds = {"convert": converted - began, "simulate": time.process_time() - ready}
     answer = {"decisions": torch.cat(decisions, 1), "delay": start, "cpu_seconds": seconds}
+    answer["thresholds"] = thresholds_of(net) if job["recipe"] == "robust" else []
     torch.save(answer, path)
 
 
