@@ -137,7 +137,7 @@ def measure(row: Row, ann: ProgramNet, calibration: Tensor, images: Tensor, labe
 def measure_peer(
     recipe: str, python: Path, T: int, weights: dict[str, Tensor], ann: ProgramNet, tensors: dict[str, Tensor]
 ) -> Any:
-    """The same by SpikingJelly, in a process of its own; where it tells its thresholds, by our neurons with them too."""
+    """The same by SpikingJelly, in a process of its own; where it tells its thresholds, by our neurons with them."""
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job.pt"
         torch.save({"weights": weights, "T": T, "recipe": recipe, **tensors}, job)
