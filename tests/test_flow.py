@@ -14,6 +14,12 @@ from isospike.errors import ConfigError
 from isospike.ops import leaky_fire
 
 IMAGES = torch.randn(4, 3, 32, 32)
+COMBINED = [
+    (name, combine)
+    for name in ("ms_resnet8", "ds_resnet8", "sew_resnet14", "da_scn_resnet14")
+    for combine in (None, "rsqrt")
+    if combine is None or iso.TOPOLOGIES[name.split("_resnet")[0]].can_be_identity
+]
 
 
 class Net(nn.Module):
@@ -124,11 +130,8 @@ def test_potentials_and_slopes_are_those_of_the_recurrence(kind):
     assert torch.equal(gradient, neuron.rule.slope(h))
 
 
-@pytest.mark.parametrize("name", ["ms_resnet8", "ds_resnet8", "sew_resnet14", "da_scn_resnet14"])
-@pytest.mark.parametrize("combine", [None, "rsqrt"])
+@pytest.mark.parametrize(("name", "combine"), COMBINED)
 def test_both_modes_and_parts_of_a_batch_are_alike(name, combine):
-    if combine and not iso.TOPOLOGIES[name.split("_resnet")[0]].can_be_identity:
-        pytest.skip("the row combines nothing")
     model = enliven(iso.create_model(name, T=3, combine=combine)).double().eval()
     flows = []
     for parts, folded in (([IMAGES], False), ([IMAGES], True), (IMAGES.split([3, 1]), False)):

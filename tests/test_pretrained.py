@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -242,7 +243,6 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, folder):
 
 
 def test_an_id_is_fetched_from_the_hub(folder, monkeypatch, tmp_path):
-    hub = pytest.importorskip("huggingface_hub")
     asked = []
 
     def snapshot_download(repo_id, **options):
@@ -250,7 +250,7 @@ def test_an_id_is_fetched_from_the_hub(folder, monkeypatch, tmp_path):
         return str(folder)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     model = iso.from_pretrained("someone/sew-resnet8.small", revision="v1", T=3)
     assert asked == [("someone/sew-resnet8.small", "v1", ["config.json", "model.safetensors"])]
     assert model.T == 3
@@ -261,13 +261,12 @@ def test_an_id_is_fetched_from_the_hub(folder, monkeypatch, tmp_path):
 
 
 def test_the_hub_refuses_in_one_sentence(monkeypatch, tmp_path):
-    hub = pytest.importorskip("huggingface_hub")
 
     def snapshot_download(repo_id, **options):
         raise OSError("404 Client Error.\n\nRepository Not Found\nIf you are trying ...")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     with pytest.raises(
         CheckpointError, match=r"^'some/one' is no folder here, and the hub does not give it: 404 Cl.*r\.$"
     ):

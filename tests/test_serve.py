@@ -14,22 +14,18 @@ from http.client import HTTPConnection
 import numpy as np
 import pytest
 import torch
+import uvicorn
 from PIL import Image
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 import isospike as iso
 from isospike.errors import ConfigError
 from isospike.serve import Limits
+from isospike.serve.app import create_app
 from isospike.serve.limits import Rates
-
-pytest.importorskip("starlette", reason="the extra serve")
-uvicorn = pytest.importorskip("uvicorn", reason="the extra serve")
-connect = pytest.importorskip("websockets.sync.client", reason="the extra serve").connect
-
-from websockets.exceptions import ConnectionClosed  # noqa: E402  as above
-
-from isospike.serve.app import create_app  # noqa: E402  needs starlette
-from isospike.serve.service import Service  # noqa: E402
-from isospike.serve.sessions import EVENT  # noqa: E402
+from isospike.serve.service import Service
+from isospike.serve.sessions import EVENT
 
 DIGITS, CAMERA = "ms_resnet20.digits", "ms_resnet8.camera_digits"
 
