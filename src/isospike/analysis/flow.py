@@ -19,6 +19,7 @@ from isospike.errors import ConfigError
 from isospike.layers.statistics import Statistics
 from isospike.neurons import Neuron, SpikingNeuron, is_recurrence
 from isospike.ops import FireRule
+from isospike.ops.reference import advance, rest
 from isospike.residual import ResidualUnit, Stage
 
 
@@ -166,8 +167,6 @@ def watch(model: nn.Module, *, potentials: bool = True) -> Watch:
 def potentials(neuron: SpikingNeuron, x: Tensor, v: Tensor | None = None) -> Iterator[Tensor]:
     """Yield the potential before the reset at every step of a current.
 
-    A loop of its own over the rule: the recurrence that runs the network hands out only spikes and the last potential.
-
     Args:
         neuron: The neuron.
         x: Current ``[T, B, ...]``.
@@ -177,13 +176,10 @@ def potentials(neuron: SpikingNeuron, x: Tensor, v: Tensor | None = None) -> Ite
         ``[B, ...]``, or ``[levels, B, ...]`` where every level has a potential of its own.
     """
     decay, gain = neuron.coefficients()
+    v = rest(x, neuron.rule) if v is None else v
     for x_t in x:
-        charge = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
-        if gain != 1:
-            charge = gain * charge
-        h = charge.expand(neuron.rule.state_shape(charge.shape)) if v is None else decay * v + charge
+        h, _, v = advance(x_t, v, decay=decay, gain=gain, rule=neuron.rule)
         yield h
-        v = neuron.rule.reset_after(h, neuron.rule.fire(h))
 
 
 class _Firing:

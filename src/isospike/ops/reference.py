@@ -17,16 +17,27 @@ def leaky_fire(
     have (channels-last), both passes keep it.
     """
     T, B = x.shape[:2]
-    if v is None:
-        rest = torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
-        v = rest.expand(rule.state_shape(rest.shape))
+    v = rest(x, rule) if v is None else v
     spikes = []
     for x_t in x.flatten(0, 1).split([B] * T):  # T pieces whatever B is, so that B can be dynamic in torch.export
-        h = _times(decay, v) + _times(gain, x_t.to(v.dtype))
-        s = rule.fire(h)
-        v = rule.reset_after(h, s.detach() if rule.detach_reset else s)
+        _, s, v = advance(x_t, v, decay=decay, gain=gain, rule=rule)
         spikes.append(rule.count(s).to(x.dtype))
     return torch.cat(spikes).unflatten(0, (T, B)), v
+
+
+def rest(x: Tensor, rule: Rule) -> Tensor:
+    """Return the potential before the first step of a current ``[T, B, ...]``: 0."""
+    v = torch.zeros_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
+    return v.expand(rule.state_shape(v.shape))
+
+
+def advance(
+    x: Tensor, v: Tensor, *, decay: float | Tensor, gain: float | Tensor, rule: Rule
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take one step: return the potential before the reset, what fires there, and the potential behind the reset."""
+    h = _times(decay, v) + _times(gain, x.to(v.dtype))
+    s = rule.fire(h)
+    return h, s, rule.reset_after(h, s.detach() if rule.detach_reset else s)
 
 
 def norm_fire(
