@@ -225,6 +225,33 @@ def test_a_set_that_is_unpacked_beside_its_archive_is_read_once(kind, root, tmp_
     assert len(data.train) == {"nmnist": 20, "cifar10_dvs": 100, "ncaltech101": 18, "dvs_gesture": 11}[kind]
 
 
+@pytest.mark.parametrize("inner", ["Train.zip", "Test.tar.gz"])
+def test_an_archive_in_an_archive_is_named_until_it_is_unpacked(tmp_path, inner):
+    """As some sites pack all that is to be downloaded at once."""
+    folder = tmp_path / "data"
+    write(folder, {name: content for name, content in nmnist().items() if not name.startswith(inner.partition(".")[0])})
+    packed = io.BytesIO()
+    parts = [(name, content) for name, content in nmnist().items() if name.startswith(inner.partition(".")[0])]
+    if inner.endswith("zip"):
+        with zipfile.ZipFile(packed, "w") as archive:
+            for name, content in parts:
+                archive.writestr(name, content)
+    else:
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for name, content in parts:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+        archive.writestr(f"all/{inner}", packed.getvalue())
+    with pytest.raises(DataError, match=rf"all.zip holds an archive, all/{inner}: unpack all.zip where it lies"):
+        load("nmnist", folder, tmp_path)
+    with zipfile.ZipFile(folder / "all.zip") as archive:
+        archive.extractall(folder)
+    data = load("nmnist", folder, tmp_path, T=2, size=8)
+    assert (len(data.train), len(data.test)) == (20, 10)
+
+
 def test_two_copies_of_a_set_are_named(kind, root, tmp_path):
     write(root / "old", LAYOUTS[kind]())
     with pytest.raises(DataError, match=r"/data/.* and .*/data/.* are both .*: leave one of them away"):

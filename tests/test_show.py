@@ -153,6 +153,27 @@ def test_short_recordings_have_a_page_too(count):
     assert len(recording_sections(Events(*np.array(some_events(30)).T, SENSOR)[:count])) == 4
 
 
+def test_rows_that_count_from_below_are_turned_in_pictures_alone(tmp_path):
+    """jAER's; the arrays, and what is said of a pixel, stay as the file has them."""
+    corner = [(100 * n, 2, 1, 1) for n in range(40)]  # near row 0
+    path = tmp_path / "x.aedat"
+    path.write_bytes(event_files.aedat2_dvs128(corner))
+    events = iso.events.read(path)
+    assert events.from_below
+    assert events[3:].from_below
+    assert events.on((128, 128)).from_below
+    piece, *_ = iso.events.read_pieces(path)
+    assert piece.from_below
+    assert set(events.y) == {1}
+    assert "x=2, y=1 has most" in in_words(summarise(events))[1]
+    turned = Events(events.t, events.x, 126 - np.zeros(40, np.int64), events.p, (128, 128))
+    drawn, expected = recording_sections(events), recording_sections(turned)
+    assert [section.pictures for section in drawn] == [section.pictures for section in expected]
+    assert drawn[1].html == expected[1].html
+    path.write_bytes(event_files.aedat31(corner))
+    assert not iso.events.read(path).from_below
+
+
 def test_rates_add_up_to_the_events():
     chart = recording_sections(FEW)[3].charts[0].spec
     points = chart["data"]["values"]

@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -152,10 +154,10 @@ def test_late_events_and_restarts(run, pipe, capsys):
     [
         (["--stream", "-"], b"", "give one of --window MICROSECONDS and --count EVENTS"),
         (["--stream", "-", "--window", "9", "--count", "3"], b"", "give one of --window MICROSECONDS and --count"),
-        (["--stream", "-", "--window", "9", "image.png"], b"", "give image files, or a recording of events with"),
-        ([], b"", "give image files, or a recording of events with --stream FILE"),
-        (["image.png", "--late", "9"], b"", "--late is of events: name them with --stream, in place of images"),
-        (["image.png"], b"", "isospike.Stream, and isospike predict --stream, read events"),
+        (["--stream", "-", "--window", "9", "image.png"], b"", "give files of images or recordings, or one"),
+        ([], b"", "give files of images or recordings, or one recording with --stream"),
+        (["event.bin", "--late", "9"], b"", "--late is of a stream: name the recording with --stream"),
+        (["gone.bin"], b"", "gone.bin cannot be read: No such file or directory"),
         (["--stream", "-", "--count", "9", "--sensor", "34"], b"", "--sensor is WIDTHxHEIGHT in pixels, such as 34x34"),
         (["--stream", "-", "--count", "0", "--sensor", "34x34"], b"", "the number of events in a window is from 1 on"),
         (["--stream", "-", "--count", "9"], b"", "standard input is in no known format of events"),
@@ -174,6 +176,48 @@ def test_what_is_wrong_is_one_sentence(run, pipe, capsys, arguments, content, me
     (line,) = said.err.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+@pytest.mark.parametrize("bins", ["count", "time"])
+def test_a_whole_recording_is_cut_as_those_of_the_test(run, tmp_path, capsys, bins):
+    """By a reference of its own: four parts, two pixels to one, counts as they are."""
+    settings = (run / "config.yaml").read_text()
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    assert "bins: count" in settings
+    (other / "config.yaml").write_text(settings.replace("bins: count", f"bins: {bins}"))
+    events = [(t, x % 34, y % 34, p) for t, x, y, p in EVENTS]
+    edges = np.linspace(0, len(events), 5).astype(int)
+    if bins == "time":
+        t = np.array([event[0] for event in events])
+        edges = [0, *np.searchsorted(t, t[0] + np.arange(1, 4) * ((t[-1] - t[0]) // 4)), len(events)]
+    frames = torch.zeros(4, 1, 2, 16, 16)
+    for step, (start, end) in enumerate(pairwise(edges)):
+        for _, x, y, p in events[start:end]:
+            frames[step, 0, p, y * 16 // 34, x * 16 // 34] += 1
+    expected = iso.from_pretrained(other)(frames).softmax(-1)[0]
+    (tmp_path / "a.bin").write_bytes(event_files.bits40(events))
+    (tmp_path / "b.txt").write_bytes(event_files.text(reversed(events)))
+    call("predict", other, tmp_path / "a.bin", tmp_path / "b.txt", "--json")
+    answers = json.loads(capsys.readouterr().out)
+    assert [answer["recording"] for answer in answers] == [str(tmp_path / "a.bin"), str(tmp_path / "b.txt")]
+    found = {top["class"]: top["probability"] for top in answers[0]["predictions"]}
+    assert torch.allclose(torch.tensor([found[name] for name in CLASSES]), expected, atol=1e-5)
+    assert expected.max() - expected.min() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("events", "options", "message"),
+    [
+        ([(0, 3, 4, 1)] * 3, [], r"a.bin: a recording of 3 events is too short for 4 bins"),
+        ([(0, 60, 4, 1)] * 9, [], r"a.bin: event 0 has x = 60, and the sensor .* is named with --sensor WIDTHxHEIGHT"),
+        ([(0, 3, 4, 1)] * 9, ["--sensor", "8x8"], r"a.bin: a sensor of 8x8 pixels is smaller than the frames"),
+    ],
+)
+def test_a_recording_that_does_not_fit_is_named(run, tmp_path, capsys, events, options, message):
+    (tmp_path / "a.bin").write_bytes(event_files.bits40(events))
+    call("predict", run, tmp_path / "a.bin", *options, expect=2)
+    assert re.search(message, capsys.readouterr().err)
 
 
 @pytest.fixture

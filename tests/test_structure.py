@@ -56,6 +56,7 @@ LEVELS = {
     "train": 13,
     "predictor": 13,
     "streaming": 14,
+    "recording_predictor": 15,
     "sweep": 14,
     "bench": 14,
     "serve": 15,

@@ -211,7 +211,7 @@ def _checked_images(inputs: Inputs | None, model: SpikingNetwork) -> Inputs:
     if inputs.T is not None:
         raise ConfigError(
             f"this model was trained on recordings of events in {inputs.T} steps, and this reads images: "
-            "isospike.Stream, and isospike predict --stream, read events"
+            "isospike.Stream and isospike predict read events"
         )
     if inputs.channels not in (1, 3):
         raise ConfigError(

@@ -99,7 +99,7 @@ class Stream:
         inputs: Inputs | None = None,
         compiled: bool = False,
     ) -> None:
-        self.inputs = _checked_recordings(inputs, model)
+        self.inputs = checked_recordings(inputs, model)
         self.classes = class_names(self.inputs, model)
         _check_restart(restart, model)
         self.restart, self.late = restart, late
@@ -278,7 +278,7 @@ class _CompiledStepwise:
             return self._net.step(self._net.begin(x), self._states, step, len(x))
 
 
-def _checked_recordings(inputs: Inputs | None, model: SpikingNetwork) -> Inputs:
+def checked_recordings(inputs: Inputs | None, model: SpikingNetwork) -> Inputs:
     """Return what recordings must be, and refuse a network that was trained on images."""
     inputs = checked_inputs(inputs, model)
     if inputs.T is None:

@@ -10,12 +10,13 @@ from typing import Any
 import typer
 
 from isospike.cli.console import err, out
-from isospike.data.recordings import FrameData
+from isospike.data.recordings import EventData, FrameData
 from isospike.errors import ConfigError, DataError
-from isospike.events import Events, read_pieces
+from isospike.events import Events, read, read_pieces
 from isospike.events.recording import read_sensor
-from isospike.predictor import trained_network
+from isospike.predictor import Prediction, trained_network
 from isospike.processes import open_world
+from isospike.recording_predictor import RecordingPredictor
 from isospike.run_folder import RunFolder
 from isospike.streaming import Stream, StreamDecision
 
@@ -42,6 +43,16 @@ class StreamOptions:
         for name, value in vars(self).items():
             if value:
                 raise ConfigError(f"--{name} is of events: name them with --stream, in place of images")
+
+    def refuse_but_of_files(self) -> None:
+        """Refuse those that are of streams alone.
+
+        Raises:
+            ConfigError: one of them is given.
+        """
+        for name in ("window", "count", "restart", "late"):
+            if getattr(self, name):
+                raise ConfigError(f"--{name} is of a stream: name the recording with --stream")
 
 
 def predict_stream(
@@ -76,17 +87,61 @@ def predict_stream(
         summary.say()
 
 
+def data_of_recordings(run: Path) -> FrameData | None:
+    """Return what cut the recordings that a run was trained on; None where it was trained on images."""
+    folder = RunFolder(run)
+    data = folder.read_config().data if folder.config.is_file() else None
+    return data if isinstance(data, FrameData) else None
+
+
+def predict_recordings(
+    run: Path, data: FrameData, files: list[Path], options: StreamOptions, *, checkpoint: str, device: str
+) -> Prediction:
+    """Tell the classes of whole recordings, which ``data`` cuts as those of the run's test.
+
+    Args:
+        run: As of ``isospike predict``.
+        data: As of ``data_of_recordings``.
+        files: In any format.
+        options: Of which ``sensor`` and ``format`` are of files.
+        checkpoint: As of ``isospike predict``.
+        device: Likewise.
+
+    Raises:
+        IsospikeError: whatever is wrong with the run, the options or the events.
+    """
+    options.refuse_but_of_files()
+    sensor = None if options.sensor is None else read_sensor(options.sensor, "--sensor")
+    recordings = [
+        (str(file), _on_sensor(read(file, format=options.format, sensor=sensor, sort=True), file, data))
+        for file in files
+    ]
+    with open_world(device) as world:
+        return RecordingPredictor(trained_network(run, checkpoint).to(world.device), data)(recordings)
+
+
+def _on_sensor(events: Events, file: Path, data: FrameData) -> Events:
+    """Return the events on their sensor: where the file does not say it, that of the training's recordings."""
+    if events.sensor is not None:
+        return events
+    if not isinstance(data, EventData):
+        raise DataError(f"{file} does not say the size of the sensor: name it with --sensor WIDTHxHEIGHT")
+    try:
+        return events.on(data.sensor)
+    except DataError as error:
+        raise DataError(f"{file}: {error}; its sensor is named with --sensor WIDTHxHEIGHT") from error
+
+
 def _windows(run: Path, options: StreamOptions) -> tuple[int | None, int | None]:
     """Return microseconds, or else events, of a window: those asked for, or those of the run's training.
 
     Raises:
         ConfigError: both are asked for, or none, and the training had no windows that follow each other.
     """
-    folder = RunFolder(run)
-    if options.window is None and options.count is None and folder.config.is_file():
-        data = folder.read_config().data
-        if isinstance(data, FrameData) and data.window is not None and data.stride in (None, data.window):
-            return (data.window, None) if data.bins == "time" else (None, data.window)
+    data = data_of_recordings(run)
+    asked = (options.window, options.count) != (None, None)
+    if not asked and data is not None and data.window is not None and data.stride in (None, data.window):
+        return (data.window, None) if data.bins == "time" else (None, data.window)
     if (options.window is None) == (options.count is None):
         raise ConfigError("events are cut by time or by number: give one of --window MICROSECONDS and --count EVENTS")
     return options.window, options.count

@@ -37,7 +37,7 @@ class Layout:
     Args:
         sensor: Width and height.
         x: First bit and mask of the column, which jAER counts from the right.
-        y: First bit and mask of the row.
+        y: First bit and mask of the row, which jAER counts from below.
         p: Bit of the polarity.
         brighter: Value of that bit where the pixel became brighter.
         other: Bits that only words have which are no events of the sensor.
@@ -82,6 +82,7 @@ def read_aedat2(content: bytes, where: str, piece: Piece = WHOLE) -> Decoded:
         sensor=layout.sensor,
         offset=lambda event: piece.shift + start + 8 * int(events[event]),
         header=start,
+        from_below=True,
         taken=start + 8 * number,
         state=last_time(t, piece.state),
     )

@@ -43,18 +43,29 @@ def list_files(root: Path) -> list[DataFile]:
     """List all files below a folder and in its archives, by name; of equal names the one that is unpacked.
 
     Raises:
-        DataError: an archive is damaged.
+        DataError: an archive is damaged, or holds another one that is not unpacked beside it.
     """
     found: dict[str, DataFile] = {}
-    for path in sorted(root.rglob("*")):
-        if path.name.endswith(ZIP + TAR):
-            for name in _names(path):
-                found.setdefault(name, DataFile(name, path, packed=True))
+    archives = [path for path in sorted(root.rglob("*")) if path.name.endswith(ZIP + TAR)]
+    for path in archives:
+        names = _names(path)
+        _refuse_nested(path, names, {archive.name for archive in archives})
+        for name in names:
+            found.setdefault(name, DataFile(name, path, packed=True))
     for path in sorted(root.rglob("*")):
         if path.is_file() and not path.name.endswith(ZIP + TAR):
             name = path.relative_to(root).as_posix()
             found[name] = DataFile(name, path)
     return [found[name] for name in sorted(found)]
+
+
+def _refuse_nested(path: Path, names: list[str], unpacked: set[str]) -> None:
+    nested = [name for name in names if name.endswith(ZIP + TAR) and Path(name).name not in unpacked]
+    if nested:
+        raise DataError(
+            f"{path} holds an archive, {brief(nested[0])}: unpack {path.name} where it lies; archives "
+            "in it need not be unpacked"
+        )
 
 
 def by_end(files: list[DataFile], pattern: str) -> dict[tuple[str, ...], DataFile]:

@@ -98,4 +98,4 @@ def _merged(first: Events, second: Events) -> Events:
     t = np.concatenate([first.t, second.t])
     order = np.argsort(t, kind="stable")
     x, y, p = (np.concatenate([getattr(part, name) for part in (first, second)])[order] for name in "xyp")
-    return Events(t[order], x, y, p, second.sensor)
+    return Events(t[order], x, y, p, second.sensor, second.from_below)

@@ -25,6 +25,7 @@ class Events:
         y: Row of the pixel, uint16 ``[N]``, counted as the file counts it.
         p: 1 where the pixel became brighter and 0 where it became darker, uint8 ``[N]``.
         sensor: Width and height in pixels; None where the file does not say.
+        from_below: Whether row 0 is the lowest of the picture, as in jAER's files; elsewhere it is on top.
 
     Arrays of other integers are converted.
 
@@ -38,6 +39,7 @@ class Events:
     y: npt.NDArray[np.uint16]
     p: npt.NDArray[np.uint8]
     sensor: tuple[int, int] | None = None
+    from_below: bool = False
 
     def __post_init__(self) -> None:
         for name, dtype in DTYPES.items():
@@ -56,7 +58,7 @@ class Events:
 
     def __getitem__(self, kept: slice | npt.NDArray[Any]) -> "Events":
         """Return the events of a slice, a mask, or indices that go up."""
-        return Events(self.t[kept], self.x[kept], self.y[kept], self.p[kept], self.sensor)
+        return Events(self.t[kept], self.x[kept], self.y[kept], self.p[kept], self.sensor, self.from_below)
 
     @property
     def duration(self) -> int:
@@ -69,7 +71,7 @@ class Events:
         Raises:
             DataError: one of them is outside of it.
         """
-        return Events(self.t, self.x, self.y, self.p, sensor)
+        return Events(self.t, self.x, self.y, self.p, sensor, self.from_below)
 
 
 def read_sensor(text: str, option: str) -> tuple[int, int]:
@@ -170,6 +172,7 @@ class Decoded:
         sensor: Width and height, where the file says them.
         offset: The place in the file of an event, in bytes, by its number; None where the format has no such place.
         header: Length of the header.
+        from_below: As of ``Events``.
         taken: Bytes up to which the content was read, header and all; None: to its end.
         state: What the decoder must know of this part to read the next one.
     """
@@ -181,6 +184,7 @@ class Decoded:
     sensor: tuple[int, int] | None = None
     offset: Callable[[int], int] | None = None
     header: int = 0
+    from_below: bool = False
     taken: int | None = None
     state: Any = None
 
@@ -190,7 +194,7 @@ class Decoded:
         offset = self.offset
         return Decoded(
             self.t[order], self.x[order], self.y[order], self.p[order], self.sensor,
-            None if offset is None else lambda event: offset(int(order[event])),
+            None if offset is None else lambda event: offset(int(order[event])), from_below=self.from_below,
         )  # fmt: skip
 
     def named(self, event: int, before: int = 0) -> str:
@@ -213,7 +217,7 @@ class Decoded:
             advice = "; sort=True brings events into order" if "before the one" in text else ""
             raise DataError(f"{where}: {self.named(event, before)} {text}{advice}")
         try:
-            return Events(self.t, self.x, self.y, self.p, sensor)
+            return Events(self.t, self.x, self.y, self.p, sensor, self.from_below)
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
 

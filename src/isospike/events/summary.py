@@ -53,6 +53,13 @@ def on_some_sensor(events: Events) -> Events:
     return events if events.sensor else events.on((int(events.x.max()) + 1, int(events.y.max()) + 1))
 
 
+def from_above(events: Events) -> Events:
+    """Return the events with row 0 on top, as pictures have it; they are on a sensor."""
+    if not events.from_below or events.sensor is None:
+        return events
+    return Events(events.t, events.x, events.sensor[1] - 1 - events.y, events.p, events.sensor)
+
+
 def summarise(events: Events) -> RecordingSummary:
     """Count what there is.
 

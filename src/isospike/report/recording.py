@@ -8,7 +8,7 @@ from isospike.drawing import draw_cloud, draw_frames
 from isospike.events import Events, integrate
 from isospike.events.frames import Frames
 from isospike.events.pictures import SHOWN_MS, coloured, film, png, reduced, strong_count
-from isospike.events.summary import RecordingSummary, on_some_sensor, summarise
+from isospike.events.summary import RecordingSummary, from_above, on_some_sensor, summarise
 from isospike.report.charts import Point, line_chart
 from isospike.report.sections.base import Chart, Section
 from isospike.report.sections.recording import COLOURS, film_html
@@ -26,7 +26,7 @@ def recording_sections(events: Events) -> list[Section]:
         DataError: there are no events.
     """
     summary = summarise(events)
-    events = on_some_sensor(events)
+    events = from_above(on_some_sensor(events))
     small = reduced(events, MOST_PIXELS)
     return [_numbers(summary), _frames(small, summary), _cloud(events), _rates(events)]
 
