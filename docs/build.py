@@ -31,6 +31,7 @@ LOGS = Path(__file__).parent.parent / "benchmarks" / "logs"
 INDEX = "README.md"
 TO_WRITE = "(to be written)"
 UNSAID = "(source to be said in sources.yaml)"
+NEURON_FACTS = ("neuron", "threshold", "decay", "reset", "gradient through the reset", "surrogate")
 MARKED = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 SKELETON = f"""# {{name}}
@@ -241,25 +242,21 @@ def page_of(name: str) -> str:
 
 
 def topologies() -> str:
-    """All topologies, a row each."""
-    rows = []
+    """All topologies, a row each: the unit, its neuron, the networks."""
+    units, neurons, networks = [], [], []
     for name in iso.TOPOLOGIES:
-        row = iso.TOPOLOGIES[name]
+        row, link = iso.TOPOLOGIES[name], f"[`{name}`]({page_of(name)})"
         facts = neuron_facts(row)
-        neuron = [facts.get(key, "–") for key in ("neuron", "threshold", "decay", "reset")]
         words = [code(words) for words in (row.cell, row.last, row.after, row.project)]
-        rows.append(
-            [f"[`{name}`]({page_of(name)})", *words]
-            + [row.join.name if row.join else "–", carried(row), *neuron]
-            + [facts.get("gradient through the reset", "–"), facts.get("surrogate", "–")]
-            + ["yes" if row.identity_at_init else "no", row.T, ", ".join((*row.bodies, *row.nets))]
-            + [parameters(f"{name}_resnet{depth}") for depth in (18, 20)]
-            + [row.source]
-        )
-    heading = ["topology", "cell", "last", "after", "projection", "join", "stream", "neuron", "threshold", "decay"]
-    heading += ["reset", "gradient through the reset", "surrogate", "identity at initialisation", "T"]
-    heading += ["bodies and nets", "parameters, 18 layers", "parameters, 20 layers", "source"]
-    return table(heading, rows)
+        identity = "yes" if row.identity_at_init else "no"
+        units.append([link, *words, row.join.name if row.join else "–", carried(row), identity])
+        neurons.append([link, *(facts.get(key, "–") for key in NEURON_FACTS)])
+        sizes = [parameters(f"{name}_resnet{depth}") for depth in (18, 20)]
+        networks.append([link, row.source, row.T, ", ".join((*row.bodies, *row.nets)), *sizes])
+    of_unit = ["topology", "cell", "last", "after", "projection", "join", "stream", "identity at initialisation"]
+    of_networks = ["topology", "source", "T", "bodies and nets", "parameters, 18 layers", "parameters, 20 layers"]
+    tables = table(of_unit, units), table(["topology", *NEURON_FACTS], neurons), table(of_networks, networks, right=4)
+    return "\n\n".join(tables)
 
 
 def bench(log: str) -> str:

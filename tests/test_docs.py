@@ -106,6 +106,25 @@ def test_the_commands_of_a_page_run_in_their_order(text, named, tmp_path, monkey
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
 
 
+def test_papers_and_addresses_that_are_named_were_looked_up():
+    """In pages, docstrings and recipes; an address of arXiv is that of its number."""
+    known = yaml.safe_load((ROOT / "tests" / "sources.yaml").read_text())
+    sources = [*ROOT.glob("src/**/*.py"), *ROOT.glob("src/**/*.yaml"), *ROOT.glob("docs/**/*.yaml"), *DOCUMENTS]
+    text = "\n".join(source.read_text() for source in sources)
+    numbers = set(re.findall(r"arXiv:(\d{4}\.\d{5})", text)) | set(re.findall(r"arxiv\.org/abs/([\w.]+)", text))
+    assert numbers | set(re.findall(r"doi:(10\.\d{4,}/[\w./-]*\w)", text)) == {*known["papers"]}
+    assert set(re.findall(r"(?<!xmlns=\")https://(?!arxiv\.org|vega\.)[\w/.-]+\w", text)) == {*known["addresses"]}
+    for label, address in re.findall(r"\[arXiv:([\d.]+)\]\((.+?)\)", text):
+        assert address == f"https://arxiv.org/abs/{label}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_blocks_of_code_name_a_language_that_the_site_knows(document):
+    """One word: python is run by the tests, py are pieces that need more; any other opening is shown as text."""
+    openings = re.findall(r"^ *```(.*)$", document.read_text(), re.MULTILINE)[::2]
+    assert {*openings} <= {"python", "py", "bash", "text", "toml", "yaml", "json"}, openings
+
+
 def test_the_citation_names_this_version():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert cited["version"] == isospike.__version__
@@ -155,11 +174,20 @@ def test_contributing_shows_a_real_file():
     assert len(code.splitlines()) <= 25
 
 
+def anchors(document):
+    """Of its headings, as GitHub and the site make them."""
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_links_and_files_exist(document):
     text = document.read_text()
-    for link in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (document.parent / link).exists(), link
+    for link, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", text):
+        target = document.parent / link if link else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
     for path in re.findall(r"`((?:src|docs|tests|benchmarks)/[\w/.]+)`", text):
         assert (ROOT / path).exists(), path
     for recipe in re.findall(r"--recipe (\w+)", text):

@@ -174,7 +174,7 @@ class SignedRule:
     Raises:
         ConfigError: a value out of its range.
 
-    Source: Wang et al. 2022 (signed neurons with memory), doi:10.24963/ijcai.2022/345, for several levels.
+    Source: Wang et al. 2022 (signed neurons with memory), doi:10.24963/ijcai.2022/347, for several levels.
     """
 
     levels: int = 1
