@@ -55,6 +55,7 @@ def absent() -> dict[str, str]:
         "events": None if all(map(importlib.util.find_spec, EVENTS_EXTRA)) else "h5py or hdf5plugin is not installed",
         "onnx": None if all(map(importlib.util.find_spec, ONNX_EXTRA)) else "onnx or onnxruntime is not installed",
         "nir": None if importlib.util.find_spec("nir") else "nir is not installed",
+        "compiler": None if shutil.which(os.environ.get("CXX", "g++")) else "there is no C++ compiler",
         "browser": None if BROWSER else "neither chromium nor chrome is installed",
     }
     return {marker: reason for marker, reason in found.items() if reason is not None}

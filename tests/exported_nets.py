@@ -5,8 +5,19 @@ from torch import Tensor, nn
 
 import isospike as iso
 from helpers import REQUIRED
+from isospike.conversion.differential import told_as_changes
 from isospike.graph import record
-from isospike.layers import BatchNorm, Conv2d, GlobalPool, PaddedShortcut, SpikingMaxPool, SpikingReadout
+from isospike.layers import (
+    BatchNorm,
+    Conv2d,
+    DelayedReadout,
+    Differential,
+    GlobalPool,
+    PaddedShortcut,
+    SignedIF,
+    SpikingMaxPool,
+    SpikingReadout,
+)
 from isospike.models import ProgramNet
 from isospike.neurons import NEURONS
 from isospike.residual import JOINS, REACHES
@@ -64,10 +75,11 @@ OTHERS = [
 ]
 
 
-def layers(*modules: nn.Module, join: bool = False) -> ProgramNet:
-    """A network of some layers in a row, of 2 channels, ``join``ed to what they read; then the classifier."""
+def layers(*modules: nn.Module, join: bool = False, last: nn.Module | None = None) -> ProgramNet:
+    """A network of some layers in a row, of 2 channels, ``join``ed to what they read; the classifier, and ``last``."""
     named = {f"layers.{place}": module for place, module in enumerate(modules)}
     head: dict[str, nn.Module] = {"pool": GlobalPool(), "fc": nn.Linear(_channels(modules), 5)}
+    head |= {} if last is None else {"last": last}
 
     def forward(x, steps):
         first, *rest = named.values()
@@ -103,6 +115,9 @@ NEURON_LAYERS = {
     "behind a neuron": lambda: layers(conv(), neuron("if"), neuron("lif"), conv(), join=True),
     "spiking max pool": lambda: layers(conv(), neuron("if"), SpikingMaxPool(3, 2, 1), conv()),
     "readout": lambda: _readout(),
+    "takes back": lambda: layers(conv(), SignedIF(3), conv()),
+    "tells changes": lambda: told_as_changes(layers(conv(), Differential(2), conv())),
+    "waits": lambda: layers(conv(), neuron("if"), conv(), last=DelayedReadout(1)),
     "folded": lambda: _folded(),
 }
 POOLS = {

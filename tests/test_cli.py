@@ -67,7 +67,7 @@ def test_the_surface_is_what_the_documentation_says():
             *("--checkpoint", "--count", "--device", "--format", "--import", "--json", "--late", "--restart"),
             *("--sensor", "--stream", "--window"),
         ],
-        "export": ["--checkpoint", "--form", "--format", "--import", "--lossy", "--out"],
+        "export": ["--checkpoint", "--form", "--format", "--import", "--lossy", "--out", "--precision"],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--import", "--json", "--probes", "--seed"],
         "bench": [
             *("--T", "--batch", "--compile", "--device", "--import", "--json", "--markdown", "--model", "--out"),
@@ -352,11 +352,15 @@ def test_an_exported_run_runs_elsewhere(run, tmp_path, capsys):
     torch.testing.assert_close(torch.from_numpy(logits), predictor.net(x), rtol=1e-4, atol=1e-4)
     for arguments, sentence in {
         ("--form", "all"): "unknown form of ONNX 'all'; choose from: static, clip, step",
+        ("--precision", "int4"): "unknown precision of ONNX 'int4'; nearest: int8",
         ("--lossy",): "format 'onnx' loses nothing: leave lossy out",
     }.items():
         call("export", run, "--format", "onnx", "--out", tmp_path / "other.onnx", *arguments, expect=2)
         assert capsys.readouterr().err.strip() == f"error: {sentence}"
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+    call("export", run, "--format", "onnx", "--precision", "int8", "--out", tmp_path / "net.onnx")
+    assert ": onnx, static, int8, T=2, 8x8 pixels, " in capsys.readouterr().out
+    assert (tmp_path / "net.onnx").stat().st_size < size
 
 
 @pytest.mark.nir
@@ -369,6 +373,8 @@ def test_a_run_goes_through_nir(run, tmp_path, capsys):
     assert net.inputs == model.inputs
     call("export", run, "--format", "nir", "--form", "step", "--out", tmp_path / "other.nir", expect=2)
     assert capsys.readouterr().err.strip() == "error: format 'nir' has no forms: leave form='step' out"
+    call("export", run, "--format", "nir", "--precision", "int8", "--out", tmp_path / "other.nir", expect=2)
+    assert capsys.readouterr().err.strip() == "error: format 'nir' has no precisions: leave precision='int8' out"
 
 
 def test_report_alone(run, capsys):

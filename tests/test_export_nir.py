@@ -23,10 +23,12 @@ from exported_nets import (
     zoo,
 )
 from exported_nets import T as STEPS
+from helpers import enliven
 from isospike.errors import ConfigError, MissingExtra
 from isospike.graph import record
 from isospike.layers import Conv2d, SpikingReadout
 from isospike.models import ProgramNet
+from isospike.neurons import ILIF
 from isospike.residual import Join
 
 pytestmark = pytest.mark.nir
@@ -116,6 +118,38 @@ def with_readout():
         return [x]
 
     return ProgramNet(record(forward, 2), named, T=STEPS).eval()
+
+
+SIGNED = {"multi_threshold": "SignedIF", "differential": "Changes"}
+READOUTS = {
+    "s_resnet": "neuron 'readout' puts out spikes and what a softmax of the rest has grown by, and not its currents",
+    "ltb": "neuron 'readout' leaves the logits before its delay out of their mean",
+}
+
+
+@pytest.mark.parametrize("method", iso.list_methods())
+def test_of_a_converted_network_every_loss_is_listed(method, tmp_path):
+    """By every method. What from_nir has again, is the network but for its output layer."""
+    kind = "qcfs" if method == "qcfs" else "relu"
+    ann = enliven(iso.create_ann_twin("vanilla_resnet8", num_classes=5, neuron={"kind": kind})).eval()
+    ann.head.fc.bias.data += 1
+    x, path = torch.randn(4, 3, 8, 8), tmp_path / "net.nir"
+    options = {"delay": 1} if method == "ltb" else {}
+    model = iso.convert(ann, x, method, T=3, **options)
+    if method in SIGNED:
+        with pytest.raises(ConfigError, match=f"NIR has no neurons like '.*', a {SIGNED[method]}: train with IF"):
+            iso.export_nir(model, path, lossy=True, size=8)
+        assert not path.exists()
+        return
+    with pytest.raises(ConfigError, match=f"NIR cannot say that .* {HALF}: export it with lossy=True, or as ONNX"):
+        iso.export_nir(model, path, size=8)
+    spiking = [name for name, m in model.named_modules() if isinstance(m, ILIF)]
+    expected = [f"neuron '{name}' {HALF}" for name in spiking]
+    expected += [READOUTS[method]] if method in READOUTS else []
+    assert iso.export_nir(model, path, lossy=True, size=8) == facts_of(path)["differs"] == expected
+    if method not in READOUTS:
+        found = iso.from_nir(path)(x, per_step=True)
+        torch.testing.assert_close(found, model(x, per_step=True), rtol=1e-4, atol=1e-4)
 
 
 OTHER_LOSSES = {

@@ -33,27 +33,32 @@ from isospike.residual import Join
 pytestmark = pytest.mark.onnx
 
 
-def session(model, path, form, x):
+def session(model, path, form, x, **options):
     import onnxruntime
 
-    iso.export_onnx(model, path, form, size=tuple(x.shape[-2:]))
+    iso.export_onnx(model, path, form, size=tuple(x.shape[-2:]), **options)
     return onnxruntime.InferenceSession(path)
 
 
-def by_steps(model, path, clip):
+def by_steps(model, path, clip, **options):
     """Logits of every step, potentials carried from one to the next."""
-    run = session(model, path, "step", clip)
+    run = session(model, path, "step", clip, **options)
     facts = json.loads(run.get_modelmeta().custom_metadata_map["isospike"])
+    shapes = {given.name: given.shape for given in run.get_inputs()}
+    return carried(lambda inputs: run.run(None, inputs), [o.name for o in run.get_outputs()], shapes, facts, clip)
+
+
+def carried(run, outputs, shapes, facts, clip):
     state = {}
-    for given in run.get_inputs()[1:]:
-        shape = [clip.shape[1] if size == "B" else size for size in given.shape]
-        kind = np.int64 if given.name == "step" else np.float32
-        state[given.name] = np.full(shape, facts["rests"].get(given.name, 0), kind)
+    for name in shapes.keys() - {"x"}:
+        shape = [clip.shape[1] if size == "B" else size for size in shapes[name]]
+        kind = np.int64 if name == "step" else clip.numpy().dtype
+        state[name] = np.full(shape, facts["rests"].get(name, 0), kind)
     logits = []
     for x in clip:
-        outputs = dict(zip((o.name for o in run.get_outputs()), run.run(None, {"x": x.numpy(), **state}), strict=True))
-        state = {name: outputs[f"{name}.next"] for name in state}
-        logits.append(torch.from_numpy(outputs["logits"]))
+        found = dict(zip(outputs, run({"x": x.numpy(), **state}), strict=True))
+        state = {name: found[f"{name}.next"] for name in state}
+        logits.append(torch.from_numpy(found["logits"]))
     return torch.stack(logits)
 
 
@@ -93,13 +98,10 @@ def test_every_pool_to_the_last_bit(name, tmp_path):
     assert_is_the_model(model, tmp_path / "net.onnx", x, clip, atol=1e-6)
 
 
-# Methods whose networks have neurons that no nodes were written for.
-CODED = {"ltb": "DelayedReadout", "multi_threshold": "SignedIF", "differential": "Changes"}
-
-
 @pytest.mark.parametrize("method", iso.list_methods())
 def test_a_converted_network_in_float64_up_to_rounding(method, tmp_path):
-    """By every method, with its own output layer. ONNX's own reference runs float64."""
+    """By every method, with its own neurons and output layer; an image and a stream. ONNX's reference runs float64."""
+    import onnx
     from onnx.reference import ReferenceEvaluator
 
     kind = "qcfs" if method == "qcfs" else "relu"
@@ -108,15 +110,57 @@ def test_a_converted_network_in_float64_up_to_rounding(method, tmp_path):
     x = torch.randn(4, 3, 8, 8).double()
     model = iso.convert(ann, x, method, T=3)
     path = tmp_path / "net.onnx"
-    if method in CODED:
-        with pytest.raises(
-            ConfigError, match=f"a {CODED[method]} with a forward of its own, cannot be written as ONNX"
-        ):
-            iso.export_onnx(model, path, size=8)
-        return
     iso.export_onnx(model, path, size=8)
     _, logits = ReferenceEvaluator(str(path)).run(None, {"x": x[:1].numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), model(x[:1], per_step=True), rtol=0, atol=1e-12)
+    iso.export_onnx(model, path, "step", size=8)
+    file, run = onnx.load(path), ReferenceEvaluator(str(path))
+    shapes = {
+        given.name: [d.dim_param or d.dim_value for d in given.type.tensor_type.shape.dim] for given in file.graph.input
+    }
+    facts, clip = json.loads(file.metadata_props[0].value), x[:3].unsqueeze(1)
+    logits = carried(lambda inputs: run.run(None, inputs), run.output_names, shapes, facts, clip)
+    torch.testing.assert_close(logits, model(clip, per_step=True), rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def with_weights_of_8_bits(model):
+    """Between the steps of 1/64 that 8 bits leave, so that rounding them moves them, and all sums stay exact."""
+    for conv2d in (m for m in model.modules() if isinstance(m, nn.Conv2d)):
+        conv2d.weight.add_((conv2d.weight != 0) / 128)
+        conv2d.weight[::2, 0, 0, 0], conv2d.weight[1::2, 0, 0, 0] = 127 / 64, -127 / 64
+    return model
+
+
+@pytest.mark.parametrize(("name", "options"), ROWS + JOINED + REACHING + OTHERS, ids=str)
+def test_int8_is_our_int8_network_to_the_last_bit(name, options, tmp_path):
+    import onnx
+
+    model = with_weights_of_8_bits(zoo(name, **options))
+    size, path = max(16, model.least_size), tmp_path / "net.onnx"
+    x, clip = images(model, size=size), clips(model, size=size)
+    ours = model.compile_for_inference("int8")
+    assert ours(x, per_step=True).std() > 0
+    assert name != "ms_resnet8" or not torch.equal(ours(x), model(x)), "weights that 8 bits hold prove nothing"
+    (logits,) = session(model, path, "static", x, precision="int8").run(["per_step"], {"x": x.numpy()})
+    assert torch.equal(torch.from_numpy(logits), ours(x, per_step=True))
+    file = onnx.load(path)
+    kinds = [node.op_type for node in file.graph.node]
+    assert "ConvInteger" in kinds
+    assert json.loads(file.metadata_props[0].value)["precision"] == "int8"
+    if not model.knows_steps:
+        assert torch.equal(by_steps(model, path, clip, precision="int8"), ours(clip, per_step=True))
+
+
+def test_counts_that_8_bits_cannot_take_stay_real(tmp_path):
+    """As in our int8 network: of 130 levels the products of two might not fit into 16 bits."""
+    import onnx
+
+    for levels, integers in ((129, 1), (130, 0)):
+        model = layers(conv(), neuron("ilif", levels=levels), conv())
+        iso.export_onnx(model, tmp_path / "net.onnx", precision="int8", size=8)
+        kinds = [node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node]
+        assert kinds.count("ConvInteger") == integers
 
 
 def test_norms_are_folded_and_only_neurons_are_unrolled(tmp_path):
@@ -168,6 +212,14 @@ def hooked(model):
 
 REFUSED = {
     "the size": (lambda: zoo("ms_resnet8"), {"size": None}, ConfigError, "give size=, as in size=32"),
+    "a precision": (
+        lambda: zoo("ms_resnet8"),
+        *({"precision": "int4"}, UnknownName, "precision of ONNX 'int4'; nearest: int8"),
+    ),
+    "int8 of float64": (
+        lambda: zoo("ms_resnet8").double(),
+        *({"precision": "int8"}, ConfigError, "'int8' is for float32 models, and this one is float64"),
+    ),
     "a small size": (lambda: zoo("ms_resnet8"), {"size": 2}, ShapeError, "smaller than the stride of this network, 4"),
     "a form": (lambda: zoo("ms_resnet8"), {"form": "statik"}, UnknownName, "form of ONNX 'statik'; nearest: static"),
     "any module": (lambda: nn.Linear(2, 2), {}, ConfigError, "this is a Linear: create_model, convert"),

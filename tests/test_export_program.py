@@ -11,11 +11,11 @@ from torch._ops import OpOverload
 import isospike as iso
 from exported_nets import NEURON_LAYERS, clips, conv, images, layers, neuron
 from isospike.errors import ConfigError, RunFailed, UnknownName
-from isospike.export import save_program
+from isospike.export import save_package, save_program
 from isospike.export.torch_program import FORMS
 from isospike.layers import PerStepNorm, SpikingMaxPool
 
-STATEFUL = ["levels", "readout"]
+STATEFUL = ["levels", "readout", "takes back", "tells changes", "waits"]
 
 ALONE = """
 import sys
@@ -47,6 +47,57 @@ def test_every_form_runs_without_isospike(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", ALONE, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+PACKAGED = """
+import sys
+sys.modules["isospike"] = None
+import torch
+folder, size = sys.argv[1], 3
+x, clip, *expected = torch.load(f"{folder}/data.pt")
+static, step = (torch._inductor.aoti_load_package(f"{folder}/{form}.pt2") for form in ("static", "step"))
+logits, per_step = static(x)
+assert torch.equal(logits, expected[0]) and torch.equal(per_step, expected[1])
+state = {name: v.new_zeros(size, *v.shape[1:]) for name, v in torch.load(f"{folder}/rest.pt").items()}
+for x_t, logits in zip(clip, expected[3]):
+    found, state = step(x_t, state)
+    assert torch.equal(found, logits)
+"""
+
+
+@pytest.mark.compiler
+def test_compiled_packages_run_without_isospike(tmp_path):
+    """An image and a stream, of a batch of 3, where the example had 2."""
+    model = layers(conv(), neuron("lif"), conv(), neuron("if"), join=True)
+    x, clip = images(model, 3, 8), clips(model, 3, 8)
+    for form in ("static", "step"):
+        save_package(model, tmp_path / f"{form}.pt2", form, size=8)
+    assert {file.name for file in tmp_path.iterdir()} == {"static.pt2", "step.pt2"}
+    torch.save(iso.export_program(model, "step", size=8).example_inputs[0][1], tmp_path / "rest.pt")
+    torch.save(
+        [x, clip, model(x), model(x, per_step=True), model(clip), model(clip, per_step=True)], tmp_path / "data.pt"
+    )
+    done = subprocess.run([sys.executable, "-c", PACKAGED, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_compiler_one_sentence_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/nowhere/g++"))
+    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler, and there is none: install g\+\+, name one"):
+        save_package(layers(conv(), neuron("if")), tmp_path / "net.pt2", size=8)
+
+
+def test_a_package_that_cannot_be_compiled_leaves_the_file_before(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("CppCompileError: no header\nmany more lines")
+
+    path = tmp_path / "net.pt2"
+    path.write_bytes(b"before")
+    monkeypatch.setattr("isospike.export.torch_program._check_compiler", lambda: None)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fails)
+    with pytest.raises(RunFailed, match="AOTInductor cannot compile this network: CppCompileError: no header$"):
+        save_package(layers(conv(), neuron("if")), path, size=8)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"before"]
 
 
 def assert_streams(model, size):

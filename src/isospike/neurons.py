@@ -3,7 +3,7 @@
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
 from typing import Any, TypeGuard
@@ -42,6 +42,10 @@ class Neuron(nn.Module, ABC):
     def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return what the neuron puts out ``[T, B, ...]``, and its state after the last step."""
 
+    def state_shape(self, step: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of its state where its current at one step has the shape ``step``, ``[B, ...]``."""
+        return tuple(step)
+
     @abstractmethod
     def current_to_fire(self) -> Coefficient:
         """Return a constant current at which the neuron, from rest, puts out 1 at every step."""
@@ -67,6 +71,10 @@ class SpikingNeuron(Neuron, ABC):
         """Return spikes ``[T, B, ...]`` and the potential after the last step; see ``leaky_fire``."""
         decay, gain = self.coefficients()
         return leaky_fire(x, v, decay=decay, gain=gain, rule=self.rule)
+
+    def state_shape(self, step: Sequence[int]) -> tuple[int, ...]:
+        """Return that of the rule."""
+        return self.rule.state_shape(step)
 
     def current_to_fire(self) -> Coefficient:
         """Return the current of the rule, divided by the gain."""

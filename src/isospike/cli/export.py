@@ -19,6 +19,9 @@ def export_command(
         str | None,
         typer.Option(help="static: an image, all steps; clip: an input for every step; step: one step of a stream."),
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32; int8, of ONNX: 8-bit weights, exact integer sums.")
+    ] = None,
     lossy: Annotated[
         bool, typer.Option("--lossy", help="Where the format cannot say what the network does, say what is nearest.")
     ] = False,
@@ -29,10 +32,10 @@ def export_command(
     import_rows(import_)
     FORMATS[format]
     model = trained_network(run, checkpoint)
-    form, losses = export(model, file, format, form=form, lossy=lossy)
+    form, losses = export(model, file, format, form=form, precision=precision, lossy=lossy)
     for loss in losses:
         err.print(f"note: {loss}", highlight=False, markup=False, soft_wrap=True)
-    kind = format if form is None else f"{format}, {form}"
+    kind = ", ".join(filter(None, (format, form, precision)))
     assert model.inputs is not None, "a run that says nothing of its images is refused"
     size = model.inputs.size
     out.print(

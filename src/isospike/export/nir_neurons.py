@@ -14,7 +14,7 @@ import numpy as np
 
 from isospike.export.outgoing import Shape
 from isospike.graph import module_to_json
-from isospike.layers import SpikingReadout
+from isospike.layers import DelayedReadout, SpikingReadout
 from isospike.neurons import IF, ILIF, LIF, Neuron, SpikingNeuron, is_recurrence
 from isospike.ops import IntegerRule, SignedRule
 from isospike.optional import import_optional
@@ -40,6 +40,8 @@ def population(neuron: Neuron, shape: Shape) -> Population | None:
     """Nodes for neurons that read maps ``[C, H, W]``; None where NIR has nothing that is near."""
     if isinstance(neuron, SpikingReadout):
         return Population(losses=["puts out spikes and what a softmax of the rest has grown by, and not its currents"])
+    if isinstance(neuron, DelayedReadout):
+        return Population(losses=["leaves the logits before its delay out of their mean"] if neuron.delay else [])
     if not is_recurrence(neuron) or isinstance(neuron.rule, SignedRule):
         return None
     rule = neuron.rule

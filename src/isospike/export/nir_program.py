@@ -186,7 +186,7 @@ class Writer:
         if found is None:
             raise ConfigError(
                 f"NIR has no neurons like '{name}', a {type(neuron).__name__}: train with IF, LIF, PLIF or MLF "
-                "neurons, or export the network as ONNX"
+                "neurons, convert by a method whose neurons put out spikes alone, or export the network as ONNX"
             )
         for loss in found.losses:
             self.lose(f"neuron '{name}' {loss}")

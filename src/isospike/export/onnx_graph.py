@@ -56,13 +56,27 @@ class Graph:
         """Real numbers."""
         return self._constant(np.asarray(array, self.dtype))
 
+    def real(self, x: str) -> str:
+        """``x`` as real numbers."""
+        return self._cast(x, self.dtype)
+
+    def byte(self, x: str) -> str:
+        """``x`` as whole numbers from 0 to 255."""
+        return self._cast(x, np.dtype(np.uint8))
+
+    def _cast(self, x: str, dtype: np.dtype[Any]) -> str:
+        return self.add("Cast", x, to=int(self.onnx.helper.np_dtype_to_tensor_dtype(dtype)))
+
     def integers(self, values: Sequence[int]) -> str:
         """Whole numbers, as shapes and axes are."""
         return self._constant(np.asarray(values, np.int64))
 
     def weight(self, name: str, array: Array) -> str:
-        """Real numbers under their name, or another where others have it, as of a layer that is used twice."""
-        array = np.asarray(array, self.dtype)
+        """Real numbers under their name, or another where others have it, as of a layer that is used twice.
+
+        Integers of 8 bits stay as they are.
+        """
+        array = np.asarray(array, np.int8 if array.dtype == np.int8 else self.dtype)
         while name in self.constants and self.constants[name].raw_data != array.tobytes():
             name += "_again"
         self.constants[name] = self.onnx.numpy_helper.from_array(array, name)

@@ -1,17 +1,20 @@
 """A program as an ONNX graph: all steps at once, or one."""
 
+from collections.abc import Set
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
 from isospike.errors import ConfigError
 from isospike.export.onnx_graph import Graph
 from isospike.export.onnx_layers import LAYERS, nodes_of
-from isospike.export.onnx_neurons import OTHERS, Step, step_of
-from isospike.export.outgoing import BATCH, Outgoing, has_memory, refuse_joins, rest_of, state_shape
+from isospike.export.onnx_neurons import OTHERS, State, Stepper, stepper_of
+from isospike.export.outgoing import BATCH, Outgoing, has_memory, refuse_joins, rest_of
 from isospike.graph import Between, Call, Conv, Operation, Value
 from isospike.graph.program import Affine
-from isospike.inference.convolution import folded
+from isospike.inference.convolution import folded, quantised
 from isospike.inference.numbers import numbers_of
 from isospike.layers import PerStepNorm
 from isospike.neurons import Neuron
@@ -36,15 +39,16 @@ class OneStep:
     Args:
         net: The network.
         g: The graph.
+        integers: Maps that convolutions read as integers, with weights of 8 bits.
     """
 
-    def __init__(self, net: Outgoing, g: Graph) -> None:
+    def __init__(self, net: Outgoing, g: Graph, integers: Set[Value]) -> None:
         refuse_joins(net)
-        self.net, self.g = net, g
+        self.net, self.g, self.integers = net, g, integers
         self.maps: dict[Value, Stream] = {}
         self.rests: dict[str, float] = {}  # potentials before the first step, by the name of the input
         self._after: list[tuple[str, str, tuple[int | str, ...]]] = []
-        self._now: str | None = None
+        self._begun: str | None = None
 
     def write(self) -> None:
         """Write all of it: inputs, nodes, outputs."""
@@ -64,8 +68,8 @@ class OneStep:
         self.g.output("logits", logits.name, ("B", *shape))
         for name, v, dimensions in self._after:
             self.g.output(f"{name}.next", v, dimensions)
-        if self._now is not None:
-            self.g.output("step.next", self.g.add("Add", self._now, self.g.integers([1])), [1], integer=True)
+        if self._begun is not None:
+            self.g.output("step.next", self.g.add("Add", self._begun, self.g.integers([1])), [1], integer=True)
 
     def operation(self, op: Operation) -> Stream:
         """Write an operation, and return the map that it puts out."""
@@ -82,19 +86,22 @@ class OneStep:
         """Write a convolution with the norm behind it in its weights."""
         layer, name = op.layer, self.net.names[op.module]
         weight, bias = folded(op)
+        rows, columns = map(int, layer.padding)
+        window: dict[str, Any] = {
+            "kernel_shape": [*layer.kernel_size],
+            "strides": [*layer.stride],
+            "pads": [rows, columns, rows, columns],
+            "dilations": [*layer.dilation],
+            "group": layer.groups,
+        }
+        if op.x in self.integers:
+            integers, scale = quantised(weight)
+            eight_bits = self.g.weight(f"{name}.weight", integers.numpy())
+            sums = self.g.real(self.g.add("ConvInteger", self.g.byte(x), eight_bits, **window))
+            return self.scaled(sums, scale, torch.zeros_like(scale) if bias is None else bias, rank=3)
         weights = [self.g.weight(f"{name}.weight", weight.numpy())]
         weights += [] if bias is None else [self.g.weight(f"{name}.bias", bias.numpy())]
-        rows, columns = map(int, layer.padding)
-        return self.g.add(
-            "Conv",
-            x,
-            *weights,
-            kernel_shape=[*layer.kernel_size],
-            strides=[*layer.stride],
-            pads=[rows, columns, rows, columns],
-            dilations=[*layer.dilation],
-            group=layer.groups,
-        )
+        return self.g.add("Conv", x, *weights, **window)
 
     def layer(self, op: Call, x: str) -> str:
         """Write a layer without time."""
@@ -143,10 +150,8 @@ class OneStep:
 
     def per_step(self, norms: PerStepNorm, x: Stream) -> Stream:
         """Take the row of the step that is counted from outside."""
-        if self._now is None:
-            self._now = self.g.input("step", [1], integer=True)
         scale, shift = (
-            self.g.add("Gather", self.g.constant(rows.view(*rows.shape, 1, 1).numpy()), self._now, axis=0)
+            self.g.add("Gather", self.g.constant(rows.view(*rows.shape, 1, 1).numpy()), self.begun(), axis=0)
             for rows in numbers_of(norms)
         )
         return Stream(self.g.add("Add", self.g.add("Mul", x.name, scale), shift), x.timed)
@@ -154,27 +159,37 @@ class OneStep:
     def fire(self, op: Operation, neuron: Neuron, x: Stream) -> Stream:
         """Write a population of neurons."""
         shape, name = self.net.shapes[op.x], self.net.names[neuron]
-        step = step_of(self.g, neuron, shape)
-        if step is None:
+        stepper = stepper_of(self.g, neuron, shape)
+        if stepper is None:
             known = ", ".join(kind.__name__ for kind in OTHERS)
             raise ConfigError(
                 f"neuron '{name}', a {type(neuron).__name__} with a forward of its own, cannot be written as ONNX, "
                 f"which knows rows of the recurrence, {known}: export_program traces any neuron"
             )
         if not has_memory(neuron):
-            return Stream(step(x.name, None)[0], x.timed)
-        return self.through_time(neuron, name, shape, step, x)
+            return Stream(stepper.step(x.name, (), self.now)[0], x.timed)
+        return self.through_time(neuron, f"v.{name}", (BATCH, *shape), stepper, x)
 
-    def through_time(self, neuron: Neuron, name: str, shape: tuple[int, ...], step: Step, x: Stream) -> Stream:
-        """Write a step of neurons with a memory."""
-        dimensions = tuple("B" if size == BATCH else size for size in state_shape(neuron, shape))
-        name = f"v.{name}"
-        before = self.g.input(name, dimensions)
-        self.rests[name] = rest_of(neuron)
-        out, after = step(x.name, before)
-        assert after is not None, "neurons with a memory have a potential"
-        self._after.append((name, after, dimensions))
+    def through_time(self, neuron: Neuron, name: str, shape: tuple[int, ...], stepper: Stepper, x: Stream) -> Stream:
+        """Write a step of neurons with a memory: each of their potentials comes from outside and goes there."""
+        names = [f"{name}.{potential}" if potential else name for potential in stepper.potentials]
+        shape = neuron.state_shape(shape) if "" in stepper.potentials else shape
+        dimensions = tuple("B" if size == BATCH else size for size in shape)
+        before = tuple(self.g.input(one, dimensions) for one in names)
+        self.rests |= dict.fromkeys(names, rest_of(neuron))
+        out, after = stepper.step(x.name, before, self.now)
+        self._after += [(one, v, dimensions) for one, v in zip(names, after, strict=True)]
         return Stream(out, x.timed)
+
+    def begun(self) -> str:
+        """Count the steps before this one, from outside."""
+        if self._begun is None:
+            self._begun = self.g.input("step", [1], integer=True)
+        return self._begun
+
+    def now(self) -> str:
+        """Return the number of this step, from 1."""
+        return self.g.real(self.g.add("Add", self.begun(), self.g.integers([1])))
 
 
 class AllSteps(OneStep):
@@ -183,11 +198,12 @@ class AllSteps(OneStep):
     Args:
         net: The network.
         g: The graph.
+        integers: As of ``OneStep``.
         clip: Whether every step has an input of its own.
     """
 
-    def __init__(self, net: Outgoing, g: Graph, *, clip: bool) -> None:
-        super().__init__(net, g)
+    def __init__(self, net: Outgoing, g: Graph, integers: Set[Value], *, clip: bool) -> None:
+        super().__init__(net, g, integers)
         self.clip = clip
 
     def image(self) -> Stream:
@@ -222,11 +238,12 @@ class AllSteps(OneStep):
             self.g.add("Reshape", out, self.g.add("Concat", self.g.integers([-1]), shape, axis=0)), timed=True
         )
 
-    def through_time(self, neuron: Neuron, name: str, shape: tuple[int, ...], step: Step, x: Stream) -> Stream:
+    def through_time(self, neuron: Neuron, name: str, shape: tuple[int, ...], stepper: Stepper, x: Stream) -> Stream:
         """Step by step, from rest."""
         parts = self.g.split(x.name, self.net.model.T) if x.timed else [x.name] * self.net.model.T
-        v, outputs = None, []
-        for part in parts:
-            out, v = step(part, v)
+        v: State = ()
+        outputs = []
+        for number, part in enumerate(parts, start=1):
+            out, v = stepper.step(part, v, partial(self.g.number, number))
             outputs.append(out)
         return Stream(outputs[0] if len(outputs) == 1 else self.g.add("Concat", *outputs, axis=0), timed=True)

@@ -12,7 +12,7 @@ from isospike.graph.rules import fold_into_convolutions
 from isospike.inference.frozen import frozen
 from isospike.layers import SpikingReadout, Steps
 from isospike.models.network import SpikingNetwork
-from isospike.neurons import QCFS, Neuron, ReLU, SpikingNeuron
+from isospike.neurons import QCFS, Neuron, ReLU
 from isospike.registry import unknown_name
 from isospike.residual import Join
 
@@ -118,12 +118,6 @@ def has_memory(neuron: Neuron) -> bool:
 def rest_of(neuron: Neuron) -> float:
     """Return the potential before the first step."""
     return neuron.start if isinstance(neuron, SpikingReadout) else 0.0
-
-
-def state_shape(neuron: Neuron, shape: Shape) -> Shape:
-    """The shape of the potentials of neurons that read maps of ``shape``, with ``BATCH`` for the batch."""
-    batched = (BATCH, *shape)
-    return neuron.rule.state_shape(batched) if isinstance(neuron, SpikingNeuron) else batched
 
 
 def refuse_joins(net: Outgoing) -> None:

@@ -1,13 +1,16 @@
-"""``export_program``: a network as an ``ExportedProgram`` of PyTorch's own operations, which runs without isospike."""
+"""A network as a program of PyTorch's own operations, traced or compiled ahead of time; it runs without isospike."""
 
+import shutil
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from isospike.errors import ConfigError, RunFailed
 from isospike.export.outgoing import (
     BATCH,
     Size,
@@ -16,7 +19,6 @@ from isospike.export.outgoing import (
     neurons_of,
     outgoing_copy,
     rest_of,
-    state_shape,
 )
 from isospike.inference.numbers import numbers_of
 from isospike.layers import PerStepNorm, Steps
@@ -76,6 +78,40 @@ def save_program(model: nn.Module, path: Path | str, form: str = "static", *, si
     with atomic_write(Path(path)) as part, part.open("wb") as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No complete tensor found")  # said of weights that lie channels-last
         torch.export.save(program, file)
+
+
+def save_package(model: nn.Module, path: Path | str, form: str = "static", *, size: Size | None = None) -> None:
+    """``export_program`` compiled by AOTInductor for processors like this one; arguments as there.
+
+    ``torch._inductor.aoti_load_package`` loads the file, without isospike or a compiler; so do programs in C++.
+
+    Raises:
+        ConfigError: there is no C++ compiler.
+        RunFailed: it fails, or the disk does not take the file.
+    """
+    _check_compiler()
+    program = export_program(model, form, size=size)
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # PyTorch's own
+        try:
+            made = torch._inductor.aoti_compile_and_package(program, package_path=f"{folder}/network.pt2")
+        except RuntimeError as error:
+            raise RunFailed(f"AOTInductor cannot compile this network: {str(error).strip().splitlines()[0]}") from error
+        with atomic_write(Path(path)) as part:
+            shutil.copyfile(made, part)
+
+
+def _check_compiler() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise ConfigError(
+            "AOTInductor needs a C++ compiler, and there is none: install g++, name one in CXX, or take format "
+            "'torch', which needs none"
+        ) from error
 
 
 class AllSteps(nn.Module):
@@ -143,7 +179,8 @@ def _at_rest(net: SpikingNetwork, x: Tensor) -> tuple[State, dict[str, int | Non
     neurons = neurons_of(net)
     rest = {name: torch.full_like(after[name], rest_of(neuron)) for name, neuron in neurons.items()}
     dims = {
-        name: state_shape(neuron, ()).index(BATCH) if has_memory(neuron) else None for name, neuron in neurons.items()
+        name: neuron.state_shape((BATCH,)).index(BATCH) if has_memory(neuron) else None
+        for name, neuron in neurons.items()
     }
     if "step" not in after:
         return rest, dims

@@ -28,13 +28,13 @@ from isospike.graph import (
     writes,
 )
 from isospike.inference.convolution import (
-    LARGEST_INTEGER,
     Convolve,
     float_convolution,
     has_fewer_products,
     has_packed,
     has_spikes,
     integer_convolution,
+    integer_maps,
     integer_spike_convolution,
     packed_convolution,
     spike_convolution,
@@ -207,7 +207,7 @@ def _bind(program: Sequence[Operation], result: Value, net: CompiledNet) -> list
     program = sorted(program, key=lambda op: op.out in time)
     compiled = pick(torch.empty(1, 1, dtype=net.dtype, device=net.device), None, FireRule()).name == "cpu"
     quantises = net.precision == "int8"
-    integers = _integers(program) if quantises else set()
+    integers = integer_maps(program) if quantises else set()
     floats = time - integers
     program = accumulate(program, [result], floats, lambda op: op.x not in integers or (compiled and has_spikes(op)))
     left = uses(program, [result])
@@ -224,15 +224,6 @@ def _bind(program: Sequence[Operation], result: Value, net: CompiledNet) -> list
         unread = {value for value in (*op.reads(), *writes(op)) if not left[value]}
         bound.append(Bound(run, tuple(unread), op.out in time))
     return bound
-
-
-def _integers(program: Sequence[Operation]) -> set[Value]:
-    """Find the maps that are kept in uint8 where convolutions take integers."""
-    integers: set[Value] = set()
-    for op in program:
-        if _is_integer(op, integers):
-            integers.add(op.out)
-    return integers
 
 
 def _forms(program: Sequence[Operation], result: Value, integers: set[Value], compiled: bool, quantises: bool) -> Forms:
@@ -253,14 +244,6 @@ def _forms(program: Sequence[Operation], result: Value, integers: set[Value], co
         integers, adds = spikes, {op for op in adds if op.x in spikes}
     elsewhere = {value for op in program if op not in adds and op not in passes for value in op.reads()}
     return Forms(integers, spikes - elsewhere - {result}, {op for op in adds if op.x in integers})
-
-
-def _is_integer(op: Operation, integers: set[Value]) -> bool:
-    """Return whether it puts out uint8."""
-    largest = op.out.domain.largest
-    if largest is None or largest > LARGEST_INTEGER or op.out.domain.signed:
-        return False
-    return isinstance(op, Between) or (isinstance(op.module, nn.MaxPool2d) and op.x in integers)
 
 
 def _dense_convolution(op: Conv, compiled: bool) -> Convolve:

@@ -1,12 +1,12 @@
 """Convolutions at inference: norms folded into their weights, in float or with 8-bit integers accumulated exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isospike.graph import Conv
+from isospike.graph import Between, Conv, Operation, Value
 from isospike.inference.numbers import numbers_of
 from isospike.ops.conv2d import Convolution
 from isospike.ops.cpu.packing import packed_bytes, spikes_of_bits
@@ -129,6 +129,18 @@ def _of_spikes(conv: Conv, weight: SpikeWeight) -> Convolve:
         return spike_conv(spikes_of_bits(x), weight, onto)
 
     return convolve
+
+
+def integer_maps(program: Iterable[Operation]) -> set[Value]:
+    """Find the maps of small counts, which convolutions read as integers of 8 bits where they are quantised."""
+    integers: set[Value] = set()
+    for op in program:
+        domain = op.out.domain
+        if domain.largest is None or domain.largest > LARGEST_INTEGER or domain.signed:
+            continue
+        if isinstance(op, Between) or (isinstance(op.module, nn.MaxPool2d) and op.x in integers):
+            integers.add(op.out)
+    return integers
 
 
 def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """Neurons and readouts of codes other than plain rates: what networks converted for few steps are made of."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -70,6 +72,10 @@ class Differential(Neuron):
             outputs.append(change)
         return torch.stack(outputs), torch.stack([told, sent, count])
 
+    def state_shape(self, step: Sequence[int]) -> tuple[int, ...]:
+        """Return ``[3, B, ...]``."""
+        return 3, *step
+
     def current_to_fire(self) -> Coefficient:
         """1, told anew at every step, would be told as growing without end; it fires once for a current of 1."""
         return 1.0
@@ -98,13 +104,20 @@ class Changes(Neuron):
             outputs.append(change)
         return torch.stack(outputs), torch.stack([mean, count])
 
+    def state_shape(self, step: Sequence[int]) -> tuple[int, ...]:
+        """Return ``[2, B, ...]``."""
+        return 2, *step
+
     def current_to_fire(self) -> Coefficient:
         """1."""
         return 1.0
 
 
 class BiasOnce(Neuron):
-    """A bias per channel that a map of changes gets at the first step alone. Its state says that it has begun."""
+    """A bias per channel that a map of changes gets at the first step alone.
+
+    Its state is 0 before the first step, and 1 after it, ``[B, 1]``.
+    """
 
     levels, v_threshold = None, 1.0
 
@@ -115,10 +128,14 @@ class BiasOnce(Neuron):
 
     def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``[T, B, C, ...]`` to the same shape, and ``[B, 1]``."""
+        bias = self.bias.view(-1, *[1] * (x.dim() - 3))
         if v is not None:
-            return x, v
-        first = x[:1] + self.bias.view(-1, *[1] * (x.dim() - 3))
-        return torch.cat([first, x[1:]]), x.new_ones(x.shape[1], 1)
+            bias = bias * (1 - v.view(-1, *[1] * (x.dim() - 2)))
+        return torch.cat([x[:1] + bias, x[1:]]), x.new_ones(x.shape[1], 1)
+
+    def state_shape(self, step: Sequence[int]) -> tuple[int, ...]:
+        """Return ``[B, 1]``."""
+        return step[0], 1
 
     def current_to_fire(self) -> Coefficient:
         """1."""
@@ -139,6 +156,10 @@ class DifferentialReadout(Neuron):
             outputs.append(known + x_t)
             known = known + x_t / count
         return torch.stack(outputs), torch.stack([known, count])
+
+    def state_shape(self, step: Sequence[int]) -> tuple[int, ...]:
+        """Return ``[2, B, K]``."""
+        return 2, *step
 
     def current_to_fire(self) -> Coefficient:
         """1."""
@@ -176,6 +197,10 @@ class DelayedReadout(Neuron):
             before, mean = mean, total / torch.where(late > 0, late, count)
             outputs.append(count * mean - (count - 1) * before)
         return torch.stack(outputs), torch.stack([total, mean, count])
+
+    def state_shape(self, step: Sequence[int]) -> tuple[int, ...]:
+        """Return ``[3, B, K]``."""
+        return 3, *step
 
     def current_to_fire(self) -> Coefficient:
         """1."""
