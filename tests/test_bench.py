@@ -340,6 +340,34 @@ iso.TOPOLOGIES.register("mine", iso.Topology(name="mine", source="nobody", join=
 """
 
 
+@pytest.mark.onnx
+def test_exported_networks_beside_ours(tmp_path, capsys):
+    """Both forms in both precisions, equal to ours in float64 but for those whose weights are rounded."""
+    target = tmp_path / "bench.json"
+    options = ["--work", "infer", "--batch", 2, "--T", 2, "--repeats", 3, "--seconds", 0, "--device", "cpu"]
+    call("bench", "--model", "ms_resnet8", "--peer", "onnxruntime", *options, "--out", target)
+    said = capsys.readouterr().out
+    (row,) = json.loads(target.read_text())["rows"]
+    files = {one["name"]: one["file"] for one in row["contestants"] if "file" in one}
+    assert list(files) == [f"onnxruntime {form} {bits}" for form in ("static", "step") for bits in ("float32", "int8")]
+    assert all(file["opset"] == 18 for file in files.values())
+    assert files["onnxruntime static int8"]["megabytes"] < files["onnxruntime static float32"]["megabytes"]
+    assert "onnxruntime step int8 runs a file of 0." in said
+    exact = {one["of"] for one in row["equality"] if any("float64" in check["what"] for check in one["checks"])}
+    assert exact == {"onnxruntime static float32", "onnxruntime step float32"}
+    assert all(one["agree"] for one in row["equality"])
+
+
+@pytest.mark.onnx
+def test_a_runtime_of_files_is_for_the_cpu_and_float32():
+    case = Case("infer", "ms_resnet8", peer="onnxruntime")
+    for device, precision in (("cuda", "float32"), ("cpu", "bf16")):
+        with pytest.raises(ConfigError, match="onnxruntime runs exported networks on the CPU, in float32 or int8"):
+            line_up(replace(case, precision=precision), Path("nowhere"), device, compiled=False)
+    with pytest.raises(ConfigError, match="onnxruntime does not do the work 'train': it does infer"):
+        line_up(replace(case, work="train"), Path("nowhere"), "cpu", compiled=False)
+
+
 def test_contestants_import_rows_of_ones_own(tmp_path, monkeypatch):
     """It knows the network and misses the weights, which only a process that has the row can write."""
     (tmp_path / "row.py").write_text(OWN_ROW)

@@ -147,6 +147,15 @@ def _events() -> list[Case]:
     ]
 
 
+def _export() -> list[Case]:
+    """Return inference of exported networks in ONNX Runtime, beside eval and our own runtime, in all precisions."""
+    return [
+        Case("infer", model, batch, peer="onnxruntime", options=options)
+        for model, options in (("ms_resnet20", {}), ("ms_resnet18", CIFAR_18))
+        for batch in (1, 32)
+    ]
+
+
 SUITES: Registry[Callable[[], list[Case]]] = Registry("suite")
-for _suite in (_quick, _cpu, _gpu, _growth, _events):
+for _suite in (_quick, _cpu, _gpu, _growth, _events, _export):
     SUITES.register(_suite.__name__.removeprefix("_"), _suite)

@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args
 
 from isospike.bench.cases import Case, Work
 from isospike.errors import ConfigError
+from isospike.export.onnx import PRECISIONS
 from isospike.layers import MEMORY
+from isospike.optional import import_optional
 from isospike.own_rows import imported
 from isospike.registry import Registry
 
@@ -38,25 +40,29 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Peer:
-    """A library that runs in an environment of its own.
+    """A library that runs in an environment of its own, or a runtime of exported networks, which runs in ours.
 
     Args:
         script: In ``peers/``.
+        files: The forms and precisions of the files that it runs; none: it builds the network itself.
         cuda: Its implementations on a GPU, among which a trial chooses; none to choose from where empty.
         saves_memory: Whether it has a mode that saves memory in training.
         works: What it can do.
     """
 
     script: str
+    files: tuple[tuple[str, str], ...] = ()
     cuda: tuple[str, ...] = ()
     saves_memory: bool = False
     works: tuple[Work, ...] = ("train", "infer", "fire_train", "fire")
 
 
 PEERS: Registry[Peer] = Registry("peer")
-PEERS.register("spikingjelly", Peer("on_spikingjelly.py", ("triton", "cuda", "torch"), True, get_args(Work)))
+PEERS.register("spikingjelly", Peer("on_spikingjelly.py", (), ("triton", "cuda", "torch"), True, get_args(Work)))
 PEERS.register("snntorch", Peer("on_snntorch.py"))
 PEERS.register("tonic", Peer("on_tonic.py", works=("frames",)))
+FILES = tuple(itertools.product(("static", "step"), PRECISIONS))
+PEERS.register("onnxruntime", Peer("on_onnxruntime.py", FILES, works=("infer",)))
 
 
 def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[Contestant]:
@@ -73,6 +79,7 @@ def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[
     Raises:
         ConfigError: there is no such environment, and the text names the command that makes it; or the peer does not do
             this work.
+        MissingExtra: the peer runs in our environment, and is not there.
     """
     own = (sys.executable, "-m", "isospike.bench.ours", *imported())
     work, floor = ("network", "convolutions") if case.has_network else (case.work.removesuffix("_train"), "copies")
@@ -86,6 +93,8 @@ def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[
     peer = PEERS[case.peer]
     if case.work not in peer.works:
         raise ConfigError(f"{case.peer} does not do the work '{case.work}': it does {', '.join(peer.works)}")
+    if peer.files:
+        return found + _runtimes(case, peer, device)
     if not peer_python.is_file():
         raise ConfigError(
             f"the peers' environment has no {peer_python}: make it with isospike bench --setup, or measure without "
@@ -102,6 +111,18 @@ def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[
     if peer.saves_memory and case.work == "train":
         found.append(Contestant(f"{case.peer} memopt", "peer", command, ({"memory": True},), like=case.peer))
     return found
+
+
+def _runtimes(case: Case, peer: Peer, device: str) -> list[Contestant]:
+    """List a runtime once for every file that it runs."""
+    if device != "cpu" or case.precision != "float32":
+        raise ConfigError(f"{case.peer} runs exported networks on the CPU, in float32 or int8: take --device cpu")
+    import_optional("onnxruntime", extra="onnx", purpose="a bench of exported networks")
+    command = (sys.executable, str(SCRIPTS / peer.script))
+    return [
+        Contestant(f"{case.peer} {form} {precision}", "peer", command, ({"form": form, "precision": precision},))
+        for form, precision in peer.files
+    ]
 
 
 def own_modes(case: Case) -> list[Mapping[str, str]]:

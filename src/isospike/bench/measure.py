@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +15,12 @@ import torch
 
 from isospike.bench.cases import EXACT_LIF, Case
 from isospike.bench.compare import Check, alike, closely, exactly
-from isospike.bench.contestants import Contestant, Setting
+from isospike.bench.contestants import PEERS, Contestant, Setting
 from isospike.bench.describe import describe, event_tensors, fire_tensors, firing_share, network_tensors
 from isospike.bench.worker import GIVES_BACK, Worker
 from isospike.errors import RunFailed
-from isospike.models import create_model
+from isospike.export.onnx import OPSET, export_onnx
+from isospike.models import SpikingResNet, create_model
 
 LEAST_SECONDS = 0.1  # of one turn of a contestant: short work is repeated and its median taken
 FEWEST = 3  # repeats, however long they take
@@ -103,10 +105,26 @@ def _job(case: Case, device: str, tensors: Path) -> dict[str, Any]:
         return job
     torch.manual_seed(0)
     model = create_model(case.model, T=case.T, **case.options)
-    net = describe(model) if case.peer is not None else None
+    files = PEERS[case.peer].files if case.peer is not None else ()
+    net = describe(model) if case.peer is not None and not files else None
     made = network_tensors(model, case.batch, case.size)
     torch.save(made, tensors)
+    job["files"] = _files(model, files, case.size, tensors.parent)
     return {**job, "net": net, "firing": firing_share(model, made["x"])}
+
+
+def _files(model: SpikingResNet, files: Sequence[tuple[str, str]], size: int, folder: Path) -> dict[str, str]:
+    """Export a network in these forms and precisions, and for the comparison each form in float64 as well."""
+    double = deepcopy(model).double() if files else model
+    exact = dict.fromkeys((form, "float64") for form, _ in files)
+    found = {}
+    for form, precision in (*files, *exact):
+        found[f"{form} {precision}"] = path = str(folder / f"{form}_{precision}.onnx")
+        if precision == "float64":
+            export_onnx(double, path, form, size=size)
+        else:
+            export_onnx(model, path, form, precision=precision, size=size)
+    return found
 
 
 def _start(
@@ -127,8 +145,16 @@ def _start(
         worker.run()
         best[contestant.name], workers[contestant.name] = setting, worker
         facts = {"name": contestant.name, "role": contestant.role, "versions": versions}
-        rows.append({**facts, "setting": setting, "trial": tried})
+        rows.append({**facts, "setting": setting, "trial": tried, **_file_facts(job, setting)})
     return rows, workers
+
+
+def _file_facts(job: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+    """Return how large the file is that a contestant runs, if it runs one."""
+    if "form" not in setting:
+        return {}
+    path = Path(job["files"][f"{setting['form']} {setting['precision']}"])
+    return {"file": {"megabytes": path.stat().st_size / 1e6, "opset": OPSET}}
 
 
 def _trial(
@@ -175,7 +201,7 @@ def _equality(
     timed = {row["name"]: _outputs(workers[row["name"]], folder) for row in (first, *others)}
     for worker in workers.values():
         worker.close()  # float64 needs the room
-    peers = [row for row in others if row["role"] == "peer" and case.has_network]
+    peers = [row for row in others if row["role"] == "peer" and case.has_network and not _is_rounded(row)]
     double = _in_float64([first, *peers], folder, job, competing, plan) if peers else {}
     found = []
     for row in others:
@@ -187,6 +213,11 @@ def _equality(
         agree = all(check.holds for check in checks)
         found.append({"of": row["name"], "agree": agree, "checks": [check.as_dict() for check in checks]})
     return found
+
+
+def _is_rounded(row: Row) -> bool:
+    """Return whether its weights have 8 bits, so that it is another function."""
+    return row["setting"].get("precision") == "int8"
 
 
 def _in_float64(

@@ -86,6 +86,8 @@ def notes(row: Row) -> list[str]:
                 for t in one["trial"]
             )
             found.append(f"{one['name']} runs {_setting(one['setting'])}; tried: {tried}")
+    files = ((one["name"], one["file"]) for one in row["contestants"] if "file" in one)
+    found += [f"{name} runs a file of {file['megabytes']:.2f} MB, opset {file['opset']}" for name, file in files]
     for equality in row["equality"]:
         said = ", ".join(f"{check['what']} {check['value']:.2g}" for check in equality["checks"])
         found.append(f"{equality['of']} against {row['contestants'][0]['name']}: {said}")

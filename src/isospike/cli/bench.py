@@ -27,14 +27,14 @@ PRECISIONS = ("float32", "bf16")
 
 
 def bench_command(
-    suite: Annotated[str | None, typer.Option(help="Rows to measure: quick, cpu, gpu, growth or events.")] = None,
+    suite: Annotated[str | None, typer.Option(help=f"Rows to measure: {', '.join(SUITES)}.")] = None,
     model: Annotated[str | None, typer.Option(help="Measure this model instead of a suite.")] = None,
     work: Annotated[str | None, typer.Option(help="Of a model: train or infer; both where it is left out.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Of a model: images (32).")] = None,
     steps: Annotated[int | None, typer.Option("--T", min=1, help="Of a model: time steps (4).")] = None,
     precision: Annotated[str | None, typer.Option(help="Of a model: float32 or bf16.")] = None,
     peer: Annotated[
-        str | None, typer.Option(help="spikingjelly, snntorch, tonic or none; a suite keeps its rows against this one.")
+        str | None, typer.Option(help=f"{', '.join(PEERS)} or none; a suite keeps its rows against this one.")
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Try peers under torch.compile as well (slow).")] = False,
     repeats: Annotated[int, typer.Option(min=3, help="Turns of every contestant.")] = 9,
