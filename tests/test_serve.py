@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from http.client import HTTPConnection
+from socket import create_connection
 
 import numpy as np
 import pytest
@@ -144,6 +145,31 @@ def test_a_body_that_does_not_arrive_is_given_up(digits):
     assert json.loads(ask(digits, None, "GET", "/health")[1])["requests"] == 0
 
 
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/predict", 405), ("GET", "/", 404)])
+def test_what_is_no_route_gets_a_sentence(digits, method, path, status):
+    found, text, _ = ask(digits, None, method, path)
+    assert (found, json.loads(text)["error"].startswith(f"{method} {path} is no route of this server")) == (status, True)
+
+
+def test_a_message_that_is_too_large_closes_its_stream(digits):
+    """Also where it is small as it comes: half a megabyte of zeros is compressed."""
+    with connect(f"ws://127.0.0.1:{digits}/stream") as socket:
+        socket.send(b"\0" * 500_001)
+        assert not [*until_closed(socket)]
+    assert socket.close_code == 1009
+    assert ask(digits, picture()[1])[0] == 200
+
+
+def test_a_stream_that_asks_too_often_is_closed():
+    with serving(DIGITS, rate=2.0) as port, connect(f"ws://127.0.0.1:{port}/stream") as socket:
+        for _ in range(4):
+            socket.send(picture()[1])
+        *said, last = until_closed(socket)
+    assert [one["steps"] for one in said] == [1, 2]
+    assert last["error"].startswith("more than 2 requests a second: try again in 0.")
+    assert socket.close_code == 1008
+
+
 def test_too_many_requests_are_sent_away():
     with serving(DIGITS, rate=2.0) as port:
         answers = [ask(port, picture()[1]) for _ in range(4)]
@@ -251,6 +277,7 @@ def test_as_many_windows_as_a_message_may_end_are_answered():
         ("sensor=8x8&window=1000", None, "is smaller than the frames of this network"),
         ("sensor=32x32&window=1000", b"\0" * 14, "a binary message is of 13 bytes an event, and this has 14"),
         ("sensor=32x32&window=1000", "hello", 'a text message is {"t": [...]'),
+        ("sensor=32x32&window=1000", '{"t": 1, "x": 1, "y": 1, "p": 1}', 'a text message is {"t": [...]'),
         ("sensor=32x32&window=1000", '{"t": [1], "x": [40], "y": [1], "p": [1]}', "40"),
         ("sensor=32x32&window=9", '{"t": [1, 999], "x": [1, 1], "y": [1, 1], "p": [1, 1]}', "may end 50 windows"),
         ("sensor=32x32&window=1000", "", "a text message is"),
@@ -284,6 +311,14 @@ def test_limits_out_of_their_range_are_refused():
     assert Limits(delay_ms=0).delay_ms == 0
 
 
+def refused(port):
+    try:
+        create_connection(("127.0.0.1", port), timeout=20).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
     command = [sys.executable, "-m", "isospike", "serve", DIGITS, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as server:
@@ -298,6 +333,16 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
         assert status == 200
         again = subprocess.run([*command[:-1], str(port)], capture_output=True, text=True)
         assert (again.returncode, "nothing can listen at" in again.stderr) == (2, True)
+        body, begun = picture()[1], HTTPConnection("127.0.0.1", port, timeout=20)
+        begun.putrequest("POST", "/predict")
+        begun.putheader("content-length", str(len(body)))
+        begun.endheaders(body[:50])
+        while json.loads(ask(port, None, "GET", "/health")[1])["requests"] == 0:
+            time.sleep(0.01)
         server.send_signal(signal.SIGTERM)
+        while not refused(port):
+            time.sleep(0.01)
+        begun.send(body[50:])  # what has begun may end
+        assert begun.getresponse().status == 200
         assert server.wait(timeout=20) == 0
         assert "Traceback" not in server.stderr.read()

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -17,7 +18,7 @@ from isospike.errors import DataError, IsospikeError
 from isospike.serve.service import Service
 
 # Codes of RFC 6455 and its registry, with which a stream is closed.
-TRY_AGAIN, NOT_ALLOWED, TOO_BIG, GONE = 1013, 1008, 1009, 1001
+TRY_AGAIN, NOT_ALLOWED, GONE = 1013, 1008, 1001
 
 
 class Refusal(Exception):
@@ -59,7 +60,14 @@ def create_app(service: Service) -> Starlette:
         Route("/metrics", metrics),
         WebSocketRoute("/stream", stream),
     ]
-    return Starlette(routes=routes, lifespan=lifespan)
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_route})
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """Answer a path that is not there, or a method that it does not have."""
+    assert isinstance(error, HTTPException)
+    sentence = f"{request.method} {request.url.path[:80]} is no route of this server: see POST /predict, GET /health"
+    return JSONResponse({"error": sentence}, error.status_code, headers=error.headers)
 
 
 async def _answered(service: Service, request: Request) -> Response:

@@ -120,7 +120,10 @@ def _events(message: str | bytes) -> tuple[Any, Any, Any, Any]:
         return tuple(found[name].astype(np.int64) for name in "txyp")  # type: ignore[return-value]
     try:
         values = json.loads(message)
-        return tuple(np.asarray(values[name]) for name in "txyp")  # type: ignore[return-value]
+        columns = tuple(np.asarray(values[name]) for name in "txyp")
+        if any(column.ndim != 1 for column in columns):
+            raise ValueError("a number is no list of numbers")
+        return columns  # type: ignore[return-value]
     except (ValueError, LookupError, TypeError, RecursionError, OverflowError) as error:
         raise DataError('a text message is {"t": [...], "x": [...], "y": [...], "p": [...]}, or "end"') from error
 
