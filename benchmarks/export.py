@@ -1,6 +1,7 @@
 """Exported networks beside the model on real images: parity by format, and sizes of files.
 
     ISOSPIKE_DATA=DIR python benchmarks/export.py parity --readers ENV/bin/python [NETWORK ...]
+    ISOSPIKE_DATA=DIR python benchmarks/export.py int8 [NETWORK ...]
     python benchmarks/export.py tables
 
 DIR holds ``cifar10/`` and ``ann/``; ENV is an environment with ``nir_readers.txt``. Networks of the zoo have the
@@ -29,6 +30,7 @@ from isospike.layers import BatchNorm
 
 HERE = Path(__file__).parent
 BATCH, READ = 32, 4  # images for our own formats, and for readers of others
+ROUNDED = 8  # for int8, which ONNX Runtime runs slowly
 READERS = ("snntorch", "norse", "norse, in order", "sinabs", "sinabs, in order")
 ZOO = {f"{topology}_resnet20": {} for topology in iso.TOPOLOGIES} | {
     "ms_resnet18": {"num_classes": 10},
@@ -76,13 +78,11 @@ def by_onnx(model, x, folder):
     size, path = tuple(x.shape[-2:]), folder / "net.onnx"
     expected = model(x, per_step=True)
     iso.export_onnx(model, path, size=size)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    run = onnxruntime.InferenceSession(path, options)
+    run = session(path)
     rows = {"static": same(run.run(["per_step"], {"x": x.numpy()})[0], expected)}
     rows["static"] |= {"megabytes": path.stat().st_size / 1e6, "nodes": len(onnx.load(path).graph.node)}
     iso.export_onnx(model, path, "step", size=size)
-    run = onnxruntime.InferenceSession(path, options)
+    run = session(path)
     rests = json.loads(run.get_modelmeta().custom_metadata_map["isospike"])["rests"]
     state = {
         given.name: np.full([len(x) if d == "B" else d for d in given.shape], rests[given.name], np.float32)
@@ -94,6 +94,21 @@ def by_onnx(model, x, folder):
         logits.append(outputs["logits"])
         state = {name: outputs[f"{name}.next"] for name in state}
     return rows | {"step": same(np.stack(logits), expected)}
+
+
+def session(path):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options)
+
+
+def by_onnx_in_int8(model, x, folder):
+    """Beside our own int8 network."""
+    path = folder / "net.onnx"
+    iso.export_onnx(model, path, precision="int8", size=tuple(x.shape[-2:]))
+    (logits,) = session(path).run(["per_step"], {"x": x.numpy()})
+    expected = model.compile_for_inference("int8")(x, per_step=True)
+    return same(logits, expected) | {"megabytes": path.stat().st_size / 1e6}
 
 
 def by_nir(model, x, folder, readers):
@@ -146,29 +161,45 @@ def compared(theirs, spikes, logits):
 
 @torch.no_grad()
 def parity(names, readers):
-    """Row by row into the log, so that what is there stays."""
-    log = LOGS / "export_parity.json"
+    """In every form, and in the readers of others."""
+
+    def row(model, x, folder):
+        return {"onnx": by_onnx(model, x, folder), "nir": by_nir(model, x, folder, readers)}
+
+    measured("export_parity", "parity --readers ENV/bin/python", names, row, BATCH)
+
+
+@torch.no_grad()
+def int8(names):
+    """With weights of 8 bits."""
+    measured("export_int8", "int8", names, by_onnx_in_int8, ROUNDED)
+
+
+def measured(log, words, names, row_of, images):
+    """Row by row into a log, so that what is there stays."""
+    file = LOGS / f"{log}.json"
     for name in names or [*ZOO, CONVERTED]:
         model, x = network(name)
+        x = x[:images]
         with tempfile.TemporaryDirectory() as folder:
-            row = {"T": model.T, "images": len(x), "size": x.shape[-1]}
-            row |= {"onnx": by_onnx(model, x, Path(folder)), "nir": by_nir(model, x, Path(folder), readers)}
-        rows = json.loads(log.read_text())["rows"] if log.is_file() else {}
+            row = {"T": model.T, "images": len(x), "size": x.shape[-1]} | row_of(model, x, Path(folder))
+        rows = json.loads(file.read_text())["rows"] if file.is_file() else {}
         rows[name] = row
         print(name, json.dumps(row), flush=True)
-        command = "ISOSPIKE_DATA=DIR python benchmarks/export.py parity --readers ENV/bin/python"
+        command = f"ISOSPIKE_DATA=DIR python benchmarks/export.py {words}"
         versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-        save("export_parity", {"header": header(command) | versions, "data": "CIFAR-10, JPEG copy", "rows": rows})
+        save(log, {"header": header(command) | versions, "data": "CIFAR-10, JPEG copy", "rows": rows})
 
 
 def tables():
     """The logs as the tables of docs/export.md."""
-    rows = json.loads((LOGS / "export_parity.json").read_text())["rows"]
+    rows, rounded = (json.loads((LOGS / f"{log}.json").read_text())["rows"] for log in ("export_parity", "export_int8"))
     rows = {name: rows[name] for name in [*ZOO, CONVERTED] if name in rows}
-    print("| network | T | ONNX `static` | ONNX `step` | MB | NIR | `from_nir` |\n|---|---|---|---|---|---|---|")
+    print(f"| network | T | ONNX `static` | ONNX `step` | MB | int8 | MB | NIR | `from_nir` |\n{'|---' * 9}|")
     for name, row in rows.items():
         losses, static = len(row["nir"]["losses"]), row["onnx"]["static"]
         cells = [cell(static), cell(row["onnx"]["step"]), f"{static['megabytes']:.1f}"]
+        cells += [cell(rounded[name]), f"{rounded[name]['megabytes']:.1f}"]
         cells += [f"{losses} losses" if losses else "exact", cell(row["nir"]["from_nir"])]
         print(f"| {name} | {row['T']} | {' | '.join(cells)} |")
     print(f"\n| network | spikes compared | {' | '.join(READERS)} |\n{'|---' * (len(READERS) + 2)}|")
@@ -187,12 +218,14 @@ def cell(row):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["parity", "tables"])
+    parser.add_argument("what", choices=["parity", "int8", "tables"])
     parser.add_argument("networks", nargs="*")
     parser.add_argument("--readers", metavar="PYTHON")
     arguments = parser.parse_args()
     if arguments.what == "parity":
         parity(arguments.networks, arguments.readers)
+    elif arguments.what == "int8":
+        int8(arguments.networks)
     else:
         tables()
 
