@@ -210,6 +210,23 @@ def tables():
         print(f"| {name} | {total:,} | {' | '.join(cells)} |")
 
 
+def latencies():
+    """What ``isospike bench --suite export`` measured: medians and quartiles in milliseconds."""
+    rows = json.loads((LOGS / "bench_export.json").read_text())["rows"]
+    cases = [f"{row['model']}, batch {row['batch']}" for row in rows]
+    print(f"\n| milliseconds | {' | '.join(cases)} | MB of the files |\n{'|---' * (len(cases) + 2)}|")
+    for contestants in zip(*(row["contestants"] for row in rows), strict=True):
+        seconds = [one["seconds"] for one in contestants]
+        cells = [milliseconds(one["median"], *one["quartiles"]) for one in seconds]
+        sizes = dict.fromkeys(f"{one['file']['megabytes']:.1f}" for one in contestants if "file" in one)
+        print(f"| {contestants[0]['name']} | {' | '.join(cells)} | {', '.join(sizes) or '-'} |")
+
+
+def milliseconds(*seconds):
+    median, low, high = (f"{1e3 * one:,.0f}" if one >= 0.1 else f"{1e3 * one:.1f}" for one in seconds)
+    return f"{median} ({low}-{high})"
+
+
 def cell(row):
     if row["bits"]:
         return "same bits"
@@ -228,6 +245,7 @@ def main():
         int8(arguments.networks)
     else:
         tables()
+        latencies()
 
 
 if __name__ == "__main__":

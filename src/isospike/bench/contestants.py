@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 
 from isospike.bench.cases import Case, Work
 from isospike.errors import ConfigError
-from isospike.export.onnx import PRECISIONS
 from isospike.layers import MEMORY
 from isospike.optional import import_optional
 from isospike.own_rows import imported
@@ -61,7 +60,7 @@ PEERS: Registry[Peer] = Registry("peer")
 PEERS.register("spikingjelly", Peer("on_spikingjelly.py", (), ("triton", "cuda", "torch"), True, get_args(Work)))
 PEERS.register("snntorch", Peer("on_snntorch.py"))
 PEERS.register("tonic", Peer("on_tonic.py", works=("frames",)))
-FILES = tuple(itertools.product(("static", "step"), PRECISIONS))
+FILES = (("static", "float32"), ("step", "float32"), ("static", "int8"))
 PEERS.register("onnxruntime", Peer("on_onnxruntime.py", FILES, works=("infer",)))
 
 
