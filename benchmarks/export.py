@@ -193,13 +193,12 @@ def measured(log, words, names, row_of, images):
 
 def tables():
     """The logs as the tables of docs/export.md."""
-    rows, rounded = (json.loads((LOGS / f"{log}.json").read_text())["rows"] for log in ("export_parity", "export_int8"))
+    rows = json.loads((LOGS / "export_parity.json").read_text())["rows"]
     rows = {name: rows[name] for name in [*ZOO, CONVERTED] if name in rows}
-    print(f"| network | T | ONNX `static` | ONNX `step` | MB | int8 | MB | NIR | `from_nir` |\n{'|---' * 9}|")
+    print("| network | T | ONNX `static` | ONNX `step` | MB | NIR | `from_nir` |\n|---|---|---|---|---|---|---|")
     for name, row in rows.items():
         losses, static = len(row["nir"]["losses"]), row["onnx"]["static"]
         cells = [cell(static), cell(row["onnx"]["step"]), f"{static['megabytes']:.1f}"]
-        cells += [cell(rounded[name]), f"{rounded[name]['megabytes']:.1f}"]
         cells += [f"{losses} losses" if losses else "exact", cell(row["nir"]["from_nir"])]
         print(f"| {name} | {row['T']} | {' | '.join(cells)} |")
     print(f"\n| network | spikes compared | {' | '.join(READERS)} |\n{'|---' * (len(READERS) + 2)}|")
@@ -208,6 +207,13 @@ def tables():
         total = max((other.get("spikes", 0) for other in found.values()), default=0)
         cells = ["refuses" if "refused" in other else f"{other['otherwise']:,}" for other in found.values()]
         print(f"| {name} | {total:,} | {' | '.join(cells)} |")
+
+
+def rounded():
+    """What ``int8`` measured."""
+    print("\n| network | T | ONNX in int8, beside our int8 | MB |\n|---|---|---|---|")
+    for name, row in json.loads((LOGS / "export_int8.json").read_text())["rows"].items():
+        print(f"| {name} | {row['T']} | {cell(row)} | {row['megabytes']:.1f} |")
 
 
 def latencies():
@@ -245,6 +251,7 @@ def main():
         int8(arguments.networks)
     else:
         tables()
+        rounded()
         latencies()
 
 
