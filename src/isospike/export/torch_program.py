@@ -167,9 +167,11 @@ class OpenStep(Steps):
 
     def through(self, layer: nn.Module, x: Tensor) -> Tensor:
         """Norms look up the row of the step."""
-        if not isinstance(layer, PerStepNorm):
+        if self.now is None or not isinstance(layer, PerStepNorm):
             return super().through(layer, x)
-        scale, shift = (rows[self.now].view(-1, 1, 1) for rows in numbers_of(layer))
+        # Not rows[now]: PyTorch 2.9 asks for the number then, and there is none yet.
+        now = self.now.reshape(1)
+        scale, shift = (rows.index_select(0, now).view(-1, 1, 1) for rows in numbers_of(layer))
         return x * scale + shift
 
 
