@@ -70,6 +70,12 @@ INLINE float slope(const struct rule *r, float h, float threshold) {
         } else if (!r->integer && r->surrogate == ARCTAN && !r->subtract) {                                \
             fixed.integer = 0, fixed.surrogate = ARCTAN, fixed.subtract = 0;                               \
             const struct rule *q = &fixed; CALL;                                                           \
+        } else if (!r->integer && r->surrogate == RECTANGLE && !r->strict) {                               \
+            fixed.integer = 0, fixed.surrogate = RECTANGLE, fixed.subtract = 1, fixed.strict = 0;          \
+            const struct rule *q = &fixed; CALL;                                                           \
+        } else if (r->integer > 0 && r->subtract) {                                                        \
+            fixed.subtract = 1;                                                                            \
+            const struct rule *q = &fixed; CALL;                                                           \
         } else { const struct rule *q = r; CALL; }                                                         \
     } while (0)
 
