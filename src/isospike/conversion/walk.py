@@ -26,6 +26,7 @@ from isospike.models import ProgramNet
 from isospike.neurons import Neuron
 
 BATCH = 32  # images of a step of the search
+CORRECTIONS = 4  # of the biases of a layer
 MEMORY = 1 << 27  # bytes of the largest map over all steps
 
 Choose = Callable[[Value, Tensor], Tensor]
@@ -135,7 +136,8 @@ def calibrated_shifts(
 ) -> Mapping[Value, Tensor]:
     """Return what gives every channel ``[C]``, added to its current, the ANN's mean activation as mean rate.
 
-    Layer by layer: a layer is corrected once all before it are.
+    Layer by layer: a layer is corrected when all before it are. It is corrected several times, as neurons that stay
+    silent or fire at every step answer a change of their current by less than the change.
 
     Args:
         ann: In eval mode.
@@ -144,17 +146,21 @@ def calibrated_shifts(
         neuron: Makes neurons of threshold 1.
         thresholds: Of every layer.
 
-    Source: Li et al. 2021, arXiv:2106.06984, its light pipeline.
+    Source: Li et al. 2021, arXiv:2106.06984, its light pipeline, which corrects once.
     """
     images = affordable(ann, batches, T)
     means = {value: by_row(x, True).mean(1) for value, x in run_through(ann.program, images) if value in thresholds}
     shifts: dict[Value, Tensor] = {}
 
     def correct(value: Value, current: Tensor) -> Tensor:
-        rates = by_row(fire(neuron(), current, thresholds[value], T).mean(0), True).mean(1)
-        shift = (means[value] - rates).double()
-        shifts[value] = shift
-        return fire(neuron(), current + over_time(current, shift), thresholds[value], T)
+        def corrected() -> Tensor:
+            return fire(neuron(), current + over_time(current, shifts[value]), thresholds[value], T)
+
+        shifts[value] = torch.zeros_like(means[value], dtype=torch.float64)
+        for _ in range(CORRECTIONS):
+            rates = by_row(corrected().mean(0), True).mean(1)
+            shifts[value] = shifts[value] + (means[value] - rates)
+        return corrected()
 
     walk(ann, images, T, correct)
     return shifts
