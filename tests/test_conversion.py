@@ -1,6 +1,8 @@
 """Conversion is a change of units: the network stays the same, and rates tend to its activations."""
 
 import json
+import subprocess
+import sys
 from copy import deepcopy
 
 import pytest
@@ -15,8 +17,9 @@ from isospike.conversion.evaluation import sums_by_step
 from isospike.conversion.lowering import Plan, lower
 from isospike.conversion.methods import best_gain, from_half, from_rest
 from isospike.conversion.thresholds import mmse_thresholds, quantile_thresholds, rounded
+from isospike.conversion.walk import calibrated_shifts, fire, over_time, walk
 from isospike.errors import ConfigError
-from isospike.graph import Between, Conv, modules_of, record, record_network
+from isospike.graph import INFERENCE, Between, Conv, modules_of, record, record_network, rewrite
 from isospike.layers import Conv2d, PaddedShortcut, SignedIF, SpikingMaxPool, SpikingReadout
 from isospike.models import ProgramNet
 from isospike.neurons import QCFS, ReLU
@@ -312,6 +315,27 @@ def test_calibrated_biases_bring_mean_logits_nearer(ann):
 
 
 @torch.no_grad()
+def test_every_correction_of_biases_brings_mean_rates_nearer_to_mean_activations(ann, monkeypatch):
+    x, T = images(), 4
+    activations = dict(run_through(ann.program, x))
+    thresholds = mmse_thresholds(ann, [x], T, per_channel=True)
+
+    def distance(corrections):
+        monkeypatch.setattr("isospike.conversion.walk.CORRECTIONS", corrections)
+        shifts, found = calibrated_shifts(ann, [x], T, from_half, thresholds), []
+
+        def spikes(value, current):
+            out = fire(from_half(), current + over_time(current, shifts[value]), thresholds[value], T)
+            found.append((out.mean((0, 1, 3, 4)) - activations[value].mean((0, 2, 3))).abs().sum())
+            return out
+
+        walk(ann, x, T, spikes)
+        return sum(found)
+
+    assert distance(4) < distance(2) < distance(1) < distance(0)
+
+
+@torch.no_grad()
 def test_more_levels_are_as_good_as_more_steps(ann):
     x = images()
     error = {n: (METHODS["mmse"].convert(ann, [x], T=2, levels=n)(x) - ann(x)).abs().mean() for n in (1, 15)}
@@ -344,6 +368,37 @@ def test_accuracy_at_every_step_is_that_of_as_many_steps(ann):
     accuracy = accuracy_by_step(net, [(x[:4], labels[:4]), (x[4:], labels[4:])], T)
     assert accuracy[-1] == 1
     assert accuracy[0] == (decisions[0] == labels).double().mean()
+
+
+@torch.no_grad()
+def test_shortcuts_by_channel_cost_no_convolution_when_compiled(ann):
+    x = images()
+    net = METHODS["percentile"].convert(ann, [x], T=3, quantile=0.99, per_channel=True)
+    operations = net.program.operations
+    left = rewrite(operations, net.program.results, INFERENCE)
+    counts = [sum(isinstance(op, Conv) for op in ops) for ops in (ann.program.operations, operations, left)]
+    assert counts[0] == counts[2] < counts[1]
+    assert sum(op.y_affine is not None for op in left if isinstance(op, Between)) == counts[1] - counts[0]
+    torch.testing.assert_close(net.compile_for_inference()(x), net(x))
+
+
+PEAK = """
+import torch, isospike as iso
+from isospike.conversion import decisions_by_step
+from isospike.memory import peak_memory_mb
+torch.set_num_threads(1)
+net = iso.create_model("vanilla_resnet8").eval()
+x, cpu = torch.randn(8, 3, 32, 32), torch.device("cpu")
+decisions_by_step(net, x, 64)
+before = peak_memory_mb(cpu)
+decisions_by_step(net, x, 256)
+print(peak_memory_mb(cpu) - before)
+"""
+
+
+def test_the_memory_of_all_steps_is_that_of_a_few():
+    run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 4  # MB; what the stem alone puts out in 192 steps is 100 MB
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -9,7 +9,7 @@ from isospike.inference import CompiledNet
 from isospike.layers import Steps
 from isospike.models import ProgramNet
 
-BATCH = 32  # images whose maps a core's cache holds
+BATCH, STEPS = 8, 4  # images, and steps of them, that go through together: a core's cache holds their maps
 
 
 def sums_by_step(net: CompiledNet, images: Tensor, T: int) -> Iterator[Tensor]:
@@ -17,9 +17,10 @@ def sums_by_step(net: CompiledNet, images: Tensor, T: int) -> Iterator[Tensor]:
     x, T = net.check(images, T)
     with torch.inference_mode():
         maps, states, total = net.begin(x[0]), {}, torch.zeros(())  # type: ignore[var-annotated]
-        for t in range(T):
-            total = total + net.step(maps, states, t, x.shape[1])
-            yield total
+        for start in range(0, T, STEPS):
+            for logits in net.steps(maps, states, range(start, min(start + STEPS, T)), x.shape[1]):
+                total = total + logits
+                yield total
 
 
 def logit_sums(net: ProgramNet, images: Tensor, T: int) -> Tensor:
@@ -52,5 +53,5 @@ def accuracy_by_step(net: ProgramNet, batches: Iterable[tuple[Tensor, Tensor]], 
 @torch.no_grad()
 def decisions_of(ann: ProgramNet, images: Tensor) -> Tensor:
     """Return the class ``[N]`` that an ANN decides for."""
-    parts = [ann.run(part.unsqueeze(0), Steps(1, {}))[0].argmax(1) for part in images.split(BATCH)]
+    parts = [ann.run(part.unsqueeze(0), Steps(1, {}))[0].argmax(1) for part in images.split(BATCH * STEPS)]
     return torch.cat(parts)

@@ -32,7 +32,8 @@ class Complement:
 
 
 Affine = nn.Module | float | Complement
-"""What multiplies and shifts every channel: a norm, a ``Scale`` or ``Weigh``, a number, or ``1 - x``."""
+"""What multiplies and shifts every channel: a norm, a ``Scale`` or ``Weigh``, a number, ``1 - x``, or a convolution
+whose outputs read one pixel of their own channel."""
 
 
 @dataclass(frozen=True, eq=False)

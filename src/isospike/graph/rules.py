@@ -24,6 +24,24 @@ def rewrite(operations: Sequence[Operation], results: Collection[Value], rules: 
     return operations
 
 
+def find_affines(program: Sequence[Operation], results: Collection[Value]) -> list[Operation]:
+    """Write a convolution that gives every channel a factor and a bias of its own as the affine that it is."""
+    return [
+        Between(op.x, op.out, x_affine=op.layer)
+        if isinstance(op, Conv) and op.affine is None and op.onto is None and _is_by_channel(op)
+        else op
+        for op in program
+    ]
+
+
+def _is_by_channel(conv: Conv) -> bool:
+    """Return whether every output is a multiple of the one pixel of its own channel, and a bias."""
+    layer = conv.layer
+    geometry = layer.kernel_size, layer.stride, layer.padding
+    channels = layer.in_channels, layer.out_channels
+    return geometry == ((1, 1), (1, 1), (0, 0)) and channels == (layer.groups, layer.groups) and conv.module is layer
+
+
 def fold_into_convolutions(program: Sequence[Operation], results: Collection[Value]) -> list[Operation]:
     """Make an affine that alone reads a convolution part of it."""
     count, convs = uses(program, results), {op.out: op for op in program if isinstance(op, Conv)}
@@ -130,4 +148,4 @@ def accumulate(
 
 
 TRAINING: tuple[Rule, ...] = (absorb_affines, fuse_joins, fuse_sums)
-INFERENCE: tuple[Rule, ...] = (fold_into_convolutions, *TRAINING)
+INFERENCE: tuple[Rule, ...] = (find_affines, fold_into_convolutions, *TRAINING)

@@ -139,8 +139,13 @@ class CompiledNet(nn.Module):
 
     def step(self, maps: Maps, states: States, start: int, B: int) -> Tensor:
         """Compute the logits ``[B, num_classes]`` of time step ``start``; ``states`` are read and replaced."""
-        span = Span(1, B, start, stateful=True)
-        return self._run(dict(maps), span, states, in_time=True)[self._result]
+        return self.steps(maps, states, range(start, start + 1), B)[0]
+
+    def steps(self, maps: Maps, states: States, steps: range, B: int) -> Tensor:
+        """Compute the logits ``[T, B, num_classes]`` of some time steps, one behind the other, as ``step`` does."""
+        span = Span(len(steps), B, steps.start, stateful=True)
+        logits = self._run(dict(maps), span, states, in_time=True)[self._result].unflatten(0, (-1, B))
+        return logits.expand(span.T, *logits.shape[1:])
 
     def _logits(self, x: Tensor, T: int) -> Tensor:
         """Compute all steps of ``[T or 1, B, C, H, W]`` at once."""

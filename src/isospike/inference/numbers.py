@@ -3,7 +3,7 @@
 from functools import singledispatch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isospike.graph import Complement
 from isospike.layers import BatchNorm, PerStepNorm
@@ -40,6 +40,12 @@ def _factor(affine: Scale | Weigh) -> Affine:
 def _norm(norm: BatchNorm) -> Affine:
     """Fold the running statistics into two rows; the square root is taken in float64."""
     return Affine(*(row.to(norm.weight.dtype)[None] for row in norm.running_affine()))
+
+
+@numbers_of.register
+def _by_channel(conv: nn.Conv2d) -> Affine:
+    scale = conv.weight.detach().flatten()[None]
+    return Affine(scale, torch.zeros_like(scale) if conv.bias is None else conv.bias.detach()[None])
 
 
 @numbers_of.register
