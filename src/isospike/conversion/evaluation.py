@@ -26,8 +26,17 @@ def sums_by_step(net: CompiledNet, images: Tensor, T: int) -> Iterator[Tensor]:
 def logit_sums(net: ProgramNet, images: Tensor, T: int) -> Tensor:
     """Return the sum ``[T, N, K]`` of the logits of the first 1, 2, ... T steps; ``sums_by_step`` for all images."""
     compiled = net.eval().compile_for_inference()
-    parts = [torch.stack([sums.clone() for sums in sums_by_step(compiled, x, T)]) for x in images.split(BATCH)]
-    return torch.cat(parts, 1)
+    return torch.cat([_stacked(sums_by_step(compiled, x, T), T) for x in images.split(BATCH)], 1)
+
+
+def _stacked(sums: Iterator[Tensor], T: int) -> Tensor:
+    """Stack T tensors that come one by one, in memory of their own: copies among the maps would leave holes there."""
+    first = next(sums)
+    found = first.new_empty(T, *first.shape)
+    found[0] = first
+    for t, now in enumerate(sums, 1):
+        found[t] = now
+    return found
 
 
 def decisions_by_step(net: ProgramNet, images: Tensor, T: int) -> Tensor:
