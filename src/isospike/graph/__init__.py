@@ -16,7 +16,7 @@ from isospike.graph.program import (
     uses,
     writes,
 )
-from isospike.graph.recorder import Unrecordable, is_known_neuron, is_norm, record, record_network
+from isospike.graph.recorder import Unrecordable, is_known_neuron, is_norm, is_untouched, record, record_network
 from isospike.graph.reference import apply_affine, join, run_eager
 from isospike.graph.rules import INFERENCE, TRAINING, accumulate, rewrite
 from isospike.graph.segments import natural_segments
@@ -48,6 +48,7 @@ __all__ = [
     "join",
     "is_known_neuron",
     "is_norm",
+    "is_untouched",
     "module_from_json",
     "module_to_json",
     "modules_of",

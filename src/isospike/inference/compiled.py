@@ -1,9 +1,8 @@
 """Compile a trained network for inference."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -29,8 +28,9 @@ from isospike.graph import (
 )
 from isospike.inference.convolution import (
     Convolve,
+    dense_convolution,
     float_convolution,
-    has_fewer_products,
+    has_order,
     has_packed,
     has_spikes,
     integer_convolution,
@@ -38,27 +38,19 @@ from isospike.inference.convolution import (
     integer_spike_convolution,
     packed_convolution,
     spike_convolution,
-    winograd_convolution,
 )
 from isospike.inference.frozen import frozen
-from isospike.inference.numbers import firing_of, numbers_of
+from isospike.inference.layers import Maps, Run, States, between, is_pass
+from isospike.inference.pieces import CACHE, FEWEST
 from isospike.layers import Steps
 from isospike.neurons import Neuron
-from isospike.ops import Firing
 from isospike.ops.backend import pick
-from isospike.ops.cpu.pointwise import CompiledPass, can_run
-from isospike.ops.pointwise import Affine, Pointwise, Rectifier, Result, Span, run_eager
+from isospike.ops.pointwise import Span
 from isospike.ops.rule import FireRule
 from isospike.residual import BINARY, Join
 
 Precision = Literal["float32", "int8"]
-CACHE = 1 << 21  # bytes that a core keeps close; of this size or half of it, ResNet-20 is fastest
-FEWEST = 4  # samples: a large convolution would read all its weights for less
 FLOAT = 4  # bytes
-
-States = dict[Value | nn.Module, Tensor]  # of a pass, or of neurons that run as modules
-Maps = dict[Value, Tensor]
-Run = Callable[[Maps, Span, States], None]
 
 
 class Bound(NamedTuple):
@@ -217,12 +209,14 @@ def _bind(program: Sequence[Operation], result: Value, net: CompiledNet) -> list
     program = accumulate(program, [result], floats, lambda op: op.x not in integers or (compiled and has_spikes(op)))
     left = uses(program, [result])
     forms = _forms(program, result, integers, compiled, quantises)
+    like = torch.empty(0, dtype=net.dtype, device=net.device)
     bound = []
     for op in program:
         if isinstance(op, Conv):
             run = _conv(op, forms, net.precision, compiled)
         elif isinstance(op, Between):
-            run = _between(op, net, forms, compiled)
+            integer, bits = op.out in forms.integers, op.out in forms.bits
+            run = between(op, like, compiled=compiled, state=op.out, integer=integer, bits=bits)
         else:
             run = _call(op, net.dtype, op.out in forms.integers)
         left.subtract(op.reads())
@@ -239,9 +233,7 @@ def _forms(program: Sequence[Operation], result: Value, integers: set[Value], co
     """
     convs = [op for op in program if isinstance(op, Conv)]
     adds = {op for op in convs if compiled and has_spikes(op)}
-    passes = [
-        op for op in program if isinstance(op, Between) and can_run(Pointwise(firing=_firing(op)), op.out.channels)
-    ]
+    passes = [op for op in program if is_pass(op)]
     made = {op.out for op in passes if op.out.domain == BINARY}
     others = {op.x for op in convs if op not in adds} | {op.onto for op in convs}
     spikes = made & {op.x for op in adds} - others
@@ -252,9 +244,9 @@ def _forms(program: Sequence[Operation], result: Value, integers: set[Value], co
 
 
 def _dense_convolution(op: Conv, compiled: bool) -> Convolve:
-    if not has_packed(op.layer.weight):
-        return float_convolution(op)
-    return winograd_convolution(op) if compiled and has_fewer_products(op.layer) else packed_convolution(op)
+    if compiled and has_order(op):
+        return dense_convolution(op)
+    return packed_convolution(op) if has_packed(op.layer.weight) else float_convolution(op)
 
 
 def _convolution(op: Conv, forms: Forms, precision: Precision, compiled: bool) -> Convolve:
@@ -271,41 +263,6 @@ def _conv(op: Conv, forms: Forms, precision: Precision, compiled: bool) -> Run:
         maps[out] = convolve(maps[x], None if onto is None else maps[onto])
 
     return run
-
-
-def _between(op: Between, net: CompiledNet, forms: Forms, compiled: bool) -> Run:
-    def here(affine: graph.Affine | None) -> Affine | None:
-        return None if affine is None else Affine(*(rows.to(net.device, net.dtype) for rows in numbers_of(affine)))
-
-    x_affine, y_affine, affine = (here(affine) for affine in (op.x_affine, op.y_affine, op.affine))
-    firing = _firing(op)
-    assert not isinstance(op.join, Join), "such a network is refused before"
-    spec = Pointwise(x_affine, y_affine, affine, firing, op.join, op.total is not None, op.out in forms.integers)
-    once: Callable[..., Result] = partial(run_eager, spec)
-    if compiled and can_run(spec, op.out.channels):
-        once = CompiledPass(spec, op.out.channels, bits=op.out in forms.bits)
-    x, y, z, out, total = op.x, op.y, op.z, op.out, op.total
-
-    def run(maps: Maps, span: Span, states: States) -> None:
-        y_map, z_map = None if y is None else _as_map(maps[y]), None if z is None else _as_map(maps[z])
-        result = once(span, _as_map(maps[x]), y_map, z_map, states.get(out))
-        shape = maps[x].shape[1:]
-        maps[out] = result.out.view(-1, *shape) if len(shape) == 1 else result.out
-        if total is not None and result.sum is not None:
-            maps[total] = result.sum.view(-1, *shape) if len(shape) == 1 else result.sum
-        if result.v is not None:
-            states[out] = result.v
-
-    return run
-
-
-def _firing(op: Between) -> Firing | Rectifier | None:
-    return None if op.neuron is None else firing_of(op.neuron)
-
-
-def _as_map(x: Tensor) -> Tensor:
-    """View features ``[N, C]`` as maps of one pixel."""
-    return x if x.dim() == 4 else x[:, :, None, None]
 
 
 def _call(op: Call, dtype: torch.dtype, integer: bool) -> Run:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from isospike.graph import Between, Conv, Operation, Value
 from isospike.inference.numbers import numbers_of
 from isospike.ops.conv2d import Convolution
-from isospike.ops.cpu.packing import packed_bytes, spikes_of_bits
+from isospike.ops.cpu.dense import dense_conv, dense_weight, has_dense
+from isospike.ops.cpu.packing import packed, packed_bytes, spikes_of_bits
 from isospike.ops.cpu.spike_conv import (
     SpikeWeight,
     has_spike_conv,
@@ -18,7 +19,7 @@ from isospike.ops.cpu.spike_conv import (
     spike_conv,
     spike_weight,
 )
-from isospike.ops.cpu.winograd import has_winograd, is_worth_it, winograd_conv, winograd_weight
+from isospike.ops.cpu.winograd import WinogradWeight, has_winograd, winograd_conv, winograd_weight
 from isospike.residual import BINARY
 
 # Machines without an instruction for it add two products of 8 bits in 16: 2 * 129 * 127 is the largest sum that fits.
@@ -82,22 +83,46 @@ def _packed(weight: Tensor, x: Tensor, layer: nn.Conv2d) -> Tensor:
 
 
 def has_fewer_products(layer: nn.Conv2d) -> bool:
-    """Whether ``winograd_convolution`` can run this layer."""
+    """Whether the library has a way to run this layer with fewer products."""
     fits = layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu"
     return fits and has_winograd(layer.weight, Convolution(*_geometry(layer), layer.groups))
 
 
-def winograd_convolution(conv: Conv) -> Convolve:
-    """The same with fewer products, where ``has_fewer_products`` says yes and a map is large enough."""
-    weight, plain = winograd_weight(*folded(conv)), packed_convolution(conv)
+def has_order(conv: Conv) -> bool:
+    """Whether the library runs this layer so that every sum has one order, whatever the batch: its weights are in one
+    group."""
+    layer = conv.layer
+    fits = layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu"
+    return fits and has_dense(Convolution(*_geometry(layer), layer.groups))
 
+
+def ordered_convolution(conv: Conv) -> Convolve:
+    """The same where ``has_order`` says yes; of spikes, only what fired is added up.
+
+    How it is done depends on the layer alone. Spikes are floats, or bits where ``reads_bits`` says yes.
+    """
+    return spike_convolution(conv) if has_spikes(conv) else dense_convolution(conv)
+
+
+def dense_convolution(conv: Conv) -> Convolve:
+    """The same where ``has_order`` says yes, of any map: with fewer products where there is a way."""
+    if has_fewer_products(conv.layer):
+        return _with_fewer_products(winograd_weight(*folded(conv)))
+    weight = dense_weight(*folded(conv), Convolution(*_geometry(conv.layer), 1))
+    return lambda x, onto: dense_conv(x, weight, onto)
+
+
+def _with_fewer_products(weight: WinogradWeight) -> Convolve:
     def convolve(x: Tensor, onto: Tensor | None) -> Tensor:
-        if not is_worth_it(x):
-            return plain(x, onto)
         out = winograd_conv(x, weight)
         return out if onto is None else onto.add_(out)
 
     return convolve
+
+
+def reads_bits(conv: Conv) -> bool:
+    """Whether ``ordered_convolution`` takes spikes as bits."""
+    return has_spikes(conv) or not has_fewer_products(conv.layer)
 
 
 def has_spikes(conv: Conv) -> bool:
@@ -108,7 +133,9 @@ def has_spikes(conv: Conv) -> bool:
 
 
 def spike_convolution(conv: Conv) -> Convolve:
-    """The same of maps of 0 and 1, uint8 or bits, where ``has_spikes`` says yes: only what fired is added up."""
+    """The same of maps of 0 and 1 where ``has_spikes`` says yes: only what fired is added up.
+
+    They are bits, uint8, or floats."""
     (weight, bias), stride = folded(conv), conv.layer.stride[0]
     return _of_spikes(conv, spike_weight(weight, bias, stride, table=has_table(weight, stride, integer=False)))
 
@@ -124,9 +151,12 @@ def _of_spikes(conv: Conv, weight: SpikeWeight) -> Convolve:
     channels = conv.layer.in_channels
 
     def convolve(x: Tensor, onto: Tensor | None) -> Tensor:
-        if x.shape[1] == channels:
-            return spike_conv(packed_bytes(x.contiguous(memory_format=CHANNELS_LAST)), weight, onto)
-        return spike_conv(spikes_of_bits(x), weight, onto)
+        if x.shape[1] != channels:
+            return spike_conv(spikes_of_bits(x), weight, onto)
+        x = x.contiguous(memory_format=CHANNELS_LAST)
+        spikes = packed_bytes(x) if x.dtype == torch.uint8 else packed(x)
+        assert spikes is not None, "the program promises spikes"
+        return spike_conv(spikes, weight, onto)
 
     return convolve
 

@@ -56,6 +56,11 @@ def is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last)
 
 
+def is_place(onto: Tensor, shape: Sequence[int]) -> bool:
+    """Whether a kernel can add a map of this shape to ``onto``, which is channels-last then."""
+    return tuple(onto.shape) == tuple(shape) and is_channels_last(onto)
+
+
 def is_dense(x: Tensor) -> bool:
     """Whether there are no gaps between the elements of ``x``, in the order of its shape or channels last."""
     return x.is_contiguous() or (x.dim() == 4 and is_channels_last(x))

@@ -101,6 +101,26 @@ class CMaps(ctypes.Structure):
     _fields_ = [(name, _INTEGER) for name in ("N", "C", "H", "W", "O")]
 
 
+class CDense(ctypes.Structure):
+    """``struct dense``."""
+
+    _fields_ = [
+        *((name, _INTEGER) for name in ("N", "C", "H", "W", "O")),
+        *((name, _INTEGER * 2) for name in ("kernel", "stride", "padding", "dilation")),
+        ("width", _INTEGER),
+    ]
+
+
+class CWindow(ctypes.Structure):
+    """``struct window``."""
+
+    _fields_ = [
+        *((name, _INTEGER) for name in ("N", "C", "H", "W")),
+        *((name, _INTEGER * 2) for name in ("kernel", "stride", "padding", "outputs")),
+        ("width", _INTEGER),
+    ]
+
+
 STRUCTS: dict[str, type[ctypes.Structure]] = {
     "rule": CRule,
     "norm": CNorm,
@@ -112,6 +132,8 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "spikes": CSpikes,
     "geometry": CGeometry,
     "maps": CMaps,
+    "dense": CDense,
+    "window": CWindow,
 }
 
 
@@ -144,8 +166,8 @@ def address(x: Tensor | None) -> int | None:
 def declare(lib: ctypes.CDLL) -> None:
     """Tell ctypes what the functions of a library take and return."""
     data, integer = ctypes.c_void_p, ctypes.c_int64
-    rule, geometry, spikes, maps, forward, backward, whole_pass = map(
-        ctypes.POINTER, (CRule, CGeometry, CSpikes, CMaps, CForward, CBackward, CPass)
+    rule, geometry, spikes, maps, dense, window, forward, backward, whole_pass = map(
+        ctypes.POINTER, (CRule, CGeometry, CSpikes, CMaps, CDense, CWindow, CForward, CBackward, CPass)
     )
     takes = {
         "masks": [rule, integer, integer],
@@ -167,12 +189,17 @@ def declare(lib: ctypes.CDLL) -> None:
         "winograd_room": [maps],
         "winograd_pack": [maps, data, data, integer, data, data, integer],
         "winograd": [maps, *[data] * 3, integer],
+        "dense_room": [dense],
+        "dense_pack": [dense, *[data] * 4, integer],
+        "dense": [dense, *[data] * 3, integer, integer],
+        "mean": [window, data, data, integer],
+        "digest": [integer, *[data] * 3, integer],
         "pass": [whole_pass],
         "count_events": [*[integer] * 3, *[data] * 5, integer],
         "lanes": [],
         "machine": [],
     }
-    nothing = ("forward", "backward_masked", "unpack_bits", "spike_conv_pack", "winograd_pack")
+    nothing = ("forward", "backward_masked", "unpack_bits", "spike_conv_pack", "winograd_pack", "dense_pack", "digest")
     for name, arguments in takes.items():
         function = getattr(lib, f"isospike_{name}")
         function.argtypes, function.restype = arguments, None if name in nothing else integer

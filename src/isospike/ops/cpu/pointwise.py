@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from isospike.errors import RunFailed
+from isospike.errors import RunFailed, ShapeError
 from isospike.ops.cpu.abi import MAX_LEVELS, CAffine, CPass, CTerm, address, c_rule
 from isospike.ops.cpu.library import compiled, library
 from isospike.ops.cpu.packing import empty_bits
@@ -79,6 +79,9 @@ class CompiledPass:
         C, (*_, H, W) = self.channels, x.shape
         call.N = N = B * C * H * W
         # The tensors are named until the call is over: two of them may be copies in another memory order.
+        for other in (y, z):
+            if other is not None and other.shape[2:] != (H, W):
+                raise ShapeError(f"maps of {H}x{W} and {other.shape[2]}x{other.shape[3]} pixels cannot be joined")
         x = self._point(call.x, x, N, B)
         y = None if y is None else self._point(call.y, y, N, B)
         z = None if z is None else self._point(call.z, z, N, B)

@@ -12,7 +12,7 @@ from isospike.ops.conv2d import Convolution
 from isospike.ops.cpu.abi import CGeometry, CSpikes, address
 from isospike.ops.cpu.library import compiled, lanes, no_library
 from isospike.ops.cpu.packing import Spikes
-from isospike.ops.memory import empty_channels_last, is_channels_last
+from isospike.ops.memory import empty_channels_last, is_place
 
 FEWEST_CHANNELS = {1: 64, 3: 8}  # by size of the kernel: with fewer, looking for spikes takes longer than adding them
 WIDEST = 2**16  # pixels of a row: the C code numbers the elements of a tile, of 8 rows at least, in 32 bits
@@ -140,7 +140,7 @@ def spike_conv(spikes: Spikes, weight: SpikeWeight, onto: Tensor | None = None) 
     """
     (N, _, *size), (C, *_) = spikes.shape, weight.shape
     H, W = ((length - 1) // weight.stride + 1 for length in size)
-    fits = onto is not None and is_channels_last(onto)
+    fits = onto is not None and is_place(onto, (N, C, H, W))
     out = onto if onto is not None and fits else empty_channels_last(N, C, H, W)
     geometry = _geometry(spikes.shape, weight)
     ends = (ctypes.c_int64 * len(weight.groups))(*weight.groups)

@@ -62,3 +62,14 @@ INLINE void unpack_values(const uint8_t *bits, int n, float *x) {
         unpack_word(word, left, x + from);
     }
 }
+
+/* n numbers of a map from element `at` on as floats; `width`: bits of an element, as in infer.c. */
+INLINE void take_floats(const void *map, int64_t width, int64_t at, int64_t n, float *restrict to) {
+    const uint8_t *restrict bytes = map;
+    if (width == 32)
+        memcpy(to, (const float *)map + at, sizeof(float) * n);
+    else if (width == 1)
+        unpack_values(bytes + at / 8, (int)n, to);
+    else
+        for (int64_t i = 0; i < n; i++) to[i] = bytes[at + i];
+}
