@@ -218,14 +218,14 @@ def test_a_network_has_the_gradients_of_the_reference(name):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * largest)
 
 
-def test_eval_gives_the_same_with_and_without_gradients():
+def test_eval_gives_the_same_up_to_rounding_with_and_without_gradients():
     model = enliven(iso.create_model("ms_resnet8", T=2)).eval()
     x = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         logits = model(x)
-    assert torch.equal(model(x), logits)
     with torch.inference_mode():
         assert torch.equal(model(x), logits)
+    torch.testing.assert_close(model(x), logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("table", [False, True])

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from isospike.graph.recorder import is_untouched
+from isospike.neurons import Neuron
 from isospike.residual import Scale
 
 Made = TypeVar("Made")
@@ -15,9 +16,10 @@ Made = TypeVar("Made")
 class Kept:
     """A cache by name; it is emptied when the network is no longer the same.
 
-    It is the same while its modules are, with their classes, whether a hook sees them, the factors of sums, and what a
-    module that holds others remembers besides (its join, its layout). Weights, statistics, modes and the numbers of a
-    neuron are none of this: they are read when a program runs. A copy of it, or one that is pickled, is empty.
+    It is the same while its modules are, with their classes, whether a hook sees them, the factors of sums, what a
+    module that holds others remembers besides (its join, its layout), the geometry of convolutions and the rules of
+    neurons. Weights, statistics, modes and the other numbers of a neuron are none of this: they are read when a program
+    runs. A copy of it, or one that is pickled, is empty.
     """
 
     def __init__(self) -> None:
@@ -32,6 +34,10 @@ class Kept:
             made[name] = make()
         return made[name]
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._made = [], {}
+
     def __reduce__(self) -> tuple[type["Kept"], tuple[()]]:
         return Kept, ()
 
@@ -42,3 +48,7 @@ def _marks(network: nn.Module) -> Iterator[Any]:
         yield from (module, type(module), is_untouched(module), vars(module).get("forward"))
         if module._modules or isinstance(module, Scale):  # a program divides by its factor
             yield from vars(module).values()
+        elif isinstance(module, nn.Conv2d):
+            yield from (module.stride, module.padding, module.dilation, module.groups, module.padding_mode)
+        elif isinstance(module, Neuron):
+            yield from (module.levels, module.signed, vars(module).get("rule"))

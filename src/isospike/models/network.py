@@ -3,19 +3,23 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from isospike.errors import ConfigError, ShapeError
 from isospike.fused_training import TrainingPass
-from isospike.graph import Kept, Network, Unrecordable, record
-from isospike.inference import CompiledNet, Precision
+from isospike.graph import Kept, Network, Program, Unrecordable, record
+from isospike.inference import CompiledNet, EvalPass, Precision, Ready, Refusal
 from isospike.inputs import Inputs
 from isospike.layers import MEMORY, Steps
 from isospike.neurons import Neuron
+from isospike.ops.backend import takes
+from isospike.ops.cpu.refusals import refused_dtype, refused_place
 
+Pass = TypeVar("Pass", EvalPass, TrainingPass)
 FromCurrent = Callable[[Any, Steps], list[Tensor]]  # from what encode gives to what is asked for
 
 AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)  # what torch.autocast casts
@@ -25,9 +29,10 @@ class SpikingNetwork(Network):
     """Maps images to logits through time; its neurons start from rest.
 
     Every forward starts from rest, and nothing of it stays in the module. In training all time steps go through a
-    layer at once, as one batch. In eval they go through the network one after the other: memory does not grow with
-    T, and a clip gives the same bits as the same steps streamed through ``step``. What is computed of a static image
-    before the first neuron is computed once.
+    layer at once, as one batch. In eval a clip gives the same bits as the same steps streamed through ``step``: without
+    gradients, where every sum has one order whatever the batch, as many steps go through together as fit the cache
+    (``inference/eval_pass.py``); otherwise they go through the network one after the other. What is computed of a
+    static image before the first neuron is computed once.
 
     Args:
         in_channels: Channels of the input.
@@ -39,7 +44,7 @@ class SpikingNetwork(Network):
         self.options: dict[str, Any] = {}  # arguments of create_model that build this model again
         self.inputs: Inputs | None = None  # what its images must be, where it was trained on some
         self._memory = "fast"
-        self._passes = Kept()
+        self._passes, self._eval_passes = Kept(), Kept()
         self.in_channels, self.T = in_channels, checked_steps(T)
 
     @abstractmethod
@@ -98,8 +103,11 @@ class SpikingNetwork(Network):
         Raises:
             ShapeError: shape, dtype or device of the input do not fit; the text says what would.
         """
-        (logits,) = self.unroll("logits", x, T, lambda current, steps: [self.decode(current, steps)])
+        (logits,) = self.unroll("logits", x, T, self._logits)
         return logits if per_step else logits.mean(0)
+
+    def _logits(self, current: Any, steps: Steps) -> list[Tensor]:
+        return [self.decode(current, steps)]
 
     @torch.no_grad()
     def step(self, x: Tensor, state: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -112,7 +120,7 @@ class SpikingNetwork(Network):
 
         Returns:
             ``(logits, state)``: ``[B, num_classes]`` of this step, equal bit for bit to the same step of
-            ``forward(clip, per_step=True)``, and the potentials after it.
+            ``forward(clip, per_step=True)`` without gradients, and the potentials after it.
 
         Raises:
             ConfigError: the model is in training mode, where batch statistics need all steps; or the state is that
@@ -132,10 +140,12 @@ class SpikingNetwork(Network):
         if counted and done == self.T:
             raise ShapeError(f"the norms of this model know {self.T} time steps, and the stream has had them all")
         steps = Steps(1, {neuron: state[name] for name, neuron in neurons.items() if name in state}, start=done)
-        logits = self.run(x.unsqueeze(0), steps)
+        run, x = self._logits, x.unsqueeze(0)
+        eval_pass = self._eval_pass("logits", x, run)
+        ((logits,),) = run(self.encode(x, steps), steps) if eval_pass is None else eval_pass(x, steps)
         after = steps.v or {}
         potentials = {name: after[neuron] for name, neuron in neurons.items()}
-        return logits[0], potentials | {name: torch.tensor(done + 1) for name in counted}
+        return logits, potentials | {name: torch.tensor(done + 1) for name in counted}
 
     def compile_for_inference(self, precision: Precision = "float32") -> CompiledNet:
         """Make a module that takes and gives the same tensors, several times faster; it does not train.
@@ -154,11 +164,27 @@ class SpikingNetwork(Network):
         return CompiledNet(self, precision)
 
     def unroll(self, name: str, x: Tensor, T: int | None, run: FromCurrent) -> list[Tensor]:
-        """Call ``run``, which has this name, over all steps of ``x``: at once in training, else one by one."""
+        """Call ``run``, which has this name, over all steps of ``x``."""
         x, T = self.as_sequence(x, T)
-        return self._train(name, x, Steps(T), run) if self.training else self._evaluate(x, T, run)
+        if self.training:
+            self._eval_passes.clear()  # they hold copies of the weights
+            return self._train(name, x, Steps(T), run)
+        eval_pass = self._eval_pass(name, x, run)
+        return self._step_by_step(x, T, run) if eval_pass is None else eval_pass(x, Steps(T))
 
-    def _evaluate(self, x: Tensor, T: int, run: FromCurrent) -> list[Tensor]:
+    def _eval_pass(self, name: str, x: Tensor, run: FromCurrent) -> Ready | None:
+        """Return the program of ``run``, ready to run on ``x``; None where its modules must run themselves."""
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not takes("cpu", x) or _is_watched():
+            return None
+        if refused_place(x) or refused_dtype(x.dtype):
+            return None
+        found = self._eval_passes.get(self, name, partial(self._made_of, EvalPass, run))
+        if isinstance(found, Unrecordable):
+            return None
+        ready = found.ready(x)
+        return None if isinstance(ready, Refusal) else ready
+
+    def _step_by_step(self, x: Tensor, T: int, run: FromCurrent) -> list[Tensor]:
         """Run its own modules, one step after the other; what time does not change is encoded once."""
         steps = Steps(1, {})
         static = x.shape[0] != T
@@ -172,25 +198,22 @@ class SpikingNetwork(Network):
     def _train(self, name: str, x: Tensor, steps: Steps, run: FromCurrent) -> list[Tensor]:
         """Run the rewritten program; where there is none, or a compiler traces, run the modules themselves."""
 
-        def forward(x: Tensor, steps: Steps) -> list[Tensor]:
-            return run(self.encode(x, steps), steps)
-
         if torch.compiler.is_compiling():
-            return forward(x, steps)
-
-        fused = self._passes.get(self, (name, self.memory), partial(self._prepare, forward))
+            return run(self.encode(x, steps), steps)
+        make = partial(self._made_of, partial(TrainingPass, memory=self.memory), run)
+        fused = self._passes.get(self, (name, self.memory), make)
         if isinstance(fused, Unrecordable):
             if self.memory != "fast":
                 raise ConfigError(
                     f"memory='{self.memory}' cuts the program of a network, so take memory='fast': {fused}"
                 ) from fused
-            return forward(x, steps)
+            return run(self.encode(x, steps), steps)
         return [steps.unroll(result) for result in fused(x, steps)]
 
-    def _prepare(self, forward: Callable[[Any, Steps], list[Any]]) -> TrainingPass | Unrecordable:
-        """Make the program of ``forward`` ready to run; why there is none is kept, as it is alike at every step."""
+    def _made_of(self, make: Callable[[Program], Pass], run: FromCurrent) -> Pass | Unrecordable:
+        """Make a pass of the program of ``run``; why there is none is kept, as it is alike at every step."""
         try:
-            return TrainingPass(record(forward, self.in_channels), self.memory)
+            return make(record(lambda x, steps: run(self.encode(x, steps), steps), self.in_channels))
         except Unrecordable as error:
             return error
 
@@ -221,6 +244,11 @@ class SpikingNetwork(Network):
                 f"images of {x.shape[-2]}x{x.shape[-1]} are smaller than the stride of this network, {least}: "
                 f"take images of at least {least}x{least}, or a body or stem with less stride, as stem='cifar'"
             )
+
+
+def _is_watched() -> bool:
+    """Return whether PyTorch casts, traces or counts what is done, and so must do it itself."""
+    return torch.is_autocast_enabled("cpu") or torch.jit.is_tracing() or is_in_torch_dispatch_mode()
 
 
 def _check_kind(x: object, weight: Tensor) -> None:
