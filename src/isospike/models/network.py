@@ -248,7 +248,8 @@ class SpikingNetwork(Network):
 
 def _is_watched() -> bool:
     """Return whether PyTorch casts, traces or counts what is done, and so must do it itself."""
-    return torch.is_autocast_enabled("cpu") or torch.jit.is_tracing() or is_in_torch_dispatch_mode()
+    tracing = torch._C._get_tracing_state() is not None
+    return torch.is_autocast_enabled("cpu") or tracing or is_in_torch_dispatch_mode()
 
 
 def _check_kind(x: object, weight: Tensor) -> None:
