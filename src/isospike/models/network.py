@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from isospike.errors import ConfigError, ShapeError
 from isospike.fused_training import TrainingPass
-from isospike.graph import Kept, Network, Program, Unrecordable, record
+from isospike.graph import Kept, Network, Program, Unrecordable, is_untouched, record
 from isospike.inference import CompiledNet, EvalPass, Precision, Ready, Refusal
 from isospike.inputs import Inputs
 from isospike.layers import MEMORY, Steps
@@ -178,11 +178,16 @@ class SpikingNetwork(Network):
             return None
         if refused_place(x) or refused_dtype(x.dtype):
             return None
-        found = self._eval_passes.get(self, name, partial(self._made_of, EvalPass, run))
+        found = self._eval_passes.get(self, name, partial(self._make_eval_pass, run))
         if isinstance(found, Unrecordable):
             return None
         ready = found.ready(x)
         return None if isinstance(ready, Refusal) else ready
+
+    def _make_eval_pass(self, run: FromCurrent) -> EvalPass | Unrecordable:
+        if not is_untouched(*self.modules()):
+            return Unrecordable("its hooks expect to see all layers at one step before any at the next")
+        return self._made_of(EvalPass, run)
 
     def _step_by_step(self, x: Tensor, T: int, run: FromCurrent) -> list[Tensor]:
         """Run its own modules, one step after the other; what time does not change is encoded once."""
