@@ -27,7 +27,7 @@ OTHERS = {
 # Kernels and networks; the files whose tests run with every instruction set of the machine anyhow are left out.
 NETWORKS = ["test_backends.py", "test_masks.py", "test_packed_conv.py", "test_pointwise.py", "test_unit.py"]
 KERNELS = ["test_empty.py", "test_masks.py", "test_pointwise.py", "test_spike_conv.py", "test_winograd.py"]
-KERNELS += ["test_packed_conv.py"]
+KERNELS += ["test_dense_conv.py", "test_packed_conv.py"]
 # Flags of gcc, the file of the runtime, what it is told, and the tests.
 SANITIZERS: dict[str, tuple[list[str], str, dict[str, str], list[str]]] = {
     "address": (
