@@ -187,7 +187,9 @@ def test_every_command_reads_the_folder(converted, tmp_path, capsys):
 def test_a_converted_network_streams_and_its_convolutions_read_what_it_promises(converted):
     net = iso.from_pretrained(converted)
     images = torch.randn(3, 1, 8, 8)
-    logits, state = net(images, T=4, per_step=True), None
+    state = None
+    with torch.no_grad():
+        logits = net(images, T=4, per_step=True)
     for expected in logits:
         step, state = net.step(images, state)
         assert torch.equal(step, expected)

@@ -255,7 +255,7 @@ def test_what_did_not_change_is_not_recorded_again(monkeypatch):
     recorded = []
     monkeypatch.setattr(
         "isospike.models.network.TrainingPass",
-        lambda *a, made=iso.fused_training.TrainingPass: recorded.append(1) or made(*a),
+        lambda *a, made=iso.fused_training.TrainingPass, **options: recorded.append(1) or made(*a, **options),
     )
     for _ in range(3):
         model(images(model)).sum().backward()

@@ -42,6 +42,7 @@ def test_what_is_saved_comes_back(net, folder):
     assert iso.from_pretrained(folder, T=3).T == 3
 
 
+@torch.no_grad()
 def test_a_spiking_network_comes_back_with_its_streams(folder, tmp_path):
     net = iso.from_pretrained(folder)
     text = net.as_json()
