@@ -196,7 +196,7 @@ def main() -> None:
     kind = "finetuned" if arguments.weights else "published"
     command = f"benchmarks/conversion.py --depth {arguments.depth} --images {arguments.images}"
     command += " --weights FOLDER" if arguments.weights else ""
-    name = f"conversion_{arguments.depth}_{kind}"
+    name = f"conversion_{arguments.depth}_{kind}_{len(labels)}"
     fields = {
         "header": header(f"ISOSPIKE_DATA=DIR python {command}"),
         "depth": arguments.depth,

@@ -46,9 +46,9 @@ def table(log: dict[str, Any]) -> list[str]:
 def main() -> None:
     for depth in DEPTHS:
         for kind in ("published", "finetuned"):
-            path = LOGS / f"conversion_{depth}_{kind}.json"
-            if path.exists():
-                print("\n".join(table(json.loads(path.read_text()))))
+            logs = [json.loads(path.read_text()) for path in LOGS.glob(f"conversion_{depth}_{kind}_*.json")]
+            for log in sorted(logs, key=lambda log: -log["images"]):
+                print("\n".join(table(log)))
 
 
 if __name__ == "__main__":
