@@ -37,6 +37,6 @@ static uint64_t digest(const char *data, int64_t bytes) {
 
 /* Of `count` pieces of memory. */
 EXPORT void isospike_digest(int64_t count, const char *const *data, const int64_t *bytes, uint64_t *digests, int64_t threads) {
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
+#pragma omp parallel for schedule(static, 1) num_threads(threads)
     for (int64_t i = 0; i < count; i++) digests[i] = digest(data[i], bytes[i]);
 }
