@@ -1,23 +1,8 @@
 /* The inner loops of winograd.c, in vectors. */
 #include "winograd.h"
+#include "vectors.h"
 
-#if LANES > 4
-#include <immintrin.h>
-#endif
-
-typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef float in_register __attribute__((vector_size(4 * LANES)));
-#define AT(p) (*(vector *)(p)) /* wherever it lies */
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < n; i++)
-
-/* sum + w * x of a vector w and a number x, rounded once where the machine can. */
-#if LANES == 16
-#define MULTIPLY_ADD(w, x, sum) _mm512_fmadd_ps(w, _mm512_set1_ps(x), sum)
-#elif LANES == 8
-#define MULTIPLY_ADD(w, x, sum) _mm256_fmadd_ps(w, _mm256_set1_ps(x), sum)
-#else
-#define MULTIPLY_ADD(w, x, sum) ((w) * (x) + (sum))
-#endif
 #define SUMS (LANES == 16 ? 16 : 8) /* vectors of them at a time: half of the registers */
 
 /* G w G' of one block of filters, from its taps [3][3][block], to places `place_step` apart. */
