@@ -67,7 +67,7 @@ def test_the_surface_is_what_the_documentation_says():
             *("--checkpoint", "--count", "--device", "--format", "--import", "--json", "--late", "--restart"),
             *("--sensor", "--stream", "--window"),
         ],
-        "export": ["--checkpoint", "--form", "--format", "--import", "--lossy", "--out", "--precision"],
+        "export": ["--checkpoint", "--form", "--format", "--import", "--lossy", "--operators", "--out", "--precision"],
         "analyze": ["--batch", "--checkpoint", "--data-dir", "--device", "--import", "--json", "--probes", "--seed"],
         "bench": [
             *("--T", "--batch", "--compile", "--device", "--import", "--json", "--markdown", "--model", "--out"),
@@ -354,6 +354,7 @@ def test_an_exported_run_runs_elsewhere(run, tmp_path, capsys):
         ("--form", "all"): "unknown form of ONNX 'all'; choose from: static, clip, step",
         ("--precision", "int4"): "unknown precision of ONNX 'int4'; nearest: int8",
         ("--lossy",): "format 'onnx' loses nothing: leave lossy out",
+        ("--operators", " "): "give the operators that the device has, as in operators=['Add', 'Conv']",
     }.items():
         call("export", run, "--format", "onnx", "--out", tmp_path / "other.onnx", *arguments, expect=2)
         assert capsys.readouterr().err.strip() == f"error: {sentence}"
@@ -375,6 +376,12 @@ def test_a_run_goes_through_nir(run, tmp_path, capsys):
     assert capsys.readouterr().err.strip() == "error: format 'nir' has no forms: leave form='step' out"
     call("export", run, "--format", "nir", "--precision", "int8", "--out", tmp_path / "other.nir", expect=2)
     assert capsys.readouterr().err.strip() == "error: format 'nir' has no precisions: leave precision='int8' out"
+    call("export", run, "--format", "nir", "--operators", "Conv2d, IF", "--out", tmp_path / "other.nir", expect=2)
+    assert "the device lacks operators of this network: Input (1x), LIF (" in capsys.readouterr().err
+    call("export", run, "--format", "torch", "--operators", "Conv", "--out", tmp_path / "other.pt2", expect=2)
+    sentence = "error: format 'torch' has no operators to choose from: leave operators out"
+    assert capsys.readouterr().err.strip() == sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["net.nir"]
 
 
 def test_report_alone(run, capsys):

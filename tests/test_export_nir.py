@@ -207,6 +207,15 @@ def test_what_cannot_be_said_at_all_is_refused_even_lossy(what, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_device_without_a_kind_of_node_is_refused(tmp_path):
+    path, kinds = tmp_path / "net.nir", {"Conv2d", "Input", "LIF", "Output", "SumPool2d"}
+    text = r"the device lacks operators of this network: LIF \(7x\); it must have Conv2d, Input, LIF, Output, SumPool2d"
+    with pytest.raises(ConfigError, match=text):
+        iso.export_nir(zoo("ms_resnet8"), path, operators=kinds - {"LIF"}, size=8)
+    assert not path.exists()
+    assert iso.export_nir(zoo("ms_resnet8"), path, operators=kinds, size=8) == []
+
+
 def test_joins_of_ones_own_and_hooks_are_refused(tmp_path):
     model = zoo("sew_resnet8")
     model.stages[0][0].join = Join("most", torch.maximum, neutral=0, binary=True)

@@ -210,6 +210,10 @@ def hooked(model):
     return model
 
 
+OPERATORS = (
+    *("Add", "AveragePool", "Cast", "Concat", "Conv", "Gemm", "Greater", "Identity", "Mul", "ReduceMean"),
+    *("Reshape", "Split", "Where"),
+)
 REFUSED = {
     "the size": (lambda: zoo("ms_resnet8"), {"size": None}, ConfigError, "give size=, as in size=32"),
     "a precision": (
@@ -222,6 +226,12 @@ REFUSED = {
     ),
     "a small size": (lambda: zoo("ms_resnet8"), {"size": 2}, ShapeError, "smaller than the stride of this network, 4"),
     "a form": (lambda: zoo("ms_resnet8"), {"form": "statik"}, UnknownName, "form of ONNX 'statik'; nearest: static"),
+    "operators": (
+        lambda: zoo("ms_resnet8"),
+        {"operators": set(OPERATORS) - {"Gemm", "ReduceMean"}},
+        ConfigError,
+        rf"lacks operators of this network: Gemm \(1x\), ReduceMean \(2x\); it must have {', '.join(OPERATORS)}",
+    ),
     "any module": (lambda: nn.Linear(2, 2), {}, ConfigError, "this is a Linear: create_model, convert"),
     "a dtype": (
         lambda: zoo("ms_resnet8").bfloat16(),
@@ -250,6 +260,11 @@ def test_what_no_file_can_say_is_refused_and_nothing_is_written(what, tmp_path):
     with pytest.raises(kind, match=text.replace(".", r"\.")):
         iso.export_onnx(make(), tmp_path / "net.onnx", **{"size": 16, **options})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_device_that_has_all_operators_gets_the_file(tmp_path):
+    iso.export_onnx(zoo("ms_resnet8"), tmp_path / "net.onnx", operators=OPERATORS, size=16)
+    assert (tmp_path / "net.onnx").is_file()
 
 
 def test_a_file_that_fails_its_check_leaves_the_one_before(tmp_path, monkeypatch):

@@ -25,6 +25,10 @@ def export_command(
     lossy: Annotated[
         bool, typer.Option("--lossy", help="Where the format cannot say what the network does, say what is nearest.")
     ] = False,
+    operators: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Of ONNX and NIR: those that the device has; others are refused."),
+    ] = None,
     checkpoint: Checkpoint = "last",
     import_: Import = None,
 ) -> None:
@@ -32,7 +36,8 @@ def export_command(
     import_rows(import_)
     FORMATS[format]
     model = trained_network(run, checkpoint)
-    form, losses = export(model, file, format, form=form, precision=precision, lossy=lossy)
+    known = None if operators is None else [name.strip() for name in operators.split(",")]
+    form, losses = export(model, file, format, form=form, precision=precision, lossy=lossy, operators=known)
     for loss in losses:
         err.print(f"note: {loss}", highlight=False, markup=False, soft_wrap=True)
     kind = ", ".join(filter(None, (format, form, precision)))

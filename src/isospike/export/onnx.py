@@ -1,6 +1,7 @@
 """``export_onnx``: a network as an ONNX file."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import nn
 from isospike.errors import ConfigError, RunFailed
 from isospike.export.onnx_graph import Graph
 from isospike.export.onnx_program import AllSteps, OneStep
-from isospike.export.outgoing import Outgoing, Size, checked_form, outgoing
+from isospike.export.outgoing import Outgoing, Size, check_operators, checked_form, outgoing
 from isospike.inference.convolution import integer_maps
 from isospike.registry import unknown_name
 from isospike.writing import atomic_write
@@ -22,7 +23,13 @@ LARGEST = 2**31 - 2**20  # bytes of a protobuf, and some for its nodes
 
 
 def export_onnx(
-    model: nn.Module, path: Path | str, form: str = "static", *, precision: str = "float32", size: Size | None = None
+    model: nn.Module,
+    path: Path | str,
+    form: str = "static",
+    *,
+    precision: str = "float32",
+    operators: Collection[str] | None = None,
+    size: Size | None = None,
 ) -> None:
     """Write a trained network as ONNX, for any runtime that knows operators of opset 18.
 
@@ -44,11 +51,12 @@ def export_onnx(
         form: One of these.
         precision: "float32" (the model's own dtype), or "int8": weights of convolutions that read spikes or counts are
             8-bit integers, and their sums exact, as in ``compile_for_inference``.
+        operators: Those that the runtime of the device has, as "Conv". None: all of opset 18.
         size: Height and width of the images. None: what the model says of its inputs.
 
     Raises:
-        ConfigError: there is no such form or precision, a layer has no operators, or the network does not fit into a
-            file.
+        ConfigError: there is no such form or precision, a layer has no operators, the device lacks one of them, or the
+            network does not fit into a file.
         MissingExtra: onnx is not installed.
         RunFailed: the file fails the check of onnx, or the disk does not take it.
     """
@@ -66,6 +74,7 @@ def export_onnx(
     writer = OneStep(net, g, integers) if form == "step" else AllSteps(net, g, integers, clip=form == "clip")
     writer.write()
     file = _file(net, g, writer.rests, form=form, precision=precision)
+    check_operators((node.op_type for node in file.graph.node), operators)
     with atomic_write(Path(path)) as part:
         part.write_bytes(file.SerializeToString())
 

@@ -1,6 +1,7 @@
 """A network as every format needs it: a frozen copy, its program with folded norms, and the shapes of all maps."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,6 +104,27 @@ def checked_form(format: str, form: str, forms: Sequence[str]) -> None:
     """
     if form not in forms:
         raise unknown_name(f"form of {format}", form, forms)
+
+
+def check_operators(used: Iterable[str], known: Collection[str] | None) -> None:
+    """Refuse a file that a device cannot run.
+
+    Args:
+        used: The operator of every node of the file.
+        known: Operators that the device has. None: nobody said.
+
+    Raises:
+        ConfigError: names those that it lacks, and how many nodes are such.
+    """
+    if known is None:
+        return
+    if not any(known):
+        raise ConfigError("give the operators that the device has, as in operators=['Add', 'Conv']")
+    counts = Counter(used)
+    lacking = [f"{name} ({count}x)" for name, count in sorted(counts.items()) if name not in known]
+    if lacking:
+        needed = ", ".join(sorted(counts))
+        raise ConfigError(f"the device lacks operators of this network: {', '.join(lacking)}; it must have {needed}")
 
 
 def neurons_of(net: nn.Module) -> dict[str, Neuron]:
