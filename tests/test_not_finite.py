@@ -10,7 +10,7 @@ from helpers import SPIKING, device_of, make_neuron
 from isospike.layers import BatchNorm, fold_time
 from isospike.ops import BACKENDS, Firing, leaky_fire, reference, use_backend
 from isospike.ops.cpu.pointwise import CompiledPass
-from isospike.ops.pointwise import Affine, Pointwise, Span, run_eager
+from isospike.ops.pointwise import Pointwise, ScaleShift, Span, eager_pass
 from isospike.surrogates import SURROGATES
 
 ODD = [nan, inf, -inf, 3e38, -3e38]
@@ -94,6 +94,6 @@ def test_what_stands_between_compiled_convolutions_is_what_it_is_in_eager_pytorc
         firing = Firing(*neuron.coefficients(), neuron.rule)
     x, z = (current(value).flatten(0, 1).contiguous(memory_format=torch.channels_last) for _ in range(2))
     for join in (None, "add", "and", "iand"):
-        spec = Pointwise(x=Affine(torch.rand(1, 8) + 0.5, torch.randn(1, 8)), firing=firing, join=join)
+        spec = Pointwise(x=ScaleShift(torch.rand(1, 8) + 0.5, torch.randn(1, 8)), firing=firing, join=join)
         given = (Span(4, 2), x, None, None if join is None else z)
-        torch.testing.assert_close(CompiledPass(spec, 8)(*given).out, run_eager(spec, *given).out, equal_nan=True)
+        torch.testing.assert_close(CompiledPass(spec, 8)(*given).out, eager_pass(spec, *given).out, equal_nan=True)

@@ -7,7 +7,7 @@ import torch
 
 from isospike.ops import FireRule, Firing, IntegerRule
 from isospike.ops.cpu.pointwise import CompiledPass, can_run
-from isospike.ops.pointwise import Affine, Pointwise, Span, run_eager
+from isospike.ops.pointwise import Pointwise, ScaleShift, Span, eager_pass
 
 pytestmark = pytest.mark.compiled
 RULES = {
@@ -30,12 +30,12 @@ def counts(samples, channels, largest=1):
 
 
 def affine(steps, channels):
-    return Affine(torch.randint(-64, 65, (steps, channels)) / 64, torch.randint(-64, 65, (steps, channels)) / 64)
+    return ScaleShift(torch.randint(-64, 65, (steps, channels)) / 64, torch.randint(-64, 65, (steps, channels)) / 64)
 
 
 def assert_same(spec, span, *maps, v=None):
     assert can_run(spec, maps[0].shape[1])
-    results = CompiledPass(spec, maps[0].shape[1])(span, *maps, v=v), run_eager(spec, span, *maps, v=v)
+    results = CompiledPass(spec, maps[0].shape[1])(span, *maps, v=v), eager_pass(spec, span, *maps, v=v)
     for compiled, eager in zip(*results, strict=True):
         assert (compiled is None) == (eager is None)
         if eager is not None:

@@ -11,7 +11,7 @@ from isospike.graph import Between, Value
 from isospike.inference.numbers import firing_of, numbers_of
 from isospike.ops import Firing
 from isospike.ops.cpu.pointwise import CompiledPass, can_run
-from isospike.ops.pointwise import Affine, Pointwise, Rectifier, Result, Span, run_eager
+from isospike.ops.pointwise import Pointwise, Rectifier, Result, ScaleShift, Span, eager_pass
 from isospike.residual import Join
 
 States = dict[Any, Tensor]  # potentials
@@ -51,13 +51,13 @@ def between(
         bits: Whether it puts out bits.
     """
 
-    def here(affine: graph.Affine | None) -> Affine | None:
-        return None if affine is None else Affine(*(rows.to(like) for rows in numbers_of(affine)))
+    def here(affine: graph.Affine | None) -> ScaleShift | None:
+        return None if affine is None else ScaleShift(*(rows.to(like) for rows in numbers_of(affine)))
 
     x_affine, y_affine, affine = (here(affine) for affine in (op.x_affine, op.y_affine, op.affine))
     assert not isinstance(op.join, Join), "who binds it looks for these"
     spec = Pointwise(x_affine, y_affine, affine, firing(op), op.join, op.total is not None, integer or bits)
-    once: Callable[..., Result] = partial(run_eager, spec)
+    once: Callable[..., Result] = partial(eager_pass, spec)
     if compiled and can_run(spec, op.out.channels):
         once = CompiledPass(spec, op.out.channels, bits=bits)
     x, y, z, out, total = op.x, op.y, op.z, op.out, op.total

@@ -22,7 +22,7 @@ from isospike.registry import Registry, unknown_name
 
 
 @dataclass(frozen=True)
-class Fused:
+class NormFire:
     """One way to compute ``norm_fire`` in one pass.
 
     Args:
@@ -50,16 +50,16 @@ class Backend:
     run: Callable[..., tuple[Tensor, Tensor]]
     refusal: Callable[[Tensor, Tensor | None, Rule], str | None]
     device: str | None = None
-    fused: Fused | None = None
+    fused: NormFire | None = None
 
 
 BACKENDS: Registry[Backend] = Registry("backend")
 BACKENDS.register(
-    "cpu", Backend("cpu", cpu.leaky_fire, cpu.refusal, "cpu", Fused(cpu_norm_fire.norm_fire, cpu_norm_fire.refusal))
+    "cpu", Backend("cpu", cpu.leaky_fire, cpu.refusal, "cpu", NormFire(cpu_norm_fire.norm_fire, cpu_norm_fire.refusal))
 )
 BACKENDS.register(
     "triton",
-    Backend("triton", gpu.leaky_fire, gpu.refusal, "cuda", Fused(gpu_norm_fire.norm_fire, gpu_norm_fire.refusal)),
+    Backend("triton", gpu.leaky_fire, gpu.refusal, "cuda", NormFire(gpu_norm_fire.norm_fire, gpu_norm_fire.refusal)),
 )
 BACKENDS.register("reference", Backend("reference", reference.leaky_fire, lambda x, v, rule: None))
 
@@ -116,7 +116,7 @@ def pick(x: Tensor, v: Tensor | None, rule: Rule) -> Backend:
     raise AssertionError("the reference refuses nothing")
 
 
-def pick_norm_fire(x: Tensor, skip: Tensor | None, added: Tensor | None, firing: Firing | None) -> Fused | None:
+def pick_norm_fire(x: Tensor, skip: Tensor | None, added: Tensor | None, firing: Firing | None) -> NormFire | None:
     """The fused pass of the backend that is asked for, with "auto" of the first that can; None where there is none.
 
     Raises:

@@ -28,7 +28,7 @@ class Span(NamedTuple):
     stateful: bool = False
 
 
-class Affine(NamedTuple):
+class ScaleShift(NamedTuple):
     """``scale * x + shift`` per channel: both ``[1, C]``, or ``[steps, C]`` where every time step has its own."""
 
     scale: Tensor
@@ -51,18 +51,18 @@ class Pointwise:
     """``sum = x + y;  s = fire(sum);  out = join(s, z)``, with an affine behind x, y and the sum.
 
     Args:
-        x: Affine of the first term.
-        y: Affine of the second.
-        affine: Affine of the sum, before the neurons.
+        x: Of the first term.
+        y: Of the second.
+        affine: Of the sum, before the neurons.
         firing: The neurons; "rectifier" for those of an ANN.
         join: How ``out`` comes from s and z: their sum, ``s * z``, or ``(1 - s) * z``.
         keeps_sum: Whether the sum, before its affine, is handed out as well.
         integer: Whether ``out`` is uint8: spikes, or counts of them.
     """
 
-    x: Affine | None = None
-    y: Affine | None = None
-    affine: Affine | None = None
+    x: ScaleShift | None = None
+    y: ScaleShift | None = None
+    affine: ScaleShift | None = None
     firing: Firing | Rectifier | None = None
     join: JoinName | None = None
     keeps_sum: bool = False
@@ -82,7 +82,7 @@ class Result(NamedTuple):
     v: Tensor | None
 
 
-def run_eager(
+def eager_pass(
     spec: Pointwise, span: Span, x: Tensor, y: Tensor | None = None, z: Tensor | None = None, v: Tensor | None = None
 ) -> Result:
     """The operation on maps ``[T*B, C, H, W]``, or ``[B, C, H, W]`` where a map is the same at every step.
@@ -99,7 +99,7 @@ def run_eager(
     if not float_dtype.is_floating_point:
         float_dtype = torch.float32
 
-    def term(map_: Tensor, affine: Affine | None = None) -> Tensor:
+    def term(map_: Tensor, affine: ScaleShift | None = None) -> Tensor:
         steps = map_.to(float_dtype).unflatten(0, (-1, span.B))
         return steps if affine is None else affine(steps, span)
 

@@ -12,7 +12,7 @@ from isospike.ops.cpu.library import compiled, library
 from isospike.ops.cpu.packing import empty_bits
 from isospike.ops.firing import Firing
 from isospike.ops.memory import empty_channels_last, laid_out, like_state
-from isospike.ops.pointwise import Affine, Pointwise, Result, Span
+from isospike.ops.pointwise import Pointwise, Result, ScaleShift, Span
 from isospike.ops.rule import FireRule, IntegerRule
 from isospike.surrogates import Rectangle
 
@@ -64,7 +64,7 @@ class CompiledPass:
         elif firing is not None:
             self.template.fires = RECTIFIER
 
-    def _fill(self, c_affine: CAffine, affine: Affine | None) -> None:
+    def _fill(self, c_affine: CAffine, affine: ScaleShift | None) -> None:
         if affine is not None:
             scale, shift = (rows.expand(-1, self.channels).repeat(1, self.rows) for rows in affine)
             self.kept += [scale, shift]
@@ -74,7 +74,7 @@ class CompiledPass:
     def __call__(
         self, span: Span, x: Tensor, y: Tensor | None = None, z: Tensor | None = None, v: Tensor | None = None
     ) -> Result:
-        """As ``run_eager``."""
+        """As ``eager_pass``."""
         spec, call, (T, B, start, stateful) = self.spec, CPass.from_buffer_copy(self.template), span
         C, (*_, H, W) = self.channels, x.shape
         call.N = N = B * C * H * W
