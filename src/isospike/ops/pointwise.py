@@ -48,12 +48,12 @@ class ScaleShift(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pointwise:
-    """``sum = x + y;  s = fire(sum);  out = join(s, z)``, with an affine behind x, y and the sum.
+    """``sum = x + y;  s = fire(sum);  out = join(s, z)``, with a scale and a shift behind x, y and the sum.
 
     Args:
-        x: Of the first term.
-        y: Of the second.
-        affine: Of the sum, before the neurons.
+        x: What scales and shifts the first term.
+        y: Likewise, the second.
+        affine: Likewise, the sum, before the neurons.
         firing: The neurons; "rectifier" for those of an ANN.
         join: How ``out`` comes from s and z: their sum, ``s * z``, or ``(1 - s) * z``.
         keeps_sum: Whether the sum, before its affine, is handed out as well.
