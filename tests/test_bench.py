@@ -420,7 +420,7 @@ def test_suites_name_models_and_peers_that_exist(suite):
     assert cases
     for case in cases:
         assert case.peer is None or case.peer in PEERS
-        if case.has_network:
+        if case.has_network or case.converts:
             with torch.device("meta"):
                 describe(iso.create_model(case.model, T=case.T, **case.options))
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from isospike.registry import Registry
 
-Work = Literal["train", "infer", "fire_train", "fire", "frames"]
+Work = Literal["train", "infer", "fire_train", "fire", "frames", "convert", "simulate"]
 
 # A decay and a threshold of 1/2, so that every contestant's formula is exact (see describe.fire_tensors).
 EXACT_LIF: dict[str, Any] = {
@@ -27,9 +27,10 @@ class Case:
 
     Args:
         work: "train" (forward, loss, backward; no optimiser) or "infer" of a model, "fire_train" or "fire" (no
-            gradient) of LIF neurons alone, or "frames": a recording of events cut into T frames.
+            gradient) of LIF neurons alone, "frames": a recording of events cut into T frames; "convert": an ANN made
+            spiking by calibration images, or "simulate": T steps of the network that it became.
         model: Name of the model; of neurons, how many channels: "64 channels"; of frames, how many events.
-        batch: Images.
+        batch: Images; of "convert", those of the calibration.
         T: Time steps.
         peer: Name in ``PEERS``; None: ours and its floor alone.
         options: Of ``create_model``.
@@ -59,9 +60,14 @@ class Case:
         return self.work == "frames"
 
     @property
+    def converts(self) -> bool:
+        """Whether it is a case of a converted ANN, whose thresholds every library chooses in its own way."""
+        return self.work in ("convert", "simulate")
+
+    @property
     def has_network(self) -> bool:
-        """Whether it is a case of a model; all others are compared to the last bit."""
-        return not self.fires and not self.counts
+        """Whether it is a case of a spiking model, which is one function for all."""
+        return not self.fires and not self.counts and not self.converts
 
     @property
     def number(self) -> int:
@@ -156,6 +162,15 @@ def _export() -> list[Case]:
     ]
 
 
+def _conversion() -> list[Case]:
+    """Return conversion of a ResNet-20 by 1,000 images, and simulation of what it became, beside SpikingJelly's."""
+    ann: dict[str, Any] = {"options": {"neuron": "relu"}, "peer": "spikingjelly", "every_mode": False}
+    return [
+        Case("convert", "vanilla_resnet20", batch=1000, T=64, **ann),
+        Case("simulate", "vanilla_resnet20", batch=32, T=64, **ann),
+    ]
+
+
 SUITES: Registry[Callable[[], list[Case]]] = Registry("suite")
-for _suite in (_quick, _cpu, _gpu, _growth, _events, _export):
+for _suite in (_quick, _cpu, _gpu, _growth, _events, _export, _conversion):
     SUITES.register(_suite.__name__.removeprefix("_"), _suite)

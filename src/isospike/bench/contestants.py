@@ -81,7 +81,8 @@ def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[
         MissingExtra: the peer runs in our environment, and is not there.
     """
     own = (sys.executable, "-m", "isospike.bench.ours", *imported())
-    work, floor = ("network", "convolutions") if case.has_network else (case.work.removesuffix("_train"), "copies")
+    work = "network" if case.has_network else case.work.removesuffix("_train")
+    floor = "convolutions" if case.has_network else "ann" if case.converts else "copies"
     found = [
         Contestant(" ".join(["isospike", *mode.values()]), "ours", own, ({"contestant": work, **mode},))
         for mode in own_modes(case)

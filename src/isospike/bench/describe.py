@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from isospike.errors import ConfigError
 from isospike.layers import BatchNorm, Chain
 from isospike.models import SpikingResNet
-from isospike.neurons import SpikingNeuron
+from isospike.neurons import ReLU, SpikingNeuron
 from isospike.ops import FireRule
 from isospike.residual import Stage
 from isospike.surrogates import SURROGATES
@@ -73,6 +73,8 @@ def _layer(layer: nn.Module) -> Description:
         return {"type": "norm", "channels": layer.num_features, "eps": layer.eps}
     if isinstance(layer, SpikingNeuron):
         return {"type": "spike", "neuron": describe_neuron(layer)}
+    if isinstance(layer, ReLU):
+        return {"type": "relu"}
     if isinstance(layer, nn.AvgPool2d):
         return {"type": "pool", "kernel": layer.kernel_size}
     if isinstance(layer, nn.MaxPool2d):

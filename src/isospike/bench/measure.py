@@ -104,11 +104,13 @@ def _job(case: Case, device: str, tensors: Path) -> dict[str, Any]:
         torch.save(event_tensors(case.number, case.size), tensors)
         return job
     torch.manual_seed(0)
-    model = create_model(case.model, T=case.T, **case.options)
+    model = create_model(case.model, T=1 if case.converts else case.T, **case.options)
     files = PEERS[case.peer].files if case.peer is not None else ()
     net = describe(model) if case.peer is not None and not files else None
     made = network_tensors(model, case.batch, case.size)
     torch.save(made, tensors)
+    if case.converts:
+        return {**job, "net": net}
     job["files"] = _files(model, files, case.size, tensors.parent)
     return {**job, "net": net, "firing": firing_share(model, made["x"])}
 
@@ -206,7 +208,7 @@ def _equality(
     found = []
     for row in others:
         theirs = timed[row["name"]]
-        compared = alike if case.has_network else exactly
+        compared = alike if case.has_network or case.converts else exactly
         checks: list[Check] = compared(timed[first["name"]], theirs)
         if row["name"] in double:
             checks += closely(double[first["name"]], double[row["name"]])

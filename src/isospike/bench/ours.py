@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 
 import isospike
-from isospike.bench.peers.serve import Fire, Frames, Job, Network, Task, Tensors, dtype_of, serve
+from isospike.bench.peers.serve import Converted, Fire, Frames, Job, Network, Task, Tensors, dtype_of, serve
+from isospike.conversion.evaluation import logit_sums
 from isospike.events import Events, bins_of_count, integrate
 from isospike.layers import BatchNorm
-from isospike.models import SpikingResNet, create_model
+from isospike.models import ProgramNet, SpikingResNet, create_model
 from isospike.neurons import LIF
 from isospike.own_rows import import_installed, import_rows
 from isospike.surrogates import SURROGATES
+
+BATCH = 128  # images of the calibration at a time
 
 
 class Ours(Network):
@@ -115,6 +118,31 @@ def frames(job: Job, tensors: Tensors) -> Task:
     return Frames(lambda: integrate(events, bins_of_count(events, job["T"])))
 
 
+def converted(job: Job, tensors: Tensors) -> Task:
+    """Convert with thresholds of every channel at 99.9 %, and simulate compiled."""
+    ann = load_model({**job, "T": 1}, tensors).eval()
+
+    def convert(x: Tensor) -> ProgramNet:
+        return isospike.convert(ann, x.split(BATCH), method="percentile", T=job["T"], per_channel=True)
+
+    def simulate(net: ProgramNet, x: Tensor, T: int) -> Tensor:
+        return logit_sums(net, x, T)[-1]
+
+    return Converted(job, convert, simulate, tensors)
+
+
+def ann(job: Job, tensors: Tensors) -> Task:
+    """Run the ANN once, in PyTorch, on all images of a case of conversion."""
+    model, x = load_model({**job, "T": 1}, tensors).eval(), tensors["x"]
+
+    def run() -> None:
+        with torch.no_grad():
+            for part in x.split(BATCH):
+                model(part)
+
+    return Floor(run)
+
+
 def copies(job: Job, tensors: Tensors) -> Task:
     """Make the traffic of the neurons: read and write once; for the backward pass read twice and write once."""
     if job["work"] == "frames":
@@ -147,6 +175,9 @@ CONTESTANTS: dict[str, Callable[[Job, Tensors], Task]] = {
     "convolutions": convolutions,
     "fire": fire,
     "frames": frames,
+    "convert": converted,
+    "simulate": converted,
+    "ann": ann,
     "copies": copies,
 }
 

@@ -13,6 +13,8 @@ WORKS = {
     "fire_train": "LIF neurons, forward and backward",
     "fire": "LIF neurons, forward",
     "frames": "frames by count",
+    "convert": "conversion of the ANN",
+    "simulate": "simulation of the converted ANN",
 }
 
 

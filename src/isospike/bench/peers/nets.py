@@ -83,6 +83,22 @@ class Net(nn.Module):
                 raise ValueError(f"{name} lacks {missing}")
 
 
+class Ann(Net):
+    """The same without time: images to logits, out of PyTorch's own layers.
+
+    Args:
+        description: As of ``Net``; its neurons are rectifiers.
+    """
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        super().__init__(description, ANN_MAKERS, T=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        out = self.closing(self.units(self.opening(self.stem(x))))
+        return self.classifier(out.mean((-2, -1)))
+
+
 def convolution(make: Callable[..., nn.Module], spec: Layer) -> nn.Module:
     """Call ``make`` with the signature of ``nn.Conv2d``."""
     return make(spec["in"], spec["out"], spec["kernel"], spec["stride"], spec["padding"], bias=spec["bias"])
@@ -96,3 +112,13 @@ def mean_pool(make: Callable[..., nn.Module], spec: Layer) -> nn.Module:
 def max_pool(make: Callable[..., nn.Module], spec: Layer) -> nn.Module:
     """Call ``make`` with the signature of ``nn.MaxPool2d``."""
     return make(spec["kernel"], spec["stride"], spec["padding"])
+
+
+ANN_MAKERS: Makers = {
+    "conv": lambda spec: convolution(nn.Conv2d, spec),
+    "norm": lambda spec: nn.BatchNorm2d(spec["channels"], eps=spec["eps"]),
+    "relu": lambda spec: nn.ReLU(),
+    "pool": lambda spec: mean_pool(nn.AvgPool2d, spec),
+    "max_pool": lambda spec: max_pool(nn.MaxPool2d, spec),
+    "linear": lambda spec: nn.Linear(spec["in"], spec["out"], bias=spec["bias"]),
+}

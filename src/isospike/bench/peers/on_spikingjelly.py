@@ -2,13 +2,16 @@
 
 import os
 import sys
+from copy import deepcopy
 from types import ModuleType
 from typing import Any
 
 import torch
-from nets import Net, Segment, convolution, max_pool, mean_pool
-from serve import Fire, Frames, Job, Network, Task, Tensors, dtype_of, serve
+from nets import Ann, Net, Segment, convolution, max_pool, mean_pool
+from serve import Converted, Fire, Frames, Job, Network, Task, Tensors, dtype_of, serve
 from torch import Tensor, nn
+
+BATCH = 128  # images of the calibration at a time
 
 
 def neuron_of(spec: dict[str, Any]) -> nn.Module:
@@ -93,6 +96,32 @@ def frames(job: Job, tensors: Tensors) -> Task:
     return Frames(lambda: count(events, "number", job["T"], job["size"], job["size"]))
 
 
+def converted(job: Job, tensors: Tensors) -> Task:
+    """Convert as its documentation does: thresholds of every channel at 99.9 %, and half of them to start from."""
+    from spikingjelly.activation_based import ann2snn, functional
+
+    ann = Ann(job["net"])
+    ann.load(tensors)
+    layout = torch.channels_last if job["setting"].get("channels_last") else torch.contiguous_format
+    ann = ann.to(memory_format=layout).eval()
+
+    @torch.no_grad()
+    def convert(x: Tensor) -> nn.Module:
+        batches = list(x.contiguous(memory_format=layout).split(BATCH))
+        recipe = ann2snn.RateCodingRecipe(dataloader=batches, mode="99.9%", channel_wise=True, half_threshold=True)
+        return ann2snn.FXConverter(recipe=recipe).convert(deepcopy(ann)).eval()
+
+    @torch.no_grad()
+    def simulate(net: nn.Module, x: Tensor, T: int) -> Tensor:
+        functional.reset_net(net)
+        x, total = x.contiguous(memory_format=layout), torch.zeros(())
+        for _ in range(T):
+            total = total + net(x)
+        return total
+
+    return Converted(job, convert, simulate, tensors)
+
+
 def its_datasets() -> ModuleType:
     """Import its functions of events alone.
 
@@ -117,7 +146,7 @@ def build(job: Job, tensors: Tensors) -> Task:
     if implementation:
         for kind in ("IF", "LIF"):
             os.environ[f"SJ_{kind}_CUDA_IMPLEMENTATION"] = implementation
-    works = {"fire": fire, "fire_train": fire, "frames": frames}
+    works = {"fire": fire, "fire_train": fire, "frames": frames, "convert": converted, "simulate": converted}
     return works.get(job["work"], network)(job, tensors)
 
 

@@ -132,6 +132,39 @@ class Frames:
         return {"frames": torch.as_tensor(self.run())}
 
 
+class Converted:
+    """An ANN that is converted, or simulated once it is.
+
+    Args:
+        job: ``work`` is "convert" or "simulate"; T steps.
+        convert: From calibration images ``[N, C, H, W]`` to a network.
+        simulate: From such a network, images and T to the logits ``[B, K]`` of all steps, added up or their mean.
+        tensors: The images ``x``: those of the calibration, of which some are looked at.
+    """
+
+    LOOKED_AT = 32
+
+    def __init__(
+        self,
+        job: Job,
+        convert: Callable[[Tensor], Any],
+        simulate: Callable[[Any, Tensor, int], Tensor],
+        tensors: Tensors,
+    ) -> None:
+        self.x, self.T = tensors["x"].to(dtype_of(job)), job["T"]
+        self.convert, self.simulate = convert, simulate
+        self.net = None if job["work"] == "convert" else convert(self.x)
+
+    def run(self) -> object:
+        """Convert, or simulate all images."""
+        return self.convert(self.x) if self.net is None else self.simulate(self.net, self.x, self.T)
+
+    def outputs(self) -> Tensors:
+        """Return logits of the converted network."""
+        net = self.convert(self.x) if self.net is None else self.net
+        return {"logits": self.simulate(net, self.x[: self.LOOKED_AT], self.T)}
+
+
 def dtype_of(job: Job) -> torch.dtype:
     """Return the dtype of weights and images; bf16 is autocast, over float32."""
     return torch.float64 if job["precision"] == "float64" else torch.float32

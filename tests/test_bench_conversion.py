@@ -1,0 +1,76 @@
+"""The bench of conversion: one ANN for all, logits that point the same way."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+import isospike as iso
+from isospike.bench import Case, line_up, measure_case
+from isospike.bench.describe import describe, network_tensors
+from isospike.bench.ours import build, load_model
+from isospike.bench.peers.nets import Ann
+from isospike.bench.table import title
+from test_bench import PLAN, fake_peer
+
+__all__ = ["fake_peer"]  # pytest finds it here
+
+CONVERT = Case("convert", "vanilla_resnet8", batch=64, T=8, options={"neuron": "relu"}, size=16, every_mode=False)
+
+
+# The logits of the ANN, some factor longer.
+FAKE_CONVERTED = """
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    answer = {}
+    if request["do"] == "prepare":
+        job, answer = request["job"], {"versions": {"fake": "1"}}
+    elif request["do"] == "run":
+        answer = {"seconds": 0.5}
+    elif request["do"] == "memory":
+        answer = {"peak_mb": 1.0}
+    else:
+        import torch
+        from isospike.bench.peers.nets import Ann
+        tensors = torch.load(job["tensors"])
+        ann = Ann(job["net"]).eval()
+        ann.load(tensors)
+        with torch.no_grad():
+            torch.save({"logits": FACTOR * ann(tensors["x"][:32])}, request["file"])
+    print(json.dumps(answer), flush=True)
+"""
+
+
+def test_a_described_ann_is_the_same_function():
+    model = iso.create_model("vanilla_resnet8", T=1, neuron="relu")
+    tensors = network_tensors(model, batch=3, size=16)
+    theirs = Ann(describe(model)).double().eval()
+    theirs.load(tensors)
+    job = {"model": "vanilla_resnet8", "T": 1, "options": {"neuron": "relu"}, "device": "cpu", "precision": "float64"}
+    ours, x = load_model(job, tensors).eval(), tensors["x"].double()
+    torch.testing.assert_close(theirs(x), ours(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("work", ["convert", "simulate"])
+def test_a_converted_network_beside_its_ann(work, tmp_path):
+    case = replace(CONVERT, work=work)
+    found = measure_case(case, line_up(case, tmp_path, "cpu", False), PLAN)
+    assert [(one["name"], one["role"]) for one in found["contestants"]] == [("isospike", "ours"), ("ann", "floor")]
+    assert title(found).startswith("vanilla_resnet8, neuron=relu, ")
+    model = iso.create_model("vanilla_resnet8", T=1, neuron="relu")
+    tensors = network_tensors(model, batch=64, size=16)
+    job = {**asdict(case), "device": "cpu", "setting": {"contestant": work}}
+    logits = build(job, tensors).outputs()["logits"]
+    ann = load_model({**job, "T": 1}, tensors).eval()
+    assert logits.shape == (32, 10)
+    assert torch.cosine_similarity((logits / case.T).flatten(), ann(tensors["x"][:32]).flatten(), dim=0) > 0.9
+
+
+def test_thresholds_are_everyones_own_but_logits_must_be_alike(fake_peer):
+    """A peer whose logits point elsewhere gets no ratio; one whose logits are longer does."""
+    for factor, agree in ((3.0, True), (-1.0, False)):
+        python = fake_peer(FAKE_CONVERTED.replace("FACTOR", str(factor)))
+        case = replace(CONVERT, work="simulate", peer="spikingjelly")
+        found = measure_case(case, line_up(case, python, "cpu", False), PLAN)
+        assert [one["agree"] for one in found["equality"]] == [agree]
