@@ -219,6 +219,7 @@ def test_int8_leaves_signed_maps_in_floating_point(ann):
     torch.testing.assert_close(net.compile_for_inference("int8")(x), net(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.compiled
 def test_the_compiled_library_says_once_that_it_leaves_the_rule_to_the_reference():
     neuron, x = SignedIF(3), torch.randn(4, 2, 8)
     with iso.use_backend("cpu"), pytest.raises(ConfigError, match="does not know the rule SignedRule"):

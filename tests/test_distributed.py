@@ -139,7 +139,7 @@ def test_a_run_does_not_go_on_in_another_number_of_processes(runs, monkeypatch, 
     with locked_elsewhere(runs[0] / "two"):
         both = [process.communicate(timeout=180)[1] for process in start(runs[0], ["--resume", "two"])]
     for said in both:
-        assert said.startswith("error: another process is working on the run in two: wait for it, or stop it")
+        assert "error: another process is working on the run in two: wait for it, or stop it\n" in said
 
 
 @pytest.mark.dist

@@ -119,12 +119,12 @@ def test_bounds_outside_of_the_recording_are_refused(counted, bounds):
         counted(events, np.array(bounds))
 
 
-def test_an_array_that_was_changed_later_does_not_reach_other_memory():
-    x = np.zeros(3, np.uint16)
-    events = Events([1, 2, 3], x, [0] * 3, [0] * 3, (2, 2))
-    x[1] = 60_000
+@pytest.mark.parametrize(("name", "value"), [("x", 60_000), ("x", 2), ("y", 2), ("p", 2)])
+def test_an_array_that_was_changed_later_does_not_reach_other_memory(counted, name, value):
+    events = Events([1, 2, 3], np.zeros(3, np.uint16), np.zeros(3, np.uint16), np.zeros(3, np.uint8), (2, 2))
+    getattr(events, name)[1] = value
     with pytest.raises(DataError, match="event 1 lies outside of the sensor of 2x2 pixels"):
-        integrate(events, bins_of_count(events, 1))
+        counted(events, np.array([[0, 1], [1, 3]]))
 
 
 def test_counts_are_wide():

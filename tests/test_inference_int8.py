@@ -88,6 +88,7 @@ def test_where_weights_need_no_rounding_both_precisions_agree(topology):
     torch.testing.assert_close(logits, truth, rtol=1e-4, atol=1e-4 * truth.abs().max().item())
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("topology", iso.TOPOLOGIES)
 def test_integers_are_bytes_spikes_bits_and_everything_else_float(topology, monkeypatch):
     """Every convolution of spikes reads bits, unless another layer reads them too; none packs them again."""

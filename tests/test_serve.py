@@ -323,7 +323,10 @@ def refused(port):
 def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
     command = [sys.executable, "-m", "isospike", "serve", DIGITS, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as server:
-        where = re.search(r"at http://127\.0\.0\.1:(\d+) ", server.stderr.readline())
+        for line in server.stderr:  # notes may come before
+            where = re.search(r"at http://127\.0\.0\.1:(\d+) ", line)
+            if where:
+                break
         port = int(where[1])
         while True:
             try:

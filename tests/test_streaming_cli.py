@@ -245,7 +245,7 @@ def test_a_decision_comes_before_the_next_events_and_ctrl_c_ends_with_the_summar
     live.send_signal(signal.SIGINT)
     assert live.wait(20) == 130
     said = live.stderr.read().decode()
-    assert re.match("note: 3 windows of 10 events; a decision took", said)
+    assert "note: 3 windows of 10 events; a decision took" in said
     assert "Traceback" not in said
 
 

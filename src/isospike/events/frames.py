@@ -128,7 +128,8 @@ def integrate(events: Events, bounds: Bounds) -> Frames:
         int32 ``[T, 2, height, width]``; channel 0 counts what became darker, channel 1 what became brighter.
 
     Raises:
-        DataError: the size of the sensor is not known.
+        DataError: the size of the sensor is not known, or an event is outside of it: arrays were changed after the
+            events were made of them.
     """
     if events.sensor is None:
         raise DataError(
@@ -146,18 +147,17 @@ def _count(events: Events, bounds: Bounds) -> Frames:
     assert events.sensor is not None
     width, height = events.sensor
     frames = np.zeros((len(bounds), 2 * height * width), np.int32)
+    outside = (events.x >= width) | (events.y >= height) | (events.p > 1)
     cells = (events.p.astype(np.int64) * height + events.y) * width + events.x
     for frame, (start, end) in zip(frames, bounds.tolist(), strict=True):
+        if outside[start:end].any():
+            raise _outside(events, start + int(outside[start:end].argmax()))
         frame += np.bincount(cells[start:end], minlength=len(frame))
     return frames.reshape(len(bounds), 2, height, width)
 
 
 def _count_compiled(events: Events, bounds: Bounds) -> Frames:
-    """Count in ``csrc/events.c``, every frame in one thread.
-
-    Raises:
-        DataError: an event is outside of the sensor: arrays were changed after the events were made of them.
-    """
+    """Count in ``csrc/events.c``, every frame in one thread."""
     assert events.sensor is not None
     width, height = events.sensor
     frames = np.empty((len(bounds), 2, height, width), np.int32)
@@ -166,8 +166,14 @@ def _count_compiled(events: Events, bounds: Bounds) -> Frames:
     sizes = (len(bounds), height, width)
     fault = compiled().isospike_count_events(*sizes, *(array.ctypes.data for array in (*arrays, frames)), threads)
     if fault:
-        raise DataError(f"event {fault - 1} lies outside of the sensor of {width}x{height} pixels")
+        raise _outside(events, fault - 1)
     return frames
+
+
+def _outside(events: Events, number: int) -> DataError:
+    assert events.sensor is not None
+    width, height = events.sensor
+    return DataError(f"event {number} lies outside of the sensor of {width}x{height} pixels")
 
 
 def _check_window(events: Events, window: int, stride: int | None) -> int:
