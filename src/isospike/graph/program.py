@@ -26,6 +26,9 @@ class Value:
     channels: int
     domain: Domain
 
+    def __hash__(self) -> int:
+        return self.number  # it is looked up several times for every operation that runs
+
 
 class Complement:
     """The affine ``1 - x``."""

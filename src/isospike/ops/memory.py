@@ -92,6 +92,6 @@ def like_state(x: Tensor, rule: Rule) -> Tensor:
     return empty_strided(shape, (*levels, *x[0].stride()), torch.float32, x.device)
 
 
-def laid_out(x: Tensor, target: Tensor) -> Tensor:
-    """``x`` in the memory order and the dtype of ``target``."""
-    return x if x.stride() == target.stride() and x.dtype == target.dtype else target.copy_(x)
+def laid_out(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` in the memory order and the dtype of ``like``."""
+    return x if x.stride() == like.stride() and x.dtype == like.dtype else empty_like(like).copy_(x)

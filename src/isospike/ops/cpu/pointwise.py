@@ -101,7 +101,7 @@ class CompiledPass:
         if stateful and isinstance(spec.firing, Firing):
             one = x[:B] if x.dtype == torch.float32 else empty_channels_last(B, C, H, W)
             after = like_state(one.unsqueeze(0), spec.firing.rule)
-            v = None if v is None else laid_out(v, torch.empty_like(after))
+            v = None if v is None else laid_out(v, after)
             call.before, call.after = address(v), after.data_ptr()
         if self.run(ctypes.byref(call)):
             raise RunFailed("there is no memory left for the potentials of a layer: take a smaller batch")

@@ -35,7 +35,8 @@ INLINE uint64_t pack_word(const float *x, uint64_t *odd) {
     return bits;
 }
 
-INLINE void unpack_word(uint64_t word, int n, float *x) {
+/* The first n of 64 bits as 0 and 1. */
+INLINE void unpack_word(uint64_t word, int n, float *restrict x) {
     const uint32_t halves[2] = {(uint32_t)word, (uint32_t)(word >> 32)};
     for (int half = 0; half < 2; half++)
         for (int i = 0; i < 32 && 32 * half + i < n; i++) x[32 * half + i] = (float)(int32_t)((halves[half] >> i) & 1);
@@ -43,24 +44,31 @@ INLINE void unpack_word(uint64_t word, int n, float *x) {
 
 /* n values, a multiple of 8: which of them are not 0. */
 INLINE void pack_values(const float *x, int n, uint8_t *bits) {
-    uint64_t odd = 0;
-    for (int from = 0; from < n; from += WORD) {
-        float last[WORD] = {0};
-        int left = n - from < WORD ? n - from : WORD;
-        if (left < WORD) memcpy(last, x + from, sizeof(float) * left);
-        uint64_t word = pack_word(left < WORD ? last : x + from, &odd);
-        memcpy(bits + from / 8, &word, left / 8);
+    uint64_t odd = 0, word;
+    int from = 0;
+    for (; from + WORD <= n; from += WORD) {
+        word = pack_word(x + from, &odd);
+        memcpy(bits + from / 8, &word, sizeof(word));
     }
+    if (from == n) return;
+    float last[WORD] = {0};
+    memcpy(last, x + from, sizeof(float) * (n - from));
+    word = pack_word(last, &odd);
+    memcpy(bits + from / 8, &word, (n - from) / 8);
 }
 
 /* n values of 0 and 1, a multiple of 8. */
-INLINE void unpack_values(const uint8_t *bits, int n, float *x) {
-    for (int from = 0; from < n; from += WORD) {
-        uint64_t word = 0;
-        int left = n - from < WORD ? n - from : WORD;
-        memcpy(&word, bits + from / 8, left / 8);
-        unpack_word(word, left, x + from);
+INLINE void unpack_values(const uint8_t *bits, int n, float *restrict x) {
+    uint64_t word;
+    int from = 0;
+    for (; from + WORD <= n; from += WORD) {
+        memcpy(&word, bits + from / 8, sizeof(word));
+        unpack_word(word, WORD, x + from);
     }
+    if (from == n) return;
+    word = 0;
+    memcpy(&word, bits + from / 8, (n - from) / 8);
+    unpack_word(word, n - from, x + from);
 }
 
 /* n numbers of a map from element `at` on as floats; `width`: bits of an element, as in infer.c. */
