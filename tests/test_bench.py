@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import isospike as iso
+from bench_here import near
 from bench_results import growth_result, result, row
 from isospike import own_rows
 from isospike.bench import PEERS, SUITES, Case, Plan, compare, contestants, line_up, measure_case
@@ -29,6 +30,8 @@ from isospike.layers import MEMORY
 from isospike.neurons import SpikingNeuron
 from test_architectures import build as documents
 from test_cli import call
+
+__all__ = ["near"]  # pytest finds it here
 
 PLAN = Plan("cpu", threads=1, repeats=3, seconds=0)
 
@@ -245,7 +248,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.parametrize(("wrong", "agree"), [("", True), ("frames[0, 0, 0, 0] += 1", False)])
-def test_frames_are_compared_count_by_count(fake_peer, wrong, agree):
+def test_frames_are_compared_count_by_count(near, fake_peer, wrong, agree):
     python = fake_peer(FAKE_FRAMES.replace("WRONG", wrong))
     found = measure_case(FRAMES, line_up(FRAMES, python, "cpu", False), PLAN)
     assert [one["role"] for one in found["contestants"]] == ["ours", "floor", "peer"]
@@ -260,7 +263,7 @@ def test_a_peer_without_networks_is_refused(tmp_path):
         line_up(Case("train", "ms_resnet8", peer="tonic"), tmp_path / "python", "cpu", False)
 
 
-def test_a_peer_gets_its_best_setting_and_its_ratio(fake_peer):
+def test_a_peer_gets_its_best_setting_and_its_ratio(near, fake_peer):
     python = fake_peer(FAKE.replace("WRONG", ""))
     found = measure_case(TINY_FIRE, line_up(TINY_FIRE, python, "cpu", False), PLAN)
     ours, floor, peer = found["contestants"]
@@ -274,7 +277,7 @@ def test_a_peer_gets_its_best_setting_and_its_ratio(fake_peer):
     assert lines(found)[0][-1].startswith(f"{speed_up:.2f}x (")
 
 
-def test_one_wrong_spike_refuses_the_ratio_and_exits_1(fake_peer, monkeypatch, tmp_path, capsys):
+def test_one_wrong_spike_refuses_the_ratio_and_exits_1(near, fake_peer, monkeypatch, tmp_path, capsys):
     fake_peer(FAKE.replace("WRONG", "spikes[0, 0, 0, 0, 0] = 1 - spikes[0, 0, 0, 0, 0]"))
     monkeypatch.setitem(SUITES._items, "tiny", lambda: [TINY_FIRE])
     saved = tmp_path / "saved.json"
@@ -341,7 +344,7 @@ iso.TOPOLOGIES.register("mine", iso.Topology(name="mine", source="nobody", join=
 
 
 @pytest.mark.onnx
-def test_exported_networks_beside_ours(tmp_path, capsys):
+def test_exported_networks_beside_ours(near, tmp_path, capsys):
     """Both forms, equal to ours in float64, and static in int8, whose weights are rounded."""
     target = tmp_path / "bench.json"
     options = ["--work", "infer", "--batch", 2, "--T", 2, "--repeats", 3, "--seconds", 0, "--device", "cpu"]

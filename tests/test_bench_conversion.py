@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import isospike as iso
+from bench_here import near
 from isospike.bench import Case, line_up, measure_case
 from isospike.bench.describe import describe, network_tensors
 from isospike.bench.ours import build, load_model
@@ -13,9 +14,9 @@ from isospike.bench.peers.nets import Ann
 from isospike.bench.table import title
 from test_bench import PLAN, fake_peer
 
-__all__ = ["fake_peer"]  # pytest finds it here
+__all__ = ["fake_peer", "near"]  # pytest finds it here
 
-CONVERT = Case("convert", "vanilla_resnet8", batch=64, T=8, options={"neuron": "relu"}, size=16, every_mode=False)
+CONVERT = Case("convert", "vanilla_resnet8", batch=64, T=32, options={"neuron": "relu"}, size=16, every_mode=False)
 
 
 # The logits of the ANN, some factor longer.
@@ -53,11 +54,12 @@ def test_a_described_ann_is_the_same_function():
 
 
 @pytest.mark.parametrize("work", ["convert", "simulate"])
-def test_a_converted_network_beside_its_ann(work, tmp_path):
+def test_a_converted_network_beside_its_ann(near, work, tmp_path):
     case = replace(CONVERT, work=work)
     found = measure_case(case, line_up(case, tmp_path, "cpu", False), PLAN)
     assert [(one["name"], one["role"]) for one in found["contestants"]] == [("isospike", "ours"), ("ann", "floor")]
     assert title(found).startswith("vanilla_resnet8, neuron=relu, ")
+    torch.manual_seed(0)
     model = iso.create_model("vanilla_resnet8", T=1, neuron="relu")
     tensors = network_tensors(model, batch=64, size=16)
     job = {**asdict(case), "device": "cpu", "setting": {"contestant": work}}
@@ -67,7 +69,7 @@ def test_a_converted_network_beside_its_ann(work, tmp_path):
     assert torch.cosine_similarity((logits / case.T).flatten(), ann(tensors["x"][:32]).flatten(), dim=0) > 0.9
 
 
-def test_thresholds_are_everyones_own_but_logits_must_be_alike(fake_peer):
+def test_thresholds_are_everyones_own_but_logits_must_be_alike(near, fake_peer):
     """A peer whose logits point elsewhere gets no ratio; one whose logits are longer does."""
     for factor, agree in ((3.0, True), (-1.0, False)):
         python = fake_peer(FAKE_CONVERTED.replace("FACTOR", str(factor)))

@@ -173,7 +173,7 @@ def dtype_of(job: Job) -> torch.dtype:
 def serve(build: Callable[[Job, Tensors], Task], versions: Mapping[str, str]) -> None:
     """Answer requests until standard input ends."""
     answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints must not be taken for an answer
-    session = _Session(build, versions)
+    session = Session(build, versions)
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -183,12 +183,20 @@ def serve(build: Callable[[Job, Tensors], Task], versions: Mapping[str, str]) ->
         print(json.dumps(answer), file=answers, flush=True)  # noqa: T201
 
 
-class _Session:
+class Session:
+    """What a contestant has prepared, and its answers.
+
+    Args:
+        build: Makes the work of a job.
+        versions: Of the libraries that do it.
+    """
+
     def __init__(self, build: Callable[[Job, Tensors], Task], versions: Mapping[str, str]) -> None:
         self.build, self.versions = build, dict(versions)
         self.task: Task | None = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request."""
         what = request["do"]
         if what == "prepare":
             self._prepare(request["job"])
