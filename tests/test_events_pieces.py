@@ -183,6 +183,24 @@ def test_events_that_are_too_late_are_named_and_nothing_of_their_part_is_taken()
         InOrder(0, "b").add(Decoded(*np.array([[5, 1, 1, 0], [2, 1, 1, 1]]).T))
 
 
+FIRST, LAST = -(2**63), 2**63 - 1  # microseconds that 64 bits can hold
+
+
+@pytest.mark.parametrize("late", [0, 5, 2**62, 2**64])
+@pytest.mark.parametrize("times", [[FIRST, FIRST + 1], [FIRST, LAST], [LAST - 1, LAST], [LAST, FIRST], [0, FIRST]])
+def test_times_at_the_ends_of_64_bits_are_kept_or_named(late, times):
+    order, by = InOrder(late, "a"), times[0] - times[1]
+    rows = [[t, 1, 1, 0] for t in times]
+    if by > late:
+        said = f"is {by:,} us before the one in front of it; late={by} waits" if not late else f"comes {by:,} us late, "
+        with pytest.raises(DataError, match=f"^a: event 1 {said}"):
+            order.add(Decoded(*np.array(rows).T))
+    else:
+        given = [order.add(Decoded(*np.array(rows).T)), order.end()]
+        assert together(given).tolist() == sorted(rows)
+        assert len(order) == 0
+
+
 @pytest.mark.data
 def test_real_recordings_in_parts(recordings):  # noqa: F811
     """Of every format that is read in parts; the times of the camera of EVT 3 step back by up to 11 us."""

@@ -5,6 +5,8 @@ import numpy as np
 from isospike.errors import DataError
 from isospike.events.recording import Decoded, Events
 
+TIMES = np.iinfo(np.int64)
+
 
 class InOrder:
     """Holds events back until nothing may come in front of them any more.
@@ -64,13 +66,14 @@ class InOrder:
         latest = np.maximum.accumulate(t)
         if self._latest is not None:
             latest = np.maximum(latest, self._latest)
-        least = latest - self.late
+        behind = latest.view(np.uint64) - t.view(np.uint64)  # which 64 bits with a sign may not hold
+        faults = behind > self.late
         if self._passed is not None:
-            least = np.maximum(least, self._passed)
-        if not (t < least).any():
+            faults |= t < self._passed
+        if not faults.any():
             return
-        event = int((t < least).argmax())
-        name, by = decoded.named(event, self.taken), int(latest[event] - t[event])
+        event = int(faults.argmax())
+        name, by = decoded.named(event, self.taken), int(behind[event])
         where = f"{self.where}: " if self.where else ""
         if self.late == 0 and by > 0:
             raise DataError(
@@ -88,9 +91,14 @@ class InOrder:
             held = self._held if events is None or not len(events) else _merged(self._held, events)
         if held is None:
             return Events([], [], [], [])  # type: ignore[arg-type]
-        number = 0 if before is None else int(np.searchsorted(held.t, before))
+        number = 0 if before is None else _number_before(held, before)
         self._held = held[number:]
         return held[:number]
+
+
+def _number_before(events: Events, t: int) -> int:
+    """Count the events before a microsecond, which need not be one that 64 bits can hold."""
+    return len(events) if t > TIMES.max else int(np.searchsorted(events.t, max(t, TIMES.min)))
 
 
 def _merged(first: Events, second: Events) -> Events:
