@@ -17,6 +17,7 @@ from isospike.bench.cases import EXACT_LIF, Case
 from isospike.bench.compare import Check, alike, closely, exactly
 from isospike.bench.contestants import PEERS, Contestant, Setting
 from isospike.bench.describe import describe, event_tensors, fire_tensors, firing_share, network_tensors
+from isospike.bench.limits import additions_of, traffic_of
 from isospike.bench.worker import GIVES_BACK, Worker
 from isospike.errors import RunFailed
 from isospike.export.onnx import OPSET, export_onnx
@@ -73,7 +74,8 @@ def measure_case(case: Case, competing: Sequence[Contestant], plan: Plan) -> Row
         for row in (row for row in rows if row["role"] != "floor"):
             row["peak_memory_mb"] = _peak({**job, "setting": row["setting"]}, by_name[row["name"]], plan)
     facts = asdict(case)
-    return {**facts, "device": plan.device, "firing": job.get("firing"), "contestants": rows, "equality": equality}
+    about = {"device": plan.device, "firing": job.get("firing"), "amount": job.get("amount")}
+    return {**facts, **about, "contestants": rows, "equality": equality}
 
 
 def interleaved(workers: Mapping[str, Runs], repeats: int, seconds: float) -> dict[str, list[float]]:
@@ -99,7 +101,7 @@ def _job(case: Case, device: str, tensors: Path) -> dict[str, Any]:
     job = {**asdict(case), "device": device, "tensors": str(tensors)}
     if case.fires:
         torch.save(fire_tensors(case.T, case.batch, case.number, case.size), tensors)
-        return {**job, "neuron": EXACT_LIF}
+        return {**job, "neuron": EXACT_LIF, "amount": traffic_of(case)}
     if case.counts:
         torch.save(event_tensors(case.number, case.size), tensors)
         return job
@@ -112,7 +114,8 @@ def _job(case: Case, device: str, tensors: Path) -> dict[str, Any]:
     if case.converts:
         return {**job, "net": net}
     job["files"] = _files(model, files, case.size, tensors.parent)
-    return {**job, "net": net, "firing": firing_share(model, made["x"])}
+    job |= {"net": net, "firing": firing_share(model, made["x"])}
+    return {**job, "amount": additions_of(case, model, made["x"]) if device == "cpu" else None}
 
 
 def _files(model: SpikingResNet, files: Sequence[tuple[str, str]], size: int, folder: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from isospike.bench.limits import Limits, nearness
 from isospike.bench.measure import Row, summary
 from isospike.bench.worker import GIVES_BACK, KEEPS
 
@@ -76,8 +77,8 @@ def refusals(row: Row) -> list[str]:
     return found
 
 
-def notes(row: Row) -> list[str]:
-    """Return the trials of settings, and how closely outputs agree."""
+def notes(row: Row, limits: Limits | None) -> list[str]:
+    """Return the trials of settings, how closely outputs agree, and how near it is to the limits of the machine."""
     found = []
     for one in row["contestants"]:
         if one["trial"]:
@@ -93,7 +94,7 @@ def notes(row: Row) -> list[str]:
     for equality in row["equality"]:
         said = ", ".join(f"{check['what']} {check['value']:.2g}" for check in equality["checks"])
         found.append(f"{equality['of']} against {row['contestants'][0]['name']}: {said}")
-    return found
+    return found + nearness(row, limits)
 
 
 def header_lines(result: Mapping[str, Any]) -> list[str]:
@@ -120,7 +121,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         table = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
         table += ["| " + " | ".join(line) + " |" for line in lines(row)]
         parts.append("\n".join(table) + "\n")
-        parts += [f"{note}.\n" for note in (*notes(row), *refusals(row))]
+        limits = result["header"].get("limits")  # results of old do not say
+        parts += [f"{note}.\n" for note in (*notes(row, limits), *refusals(row))]
     return "\n".join(parts)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from isospike.bench import PEERS, SUITES, Case, Plan, line_up, measure_case
 from isospike.bench.growth import covers, draw, growth_markdown
+from isospike.bench.limits import Limits, machine_limits
 from isospike.bench.saved import render_file
 from isospike.bench.setup import python_of, set_up
 from isospike.bench.table import COLUMNS, header_lines, lines, notes, refusals, title
@@ -62,6 +63,7 @@ def bench_command(
     with open_world(device) as world:
         header = {**environment(world.device), "threads": torch.get_num_threads(), "imports": imported()}
         place = str(world.device)
+    header["limits"] = machine_limits(header["threads"]) if place == "cpu" else None
     plan = Plan(place, header["threads"], repeats, seconds)
     competing = [line_up(case, python_of(peer_env), place, compiled) for case in cases]
     result: dict[str, Any] = {"header": header, "rows": []}
@@ -69,7 +71,7 @@ def bench_command(
         row = measure_case(case, group, plan)
         result["rows"].append(row)
         if not json:
-            show(row)
+            show(row, header["limits"])
         write_json(target, result)
     finish(result, cases, target, json)
 
@@ -123,7 +125,7 @@ def _against(cases: Sequence[Case], suite: str, peer: str | None) -> list[Case]:
     return kept
 
 
-def show(row: dict[str, Any]) -> None:
+def show(row: dict[str, Any], limits: Limits | None) -> None:
     """Show one row on the terminal."""
     out.print(title(row), style="bold", highlight=False, markup=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, collapse_padding=True)
@@ -134,7 +136,7 @@ def show(row: dict[str, Any]) -> None:
     for line in lines(row):
         table.add_row(*line)
     out.print(table)
-    for note in notes(row):
+    for note in notes(row, limits):
         out.print(note, highlight=False, markup=False, soft_wrap=True)
 
 

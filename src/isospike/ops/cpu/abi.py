@@ -195,11 +195,16 @@ def declare(lib: ctypes.CDLL) -> None:
         "mean": [window, data, data, integer],
         "digest": [integer, *[data] * 3, integer],
         "pass": [whole_pass],
+        "additions": [integer, data, integer],
+        "additions_of_round": [],
         "count_events": [*[integer] * 3, *[data] * 5, integer],
         "lanes": [],
         "machine": [],
     }
-    nothing = ("forward", "backward_masked", "unpack_bits", "spike_conv_pack", "winograd_pack", "dense_pack", "digest")
+    nothing = (
+        *("forward", "backward_masked", "unpack_bits", "spike_conv_pack", "winograd_pack", "dense_pack"),
+        *("digest", "additions"),
+    )
     for name, arguments in takes.items():
         function = getattr(lib, f"isospike_{name}")
         function.argtypes, function.restype = arguments, None if name in nothing else integer
