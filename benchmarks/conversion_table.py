@@ -10,6 +10,7 @@ from typing import Any
 from cifar_anns import DEPTHS
 from common import LOGS
 
+BESIDE = ("calibrated by channel, at every T", "percentile by channel", "spikingjelly, 99.9 %")
 STEPS = ("1", "2", "4", "8", "16", "32", "64", "128", "350")
 
 
@@ -43,12 +44,28 @@ def table(log: dict[str, Any]) -> list[str]:
     ]
 
 
+def decisions(log: dict[str, Any]) -> list[str]:
+    """Decisions that are the ANN's, of our plain spikes and SpikingJelly's; nothing where its converter was not run."""
+    found = [(name, log["rows"][name]["agreement"]) for name in BESIDE if name in log["rows"]]
+    if BESIDE[-1] not in log["rows"]:
+        return []
+    steps = [t for t in STEPS if all(t in agreement for _, agreement in found)]
+    return [
+        f"Decisions of ResNet-{log['depth']} that are the ANN's, in percent of the {log['images']} images:",
+        "",
+        "| method | " + " | ".join(f"T={t}" for t in steps) + " |",
+        "|" + "---|" * (len(steps) + 1),
+        *(f"| {name} | " + " | ".join(f"{100 * a[t]:.1f}" for t in steps) + " |" for name, a in found),
+        "",
+    ]
+
+
 def main() -> None:
     for depth in DEPTHS:
         for kind in ("published", "finetuned"):
             logs = [json.loads(path.read_text()) for path in LOGS.glob(f"conversion_{depth}_{kind}_*.json")]
             for log in sorted(logs, key=lambda log: -log["images"]):
-                print("\n".join(table(log)))
+                print("\n".join(table(log) + decisions(log)))
 
 
 if __name__ == "__main__":

@@ -207,6 +207,7 @@ def test_a_checkpoint_of_a_run_is_read(tmp_path):
     ("changes", "message"),
     [
         ({"state": {"step": "3"}}, "is no checkpoint of a run: state.step: input should be a valid integer"),
+        ({"state": {"batch": -1}}, "is no checkpoint of a run: state.batch: input should be greater than"),
         ({"state": {"best": {"accuracy": None}}}, "state.best.accuracy"),
         ({"state": {"newer": 1}}, "is no checkpoint of this version: its state has other keys"),
         ({"config": {"data": 3}}, "config.data"),

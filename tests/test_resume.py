@@ -65,6 +65,16 @@ def test_whatever_changes_a_step_is_refused(key, tmp_path):
         check_same_run(saved, config, tmp_path)
 
 
+def test_a_key_of_several_lines_is_said_on_one(tmp_path):
+    config = tiny()
+    saved = config.model_dump(mode="json")
+    saved["train"]["a\nb"] = "</script>" * 100
+    with pytest.raises(CheckpointError, match="with train.a b = '</script>.* and config.yaml") as raised:
+        check_same_run(saved, config, tmp_path)
+    assert len(str(raised.value)) < 1000
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize("missing", ["env.json", "analysis/data.json", "analysis/model.json", "analysis"])
 def test_what_a_killed_run_had_not_written_yet_is_written(begun, copy, tmp_path, missing, capsys):
     path = copy / missing

@@ -137,7 +137,8 @@ def check_same_run(saved: Mapping[str, Any], config: RunConfig, path: Path) -> N
     }
     for key, old, new in _differences(_with_defaults(before), now):
         raise CheckpointError(
-            f"{path} was written with {key} = {old!r} and config.yaml now says {new!r}: put it back, or start a new run"
+            f"{path} was written with {brief(key)} = {brief(repr(old))} and config.yaml now says {brief(repr(new))}: "
+            "put it back, or start a new run"
         )
 
 

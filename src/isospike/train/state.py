@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import NonNegativeInt
+
 
 @dataclass
 class Sums:
@@ -11,7 +13,7 @@ class Sums:
     loss: float = 0.0
     correct: float = 0.0
     images: float = 0.0
-    left_out: int = 0
+    left_out: NonNegativeInt = 0
 
     def add(self, loss: float, correct: float, images: float, *, left_out: bool) -> None:
         """Add those of one step; ``loss`` is summed over its images."""
@@ -30,7 +32,7 @@ class Best:
     """The epoch of highest test accuracy so far."""
 
     accuracy: float = -1.0
-    epoch: int = 0
+    epoch: NonNegativeInt = 0
 
 
 @dataclass
@@ -52,17 +54,17 @@ class RunState:
         scaler: State of the fp16 gradient scaler.
     """
 
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
+    step: NonNegativeInt = 0
+    epoch: NonNegativeInt = 0
+    batch: NonNegativeInt = 0
     seconds: float = 0.0
-    left_out: int = 0
+    left_out: NonNegativeInt = 0
     window: Sums = field(default_factory=Sums)
     this_epoch: Sums = field(default_factory=Sums)
     best: Best = field(default_factory=Best)
     last_accuracy: float | None = None
-    metrics_size: int = 0
-    flow_size: int = 0
+    metrics_size: NonNegativeInt = 0
+    flow_size: NonNegativeInt = 0
     scaler: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
