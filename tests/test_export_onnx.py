@@ -232,6 +232,10 @@ REFUSED = {
         ConfigError,
         rf"lacks operators of this network: Gemm \(1x\), ReduceMean \(2x\); it must have {', '.join(OPERATORS)}",
     ),
+    "operators in one text": (
+        lambda: zoo("ms_resnet8"),
+        *({"operators": ", ".join(OPERATORS)}, ConfigError, r"give the operators that the device has, as in"),
+    ),
     "any module": (lambda: nn.Linear(2, 2), {}, ConfigError, "this is a Linear: create_model, convert"),
     "a dtype": (
         lambda: zoo("ms_resnet8").bfloat16(),

@@ -76,10 +76,14 @@ def line_up(case: Case, peer_python: Path, device: str, compiled: bool) -> list[
         compiled: Whether peers are tried under ``torch.compile`` as well.
 
     Raises:
-        ConfigError: there is no such environment, and the text names the command that makes it; or the peer does not do
-            this work.
+        ConfigError: there is no such environment, and the text names the command that makes it; the peer does not do
+            this work; or it is conversion, on another device than the CPU.
         MissingExtra: the peer runs in our environment, and is not there.
     """
+    if case.converts and device != "cpu":
+        raise ConfigError(
+            f"converted networks are measured on the CPU, where they are compiled, not on {device}: take --device cpu"
+        )
     own = (sys.executable, "-m", "isospike.bench.ours", *imported())
     work = "network" if case.has_network else case.work.removesuffix("_train")
     floor = "convolutions" if case.has_network else "ann" if case.converts else "copies"

@@ -118,7 +118,7 @@ def check_operators(used: Iterable[str], known: Collection[str] | None) -> None:
     """
     if known is None:
         return
-    if not any(known):
+    if isinstance(known, str) or not any(known):
         raise ConfigError("give the operators that the device has, as in operators=['Add', 'Conv']")
     counts = Counter(used)
     lacking = [f"{name} ({count}x)" for name, count in sorted(counts.items()) if name not in known]
