@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,30 @@ from isospike.bench import contestants, measure
 from isospike.bench.ours import build
 from isospike.bench.peers.serve import Session
 from isospike.bench.worker import KEEPS, Worker
+
+FAKE = """
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    answer = {}
+    if request["do"] == "prepare":
+        job, answer = request["job"], {"versions": {"fake": "1"}}
+    elif request["do"] == "run":
+        answer = {"seconds": SECONDS}
+    elif request["do"] == "memory":
+        answer = {"peak_mb": 7.0}
+    else:
+        import torch
+        given = torch.load(job["tensors"])
+OUTPUTS
+        torch.save(found, request["file"])
+    print(json.dumps(answer), flush=True)
+"""
+
+
+def fake_peer_script(outputs, seconds="0.5"):
+    """A peer that makes ``found`` of the tensors ``given`` and its ``job``, and takes as long as ``seconds`` says."""
+    return FAKE.replace("SECONDS", seconds).replace("OUTPUTS", textwrap.indent(textwrap.dedent(outputs), 8 * " "))
 
 
 class Here(Worker):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import isospike as iso
-from bench_here import near
+from bench_here import fake_peer_script, near
 from bench_results import growth_result, result, row
 from isospike import own_rows
 from isospike.bench import PEERS, SUITES, Case, Plan, compare, contestants, line_up, measure_case
@@ -181,30 +181,20 @@ def test_neurons_that_no_peer_has_are_refused(neuron):
         describe_neuron(neuron)
 
 
-FAKE = """
-import json, sys
-for line in sys.stdin:
-    request = json.loads(line)
-    answer = {}
-    if request["do"] == "prepare":
-        job, answer = request["job"], {"versions": {"fake": "1"}}
-    elif request["do"] == "run":
-        answer = {"seconds": 0.5 if job["setting"]["channels_last"] else 0.25}
-    elif request["do"] == "memory":
-        answer = {"peak_mb": 7.0}
-    else:
-        import torch
-        v, spikes = 0.0, []
-        for x in torch.load(job["tensors"])["x"]:
-            h = 0.5 * v + x
-            s = (h >= 0.5).float()
-            v = h * (1 - s)
-            spikes.append(s)
-        spikes = torch.stack(spikes)
-        WRONG
-        torch.save({"spikes": spikes}, request["file"])
-    print(json.dumps(answer), flush=True)
-"""
+FAKE = fake_peer_script(
+    """
+    v, spikes = 0.0, []
+    for x in given["x"]:
+        h = 0.5 * v + x
+        s = (h >= 0.5).float()
+        v = h * (1 - s)
+        spikes.append(s)
+    spikes = torch.stack(spikes)
+    WRONG
+    found = {"spikes": spikes}
+    """,
+    seconds='0.5 if job["setting"]["channels_last"] else 0.25',
+)
 
 
 @pytest.fixture
@@ -224,27 +214,13 @@ TINY_FIRE = Case("fire", "2 channels", batch=1, T=3, size=4, peer="spikingjelly"
 
 FRAMES = Case("frames", "5,000 events", batch=1, T=4, size=16, peer="spikingjelly", every_mode=False)
 # Counts one event after the other.
-FAKE_FRAMES = """
-import json, sys
-for line in sys.stdin:
-    request = json.loads(line)
-    answer = {}
-    if request["do"] == "prepare":
-        job, answer = request["job"], {"versions": {"fake": "1"}}
-    elif request["do"] == "run":
-        answer = {"seconds": 0.5}
-    elif request["do"] == "memory":
-        answer = {"peak_mb": 1.0}
-    else:
-        import torch
-        events = torch.load(job["tensors"])
-        frames = torch.zeros(job["T"], 2, job["size"], job["size"])
-        for n, (x, y, p) in enumerate(zip(*(events[name].tolist() for name in "xyp"))):
-            frames[n * job["T"] // len(events["t"]), p, y, x] += 1
-        WRONG
-        torch.save({"frames": frames}, request["file"])
-    print(json.dumps(answer), flush=True)
-"""
+FAKE_FRAMES = fake_peer_script("""
+    frames = torch.zeros(job["T"], 2, job["size"], job["size"])
+    for n, (x, y, p) in enumerate(zip(*(given[name].tolist() for name in "xyp"))):
+        frames[n * job["T"] // len(given["t"]), p, y, x] += 1
+    WRONG
+    found = {"frames": frames}
+""")
 
 
 @pytest.mark.parametrize(("wrong", "agree"), [("", True), ("frames[0, 0, 0, 0] += 1", False)])

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import isospike as iso
-from bench_here import near
+from bench_here import fake_peer_script, near
 from isospike.bench import Case, line_up, measure_case
 from isospike.bench.describe import describe, network_tensors
 from isospike.bench.ours import build, load_model
 from isospike.bench.peers.nets import Ann
 from isospike.bench.table import title
+from isospike.errors import ConfigError
 from test_bench import PLAN, fake_peer
 
 __all__ = ["fake_peer", "near"]  # pytest finds it here
@@ -20,27 +21,13 @@ CONVERT = Case("convert", "vanilla_resnet8", batch=64, T=32, options={"neuron": 
 
 
 # The logits of the ANN, some factor longer.
-FAKE_CONVERTED = """
-import json, sys
-for line in sys.stdin:
-    request = json.loads(line)
-    answer = {}
-    if request["do"] == "prepare":
-        job, answer = request["job"], {"versions": {"fake": "1"}}
-    elif request["do"] == "run":
-        answer = {"seconds": 0.5}
-    elif request["do"] == "memory":
-        answer = {"peak_mb": 1.0}
-    else:
-        import torch
-        from isospike.bench.peers.nets import Ann
-        tensors = torch.load(job["tensors"])
-        ann = Ann(job["net"]).eval()
-        ann.load(tensors)
-        with torch.no_grad():
-            torch.save({"logits": FACTOR * ann(tensors["x"][:32])}, request["file"])
-    print(json.dumps(answer), flush=True)
-"""
+FAKE_CONVERTED = fake_peer_script("""
+    from isospike.bench.peers.nets import Ann
+    ann = Ann(job["net"]).eval()
+    ann.load(given)
+    with torch.no_grad():
+        found = {"logits": FACTOR * ann(given["x"][:32])}
+""")
 
 
 def test_a_described_ann_is_the_same_function():
@@ -76,3 +63,10 @@ def test_thresholds_are_everyones_own_but_logits_must_be_alike(near, fake_peer):
         case = replace(CONVERT, work="simulate", peer="spikingjelly")
         found = measure_case(case, line_up(case, python, "cpu", False), PLAN)
         assert [one["agree"] for one in found["equality"]] == [agree]
+
+
+def test_conversion_is_measured_on_the_cpu(tmp_path):
+    with pytest.raises(
+        ConfigError, match="measured on the CPU, where they are compiled, not on cuda:0: take --device cpu"
+    ):
+        line_up(CONVERT, tmp_path, "cuda:0", False)
