@@ -1,4 +1,4 @@
-"""Runs tests of the compiled library again: with lower instruction sets, and under the sanitizers of the compiler.
+"""Runs tests of the compiled library again: with lower instruction sets, under the sanitizers of the compiler, on ARM.
 
     python .ci/lanes.py            every lane
     python .ci/lanes.py address    one of them
@@ -11,8 +11,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+
+import arm
 
 from isospike.ops.cpu.build import ISAS, compile_libraries
 from isospike.ops.cpu.library import instruction_set, no_library
@@ -28,6 +31,7 @@ OTHERS = {
 NETWORKS = ["test_backends.py", "test_masks.py", "test_packed_conv.py", "test_pointwise.py", "test_unit.py"]
 KERNELS = ["test_empty.py", "test_masks.py", "test_pointwise.py", "test_spike_conv.py", "test_winograd.py"]
 KERNELS += ["test_dense_conv.py", "test_packed_conv.py"]
+ARM = [*KERNELS, "test_norm_fire.py", "test_leaky_fire.py"]
 # Flags of gcc, the file of the runtime, what it is told, and the tests.
 SANITIZERS: dict[str, tuple[list[str], str, dict[str, str], list[str]]] = {
     "address": (
@@ -45,11 +49,11 @@ SANITIZERS: dict[str, tuple[list[str], str, dict[str, str], list[str]]] = {
 }
 
 
-def pytest(files: list[str], environment: dict[str, str]) -> int:
+def pytest(files: list[str], environment: dict[str, str], python: Sequence[str] = (sys.executable,)) -> int:
     """Its exit code."""
     # What a sanitizer says before it ends the process would be lost if pytest held it back: --capture=sys.
     options = ["-n", "0", "--capture=sys", "-m", "not triton"]
-    command = [sys.executable, "-m", "pytest", *options, *(str(ROOT / "tests" / file) for file in files)]
+    command = [*python, "-m", "pytest", *options, *(str(ROOT / "tests" / file) for file in files)]
     # CI: a library that is not there, or of other sources, is a failure and no reason to leave its tests out.
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "CI": "1", **environment}).returncode
 
@@ -73,8 +77,7 @@ def sanitizer_lane(name: str) -> int:
         print(f"lane {name}: not run, as gcc has no {library} here", flush=True)
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "isospike"
-        shutil.copytree(ROOT / "src/isospike", package, ignore=shutil.ignore_patterns("_cpu*.so", "__pycache__"))
+        package = copied_package(Path(folder))
         error = compile_libraries(["gcc"], package / "ops/cpu", ["-O1", "-g", *flags], isas=tuple(ISAS)[: HIGHEST + 1])
         if error is not None:
             print(f"lane {name}: {error}", flush=True)
@@ -83,6 +86,30 @@ def sanitizer_lane(name: str) -> int:
         # Beside the C++ library, whose exceptions (PyTorch's errors) a sanitizer wants to see from the start.
         preloaded = " ".join(filter(None, (runtime, runtime_of("libstdc++.so"))))
         return pytest(files, {"PYTHONPATH": folder, "LD_PRELOAD": preloaded, **environment})
+
+
+def arm_lane() -> int:
+    """The library for ARM (aarch64, vectors of NEON), by qemu: what it computes, and nothing about its speed."""
+    missing = [tool for tool in arm.TOOLS if shutil.which(tool) is None]
+    if missing:
+        print(f"lane arm: not run, as {', '.join(missing)} is not installed", flush=True)
+        return 0
+    folder = Path(sys.prefix) / ".arm"
+    arm.make(folder)
+    with tempfile.TemporaryDirectory() as packages:
+        package = copied_package(Path(packages))
+        error = compile_libraries(["aarch64-linux-gnu-gcc"], package / "ops/cpu", isas=["plain"])
+        if error is not None:
+            print(f"lane arm: {error}", flush=True)
+            return 1
+        print(f"lane arm: {' '.join(ARM)} under qemu", flush=True)
+        return pytest(ARM, {"PYTHONPATH": f"{packages}:{folder / 'site'}"}, arm.command(folder))
+
+
+def copied_package(folder: Path) -> Path:
+    """The package without its libraries, in this folder: a place for others."""
+    package = folder / "isospike"
+    return shutil.copytree(ROOT / "src/isospike", package, ignore=shutil.ignore_patterns("_cpu*.so", "__pycache__"))
 
 
 def runtime_of(library: str) -> str | None:
@@ -95,6 +122,7 @@ def runtime_of(library: str) -> str | None:
 
 HIGHEST = list(ISAS).index(instruction_set() or "plain")
 LANES = {name: partial(isa_lane, name) for name in ISAS} | {name: partial(sanitizer_lane, name) for name in SANITIZERS}
+LANES["arm"] = arm_lane
 
 if __name__ == "__main__":
     asked = sys.argv[1:] or list(LANES)

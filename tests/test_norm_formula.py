@@ -130,6 +130,22 @@ def test_norms_by_running_statistics_pass_on_the_gradient_of_the_formula(eps, la
         torch.testing.assert_close(found[2], g.sum((0, 1, 3, 4)))
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_norm_whose_eps_is_added_to_the_root_runs_where_pytorch_takes_no_eps_of_0(training, monkeypatch):
+    """As in PyTorch 2.10, where ``F.batch_norm`` refuses it in eval, too."""
+    original = torch.nn.functional.batch_norm
+
+    def strict(*arguments, **options):
+        assert arguments[-1] > 0
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "batch_norm", strict)
+    model = iso.create_model("ds_resnet8", T=2, width=4).train(training)
+    assert any(isinstance(layer, BatchNorm) and layer.root_eps > 0 for layer in model.modules())
+    with use_backend("reference"):
+        assert model(torch.randn(2, 3, 16, 16)).isfinite().all()
+
+
 def by_formula(monkeypatch):
     def batch_norm(x, weight, bias, eps, root_eps=0.0):
         return formula(x, weight, bias, eps, root_eps)

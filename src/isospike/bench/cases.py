@@ -102,6 +102,7 @@ def _cpu() -> list[Case]:
         Case("train", "ms_resnet18", peer="spikingjelly", options=CIFAR_18),
         Case("infer", "ms_resnet20", peer="spikingjelly"),
         Case("infer", "ms_resnet18", peer="spikingjelly", options=CIFAR_18),
+        Case("infer", "ms_resnet20", batch=1, peer="spikingjelly"),
     ]
 
 

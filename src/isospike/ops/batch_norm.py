@@ -36,7 +36,10 @@ def fixed_norm(
     """The norm of ``x [N, C, H, W]`` by statistics that are given."""
     if root_eps:
         var, eps = deviation(var, eps, root_eps).square(), 0.0
-    return _with_plain_strides(F.batch_norm(_with_plain_strides(x), mean, var, weight, bias, False, 0.0, eps))
+    # F.batch_norm of PyTorch 2.10 refuses an eps of 0 here as well, where later ones refuse it in training alone.
+    cudnn = torch.backends.cudnn.enabled
+    y = torch.batch_norm(_with_plain_strides(x), weight, bias, mean, var, False, 0.0, eps, cudnn)
+    return _with_plain_strides(y)
 
 
 def deviation(var: Tensor, eps: float, root_eps: float) -> Tensor:

@@ -16,3 +16,10 @@
 #define LANES 4
 #endif
 #define VECTOR (4 * LANES) /* bytes of it */
+
+/* Registers for vectors. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define REGISTERS 32
+#else
+#define REGISTERS 16
+#endif

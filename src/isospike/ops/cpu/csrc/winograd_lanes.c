@@ -3,7 +3,7 @@
 #include "vectors.h"
 
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < n; i++)
-#define SUMS (LANES == 16 ? 16 : 8) /* vectors of them at a time: half of the registers */
+#define SUMS (REGISTERS / 2) /* vectors of them at a time */
 
 /* G w G' of one block of filters, from its taps [3][3][block], to places `place_step` apart. */
 void winograd_weights(const float *taps, int64_t place_step, int wide, float *to) {
