@@ -234,6 +234,7 @@ def test_a_hook_is_called_and_changes_what_it_would(name):
     assert second_reads[0].abs().sum() == 0
 
 
+@pytest.mark.triton
 @pytest.mark.parametrize("topology", iso.TOPOLOGIES)
 def test_a_network_learns_the_same_on_every_backend(topology, monkeypatch):
     """A spike at the edge of its threshold may differ, so losses are compared, not bits."""
