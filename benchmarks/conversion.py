@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 import isospike as iso
-from cifar_anns import DEPTHS, normalised, resnet, stratified, weights_of
+from captured_anns import THRESHOLD, ann_of
+from cifar_anns import DEPTHS, normalised, stratified, weights_of
 from common import LOGS, header, save
 from isospike.conversion.activations import rectified
 from isospike.conversion.evaluation import decisions_by_step, decisions_of
@@ -68,24 +69,28 @@ ROWS = {
     "s_resnet, factor": Row("s_resnet", 64, options={"compensation": "factor"}),
     "max": Row("max", 350),
     "percentile": Row("percentile", 350),
-    "percentile by channel": Row("percentile", 64, options={"per_channel": True}),
+    "percentile by channel": Row("percentile", 350, options={"per_channel": True}),
     "percentile, 99.99 %": Row("percentile", 350, options={"quantile": 0.9999}),
-    "balancing": Row("balancing", 64),
-    "mmse": Row("mmse", 64),
-    "mmse by channel": Row("mmse", 64, options={"per_channel": True}),
-    "calibrated": Row("calibrated", 64),
-    "calibrated by channel": Row("calibrated", 64, options={"per_channel": True}),
-    "mmse by channel, at every T": Row("mmse", 64, options={"per_channel": True}, anew=True),
-    "calibrated by channel, at every T": Row("calibrated", 64, options={"per_channel": True}, anew=True),
-    "ltb": Row("ltb", 64),
-    "mmse, 15 levels": Row("mmse", 8, 4, {"levels": 15}),
-    "multi_threshold, 1": Row("multi_threshold", 32, 1, {"thresholds": 1}),
-    "multi_threshold, 2": Row("multi_threshold", 16, 2, {"thresholds": 2}),
-    "multi_threshold, 4": Row("multi_threshold", 8, 4),
-    "multi_threshold, 4, gaussian": Row("multi_threshold", 8, 4, {"choice": "gaussian"}),
-    "multi_threshold, 8": Row("multi_threshold", 4, 8, {"thresholds": 8}),
-    "differential, 1": Row("differential", 32, 1, {"thresholds": 1}),
-    "differential, 4": Row("differential", 8, 4),
+    "balancing": Row("balancing", 350),
+    "mmse": Row("mmse", 350),
+    "mmse by channel": Row("mmse", 350, options={"per_channel": True}),
+    "calibrated": Row("calibrated", 350),
+    "calibrated by channel": Row("calibrated", 350, options={"per_channel": True}),
+    "mmse by channel, at every T": Row("mmse", 350, options={"per_channel": True}, anew=True),
+    "calibrated by channel, at every T": Row("calibrated", 350, options={"per_channel": True}, anew=True),
+    "ltb": Row("ltb", 350),
+    "mmse, 15 levels": Row("mmse", 64, 4, {"levels": 15}),
+    "multi_threshold, 1": Row("multi_threshold", 350, 1, {"thresholds": 1}),
+    "multi_threshold, 2": Row("multi_threshold", 128, 2, {"thresholds": 2}),
+    "multi_threshold, 4": Row("multi_threshold", 64, 4),
+    "multi_threshold, 4, gaussian": Row("multi_threshold", 64, 4, {"choice": "gaussian"}),
+    "multi_threshold, 8": Row("multi_threshold", 32, 8, {"thresholds": 8}),
+    "differential, 1": Row("differential", 350, 1, {"thresholds": 1}),
+    "differential, 4": Row("differential", 64, 4),
+}
+QCFS_ROWS = {  # of ANNs that were trained with it
+    "qcfs": Row("qcfs", 350),
+    "qcfs, calibrated": Row("qcfs", 350, options={"calibrate": True}),
 }
 PEERS = {"spikingjelly, max": "max", "spikingjelly, 99.9 %": "robust", "spikingjelly, ltb": "ltb"}
 
@@ -178,7 +183,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--calibration", type=int, default=512)
     parser.add_argument("--weights", type=Path, help="folder of finetune.py")
-    parser.add_argument("--only", action="append", choices=[*ROWS, *PEERS])
+    parser.add_argument("--only", action="append", choices=[*ROWS, *QCFS_ROWS, *PEERS])
     parser.add_argument("--T", type=int, help="at most so many steps")
     parser.add_argument("--peers", type=Path, help="interpreter of the peers' environment")
     arguments = parser.parse_args()
@@ -188,12 +193,12 @@ def main() -> None:
     calibration = normalised(dataset.train.images[: arguments.calibration])
     chosen = stratified(dataset.test.labels, arguments.images)
     images, labels = normalised(dataset.test.images[chosen]), dataset.test.labels[chosen]
-    module = resnet(weights)
-    ann = iso.conversion.capture(module, calibration)
+    ann = ann_of(weights, calibration)
     truth = decisions_of(ann, images)
     accuracy = float((truth == labels).double().mean())
     print(f"ResNet-{arguments.depth}, ANN: {accuracy:.2%} of {len(labels)} images", flush=True)
-    kind = "finetuned" if arguments.weights else "published"
+    quantised = any(name.endswith(THRESHOLD) for name in weights)
+    kind = "qcfs" if quantised else "finetuned" if arguments.weights else "published"
     command = f"benchmarks/conversion.py --depth {arguments.depth} --images {arguments.images}"
     command += " --weights FOLDER" if arguments.weights else ""
     name = f"conversion_{arguments.depth}_{kind}_{len(labels)}"
@@ -207,9 +212,10 @@ def main() -> None:
         "ann": accuracy,
     }
     limit = arguments.T or max(STEPS)
-    for row in arguments.only or [*ROWS, *(PEERS if arguments.peers else ())]:
-        if row in ROWS:
-            spec = replace(ROWS[row], T=min(limit, ROWS[row].T))
+    for row in arguments.only or [*(QCFS_ROWS if quantised else ROWS), *(PEERS if arguments.peers else ())]:
+        if row not in PEERS:
+            spec = (ROWS | QCFS_ROWS)[row]
+            spec = replace(spec, T=min(limit, spec.T))
             add(name, fields, row, measure(spec, ann, calibration, images, labels))
         else:
             tensors = {"calibration": calibration, "images": images, "labels": labels, "truth": truth}

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from itertools import cycle, islice
 
 import torch
 from spikingjelly.activation_based import ann2snn, functional
@@ -9,12 +10,15 @@ from spikingjelly.activation_based import ann2snn, functional
 from cifar_anns import resnet, with_convolutions
 
 BATCH = 32
+# A batch is one step of the search for its local thresholds; its example takes 50,000 images in batches of 128, which
+# are 391. Images that are fewer go round until the steps are as many.
+LTB_STEPS = 391
 
 
 def recipe_of(name: str, batches: list[torch.Tensor]) -> ann2snn.ConversionRecipe:
     """As its documentation and its examples have them."""
     if name == "ltb":
-        return ann2snn.LocalThresholdBalancingRecipe(dataloader=batches)
+        return ann2snn.LocalThresholdBalancingRecipe(dataloader=list(islice(cycle(batches), LTB_STEPS)))
     if name == "robust":
         return ann2snn.RateCodingRecipe(dataloader=batches, mode="99.9%", channel_wise=True, half_threshold=True)
     return ann2snn.RateCodingRecipe(dataloader=batches, mode="Max")

@@ -31,7 +31,7 @@ def line(name: str, row: dict[str, Any]) -> str:
 def table(log: dict[str, Any]) -> list[str]:
     """The rows of one ANN."""
     error = 100 * math.sqrt(log["ann"] * (1 - log["ann"]) / log["images"])
-    kind = {"published": "as published", "finetuned": "trained on"}[log["weights"]]
+    kind = {"published": "as published", "finetuned": "trained on", "qcfs": "trained on with QCFS"}[log["weights"]]
     head = ["method", "digits", *(f"T={t}" for t in STEPS), "as the ANN", "spikes", "energy", "at T", "convert", "run"]
     return [
         f"**ResNet-{log['depth']} {kind}**: ANN {100 * log['ann']:.0f} % of {log['images']} test images, "
@@ -62,7 +62,7 @@ def decisions(log: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     for depth in DEPTHS:
-        for kind in ("published", "finetuned"):
+        for kind in ("published", "finetuned", "qcfs"):
             logs = [json.loads(path.read_text()) for path in LOGS.glob(f"conversion_{depth}_{kind}_*.json")]
             for log in sorted(logs, key=lambda log: -log["images"]):
                 print("\n".join(table(log) + decisions(log)))

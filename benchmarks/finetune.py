@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cifar_anns import DEPTHS, normalised, resnet, stratified, weights_of
+from captured_anns import ann_of, starting_thresholds
+from cifar_anns import DEPTHS, normalised, stratified, weights_of
 from common import header, save
-from isospike.conversion import capture
 from isospike.data import load_dataset
 from isospike.data.cifar import CifarData
 from isospike.models import ProgramNet
@@ -72,11 +72,15 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=20, choices=DEPTHS)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--qcfs", action="store_true", help="with QCFS activations, whose thresholds are learnt too")
     parser.add_argument("--images", type=int, default=2000, help="test images, equally many of every class")
     arguments = parser.parse_args()
     folder, depth = Path(os.environ["ISOSPIKE_DATA"]), arguments.depth
     data = load_dataset(CifarData(kind="cifar10", dir=str(folder / "cifar10")))
-    ann = capture(resnet(weights_of(folder / "ann", depth)), normalised(data.test.images[:2]))
+    weights = weights_of(folder / "ann", depth)
+    if arguments.qcfs:
+        weights |= starting_thresholds(weights, normalised(data.train.images[:512]))
+    ann = ann_of(weights, normalised(data.train.images[:2]))
     chosen = stratified(data.test.labels, arguments.images)
     test = data.test.images[chosen], data.test.labels[chosen]
     before = accuracy(ann, *test)
@@ -86,13 +90,14 @@ def main() -> None:
     seconds = time.perf_counter() - began
     after = accuracy(ann, *test)
     print(f"after {arguments.steps} steps, {seconds:.0f} s: {after:.2%}", flush=True)
-    name = f"resnet{depth}"
+    name, kind = f"resnet{depth}", "qcfs" if arguments.qcfs else "resnet"
     arguments.out.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": ann.state_dict(), "best_prec1": 100 * after}, arguments.out / f"{name}-jpeg.th")
     command = f"benchmarks/finetune.py OUT --depth {depth} --steps {arguments.steps} --images {arguments.images}"
+    command += " --qcfs" if arguments.qcfs else ""
     result = {"depth": depth, "data": data.note, "test_images": arguments.images, "before": before, "after": after}
     log = {"header": header(f"ISOSPIKE_DATA=DIR python {command}"), **result, "seconds": seconds, "losses": losses}
-    save(f"finetune_{name}", log)
+    save(f"finetune_{kind}{depth}", log)
 
 
 if __name__ == "__main__":
