@@ -1,7 +1,7 @@
 """Convolutions of packed spikes, whose time falls with the rate of firing: ``csrc/spike_conv.c``."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from isospike.errors import RunFailed
 from isospike.ops.conv2d import Convolution
 from isospike.ops.cpu.abi import CGeometry, CSpikes, address
-from isospike.ops.cpu.library import compiled, lanes, no_library
+from isospike.ops.cpu.library import compiled, instruction_set, lanes, no_library
 from isospike.ops.cpu.packing import Spikes
 from isospike.ops.memory import empty_channels_last, is_place
 
@@ -22,13 +22,16 @@ FEWEST_PIXELS = 64  # for fewer, putting many weights in order takes longer than
 
 
 class Most(NamedTuple):
-    """The share of inputs that may fire where adding up what fired is to be the faster way (docs/performance.md)."""
+    """The share of inputs that may fire where adding up what fired is to be the faster way."""
 
     spikes: float
     counts: float
 
 
-BESIDE_DENSE, BESIDE_WINOGRAD = Most(0.6, 0.3), Most(0.35, 0.1)
+# By instruction set, where benchmarks/spike_conv.py found the dense one, and Winograd's, as fast, in the median of its
+# shapes. It was not run with the lowest.
+BESIDE_DENSE = {"plain": Most(0.68, 0.39), "avx2": Most(0.68, 0.39), "avx512": Most(0.76, 0.56)}
+BESIDE_WINOGRAD = {"plain": Most(0.36, 0.25), "avx2": Most(0.36, 0.25), "avx512": Most(0.42, 0.34)}
 
 
 class SpikeWeight(NamedTuple):
@@ -67,10 +70,11 @@ def has_spike_conv(weight: Tensor, conv: Convolution) -> bool:
     )
 
 
-def is_worth_it(spikes: Spikes, most: Most = BESIDE_DENSE) -> bool:
+def is_worth_it(spikes: Spikes, beside: Mapping[str, Most] = BESIDE_DENSE) -> bool:
     """Whether few enough fire, at pixels enough, in rows that are not too wide, and their memory is channels-last."""
-    size, (_, C, _, W) = spikes.shape.numel(), spikes.shape
-    share = most.spikes if spikes.counts is None else most.counts
+    size, (_, C, _, W), isa = spikes.shape.numel(), spikes.shape, instruction_set()
+    assert isa is not None
+    share = beside[isa].spikes if spikes.counts is None else beside[isa].counts
     return spikes.channels_last and W <= WIDEST and size >= FEWEST_PIXELS * C and spikes.number <= share * size
 
 
