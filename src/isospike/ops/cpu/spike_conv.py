@@ -10,6 +10,7 @@ from torch import Tensor
 from isospike.errors import RunFailed
 from isospike.ops.conv2d import Convolution
 from isospike.ops.cpu.abi import CGeometry, CSpikes, address
+from isospike.ops.cpu.build import ISAS
 from isospike.ops.cpu.library import compiled, instruction_set, lanes, no_library
 from isospike.ops.cpu.packing import Spikes
 from isospike.ops.memory import empty_channels_last, is_place
@@ -30,8 +31,8 @@ class Most(NamedTuple):
 
 # By instruction set, where benchmarks/spike_conv.py found the dense one, and Winograd's, as fast, in the median of its
 # shapes. It was not run with the lowest.
-BESIDE_DENSE = {"plain": Most(0.68, 0.39), "avx2": Most(0.68, 0.39), "avx512": Most(0.76, 0.56)}
-BESIDE_WINOGRAD = {"plain": Most(0.36, 0.25), "avx2": Most(0.36, 0.25), "avx512": Most(0.42, 0.34)}
+BESIDE_DENSE = dict(zip(ISAS, (Most(0.68, 0.39), Most(0.68, 0.39), Most(0.76, 0.56)), strict=True))
+BESIDE_WINOGRAD = dict(zip(ISAS, (Most(0.36, 0.25), Most(0.36, 0.25), Most(0.42, 0.34)), strict=True))
 
 
 class SpikeWeight(NamedTuple):
