@@ -19,12 +19,16 @@ IMPORTED = ("filelock", "fsspec", "jinja2", "networkx", "sympy", "typing_extensi
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 
 
+class NoPackages(Exception):
+    """They cannot be fetched."""
+
+
 def run(*command: str) -> None:
-    """Raises what says which command failed, and why."""
+    """Raises ``NoPackages`` with the command that failed, and why."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
-        raise SystemExit(f"{' '.join(command[:3])} ...: {lines[-1] if lines else f'exit code {done.returncode}'}")
+        raise NoPackages(f"{' '.join(command[:3])} ...: {lines[-1] if lines else f'exit code {done.returncode}'}")
 
 
 def install_debian(folder: Path) -> None:

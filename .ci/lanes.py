@@ -97,7 +97,11 @@ def arm_lane() -> int:
         print(f"lane arm: not run, as {', '.join(missing)} is not installed", flush=True)
         return 0
     folder = Path(sys.prefix) / ".arm"
-    arm.make(folder)
+    try:
+        arm.make(folder)
+    except arm.NoPackages as error:
+        print(f"lane arm: not run, as {error}", flush=True)
+        return 0
     with tempfile.TemporaryDirectory() as packages:
         package = copied_package(Path(packages))
         error = compile_libraries(["aarch64-linux-gnu-gcc"], package / "ops/cpu", isas=["plain"])

@@ -37,7 +37,7 @@ from isospike.data.cifar import CifarData
 from isospike.models import ProgramNet
 
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 350)
-WATCHED, WATCHED_T = 4, 32  # images and largest T of which spikes and energy are counted
+WATCHED, WATCHED_T = 4, 32  # images, and digits x T at the most, of which spikes and energy are counted
 PJ = 1e-9  # in millijoules
 PEER = Path(__file__).parent / "conversion_peer.py"
 
@@ -116,10 +116,6 @@ def measure(row: Row, ann: ProgramNet, calibration: Tensor, images: Tensor, labe
         found = at_steps(decisions_by_step(net, images, T), T)
         decisions |= {T: found[T]} if row.anew else found
         converting, simulating = converting + converted - began, simulating + time.process_time() - converted
-    T = min(row.T, WATCHED_T)
-    energy = iso.measure_energy(net, images[:WATCHED], T=T)
-    behind = [layer for layer in energy.work.layers if layer.group != "stem"]
-    repeats = sum(layer.graded_acs - layer.acs for layer in behind) * energy.table.ac_pj * PJ
     return {
         "method": row.method,
         "options": row.options,
@@ -128,14 +124,22 @@ def measure(row: Row, ann: ProgramNet, calibration: Tensor, images: Tensor, labe
         "anew": row.anew,
         "accuracy": shares(decisions, labels),
         "agreement": shares(decisions, truth),
-        "counted": {
-            "T": T,
-            "spikes_per_neuron": energy.spikes_per_neuron,
-            "mj": energy.mj["stem_once"],
-            "mj_of_messages": energy.mj["stem_once"] - repeats,  # an integer added at once, not 1 by 1
-            "ann_mj": energy.mj["ann"],
-        },
+        "counted": counted(net, images[:WATCHED], min(row.T, WATCHED_T // row.digits)),
         "cpu_seconds": {"convert": converting, "simulate": simulating},
+    }
+
+
+def counted(net: ProgramNet, images: Tensor, T: int) -> dict[str, Any]:
+    """Spikes and energy of T steps."""
+    energy = iso.measure_energy(net, images, T=T)
+    behind = [layer for layer in energy.work.layers if layer.group != "stem"]
+    repeats = sum(layer.graded_acs - layer.acs for layer in behind) * energy.table.ac_pj * PJ
+    return {
+        "T": T,
+        "spikes_per_neuron": energy.spikes_per_neuron,
+        "mj": energy.mj["stem_once"],
+        "mj_of_messages": energy.mj["stem_once"] - repeats,  # an integer added at once, not 1 by 1
+        "ann_mj": energy.mj["ann"],
     }
 
 

@@ -5,12 +5,19 @@ python benchmarks/conversion_table.py > TABLES.md
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from cifar_anns import DEPTHS
 from common import LOGS
 
 BESIDE = ("calibrated by channel, at every T", "percentile by channel", "spikingjelly, 99.9 %")
+ABLATIONS = {
+    "s_resnet": "both parts",
+    "s_resnet, no shortcut conversion": "shortcuts as they are",
+    "s_resnet, no compensation": "no compensation",
+    "s_resnet, factor": "one factor on all weights instead",
+}
 STEPS = ("1", "2", "4", "8", "16", "32", "64", "128", "350")
 
 
@@ -44,18 +51,20 @@ def table(log: dict[str, Any]) -> list[str]:
     ]
 
 
-def decisions(log: dict[str, Any]) -> list[str]:
-    """Decisions that are the ANN's, of our plain spikes and SpikingJelly's; nothing where its converter was not run."""
-    found = [(name, log["rows"][name]["agreement"]) for name in BESIDE if name in log["rows"]]
-    if BESIDE[-1] not in log["rows"]:
+def decisions(log: dict[str, Any], names: Mapping[str, str]) -> list[str]:
+    """Decisions that are the ANN's, of these rows with these names; nothing where not all but the last were run."""
+    if not {*list(names)[:3]} <= {*log["rows"]}:
         return []
-    steps = [t for t in STEPS if all(t in agreement for _, agreement in found)]
+    found = [(called, log["rows"][name]["agreement"]) for name, called in names.items() if name in log["rows"]]
     return [
         f"Decisions of ResNet-{log['depth']} that are the ANN's, in percent of the {log['images']} images:",
         "",
-        "| method | " + " | ".join(f"T={t}" for t in steps) + " |",
-        "|" + "---|" * (len(steps) + 1),
-        *(f"| {name} | " + " | ".join(f"{100 * a[t]:.1f}" for t in steps) + " |" for name, a in found),
+        "| method | " + " | ".join(f"T={t}" for t in STEPS) + " |",
+        "|" + "---|" * (len(STEPS) + 1),
+        *(
+            f"| {name} | " + " | ".join(f"{100 * a[t]:.1f}" if t in a else "" for t in STEPS) + " |"
+            for name, a in found
+        ),
         "",
     ]
 
@@ -65,7 +74,8 @@ def main() -> None:
         for kind in ("published", "finetuned", "qcfs"):
             logs = [json.loads(path.read_text()) for path in LOGS.glob(f"conversion_{depth}_{kind}_*.json")]
             for log in sorted(logs, key=lambda log: -log["images"]):
-                print("\n".join(table(log) + decisions(log)))
+                beside = decisions(log, {name: name for name in BESIDE})
+                print("\n".join(table(log) + beside + decisions(log, ABLATIONS)))
 
 
 if __name__ == "__main__":
