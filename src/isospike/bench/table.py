@@ -108,7 +108,8 @@ def header_lines(result: Mapping[str, Any]) -> list[str]:
         f"{header['command']}: {header['started'][:10]}, {header['gpu'] or cpu}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
         "medians of interleaved turns, each contestant in a process of its own; speed-up is that over the first peer; "
-        "MB is the peak of memory above that before the network was built, in a process of its own where glibc gives "
+        "MB is the peak of memory above that before the network was built, when PyTorch had taken a training step of a "
+        "few layers, in a process of its own where glibc gives "
         f"back what is freed ({_variables(GIVES_BACK)}); where times were taken it keeps it ({_variables(KEEPS)})",
     ]
 
