@@ -19,7 +19,7 @@ def ann_of(weights: dict[str, Tensor], images: Tensor) -> ProgramNet:
     ann = capture(resnet({name: tensor for name, tensor in weights.items() if name not in thresholds}), images)
     for name, threshold in thresholds.items():
         ann.set_submodule(name.removesuffix(THRESHOLD), QCFS(L=QCFS_STEPS, threshold=float(threshold)))
-    return ann
+    return ann.eval()
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import Any
 
 from cifar_anns import DEPTHS
 from common import LOGS
+from conversion import PEERS, QCFS_ROWS, ROWS
 
 BESIDE = ("calibrated by channel, at every T", "percentile by channel", "spikingjelly, 99.9 %")
 ABLATIONS = {
@@ -46,7 +47,7 @@ def table(log: dict[str, Any]) -> list[str]:
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),
-        *(line(name, row) for name, row in log["rows"].items()),
+        *(line(name, log["rows"][name]) for name in (*ROWS, *QCFS_ROWS, *PEERS) if name in log["rows"]),
         "",
     ]
 
