@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import isospike as iso
-from common import header, save, summary
 
 HERE = Path(__file__).parent
 T, BATCH, SIZE = 4, 32, 32
@@ -82,6 +81,8 @@ def ask(process: subprocess.Popen[str], name: str) -> float:
 
 
 def main() -> None:
+    from common import header, save, summary  # of this version: the other one has its own
+
     parser = argparse.ArgumentParser()
     parser.add_argument("old", type=Path, help="folder of the other version's package")
     parser.add_argument("--repeats", type=int, default=15)
