@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import isospike as iso
 from cifar_anns import DEPTHS, normalised, resnet, stratified, weights_of
 from common import header, save
 from isospike.data import load_dataset
 from isospike.data.cifar import CifarData
+from isospike.models import WEIGHTS
 from isospike.recipes import load_recipe
 from isospike.weights import shipped_weights
 
@@ -47,7 +47,7 @@ def spiking() -> dict[str, tuple[nn.Module, Tensor, Tensor]]:
         if "camera" in name:
             continue
         test = load_dataset(load_recipe(card["recipe"]).data).test
-        net = iso.create_model(*name.split(".")[:1], weights=name.split(".")[1]).eval()
+        net = WEIGHTS[name]()
         mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (net.inputs.mean, net.inputs.std))
         found[name] = (net, (test.images / 255 - mean) / std, test.labels)
     return found
