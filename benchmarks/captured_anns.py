@@ -14,12 +14,12 @@ QCFS_STEPS, THRESHOLD = 8, ".threshold"
 
 
 def ann_of(weights: dict[str, Tensor], images: Tensor) -> ProgramNet:
-    """The network of these weights, with QCFS activations where the weights hold thresholds."""
+    """The network of these weights, where the images are; with QCFS activations where the weights hold thresholds."""
     thresholds = {name: tensor for name, tensor in weights.items() if name.endswith(THRESHOLD)}
     ann = capture(resnet({name: tensor for name, tensor in weights.items() if name not in thresholds}), images)
     for name, threshold in thresholds.items():
         ann.set_submodule(name.removesuffix(THRESHOLD), QCFS(L=QCFS_STEPS, threshold=float(threshold)))
-    return ann.eval()
+    return ann.to(images.device).eval()
 
 
 @torch.no_grad()

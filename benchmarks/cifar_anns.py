@@ -82,7 +82,7 @@ def with_convolutions(net: ResNet) -> ResNet:
 
 def normalised(images: Tensor) -> Tensor:
     """Images of 0 to 255 as the networks read them."""
-    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (MEAN, STD))
+    mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (MEAN, STD))
     return (images.float() / 255 - mean) / std
 
 

@@ -30,6 +30,7 @@ def header(command: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "cpu": cpu,
         "instruction_set": instruction_set(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
     }
 

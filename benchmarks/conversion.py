@@ -189,6 +189,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="folder of finetune.py")
     parser.add_argument("--only", action="append", choices=[*ROWS, *QCFS_ROWS, *PEERS])
     parser.add_argument("--T", type=int, help="at most so many steps")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--peers", type=Path, help="interpreter of the peers' environment")
     arguments = parser.parse_args()
     folder = Path(os.environ["ISOSPIKE_DATA"])
@@ -197,6 +198,7 @@ def main() -> None:
     calibration = normalised(dataset.train.images[: arguments.calibration])
     chosen = stratified(dataset.test.labels, arguments.images)
     images, labels = normalised(dataset.test.images[chosen]), dataset.test.labels[chosen]
+    calibration, images, labels = (x.to(arguments.device) for x in (calibration, images, labels))
     ann = ann_of(weights, calibration)
     truth = decisions_of(ann, images)
     accuracy = float((truth == labels).double().mean())
@@ -205,6 +207,7 @@ def main() -> None:
     kind = "qcfs" if quantised else "finetuned" if arguments.weights else "published"
     command = f"benchmarks/conversion.py --depth {arguments.depth} --images {arguments.images}"
     command += " --weights FOLDER" if arguments.weights else ""
+    command += f" --device {arguments.device}" if arguments.device != "cpu" else ""
     name = f"conversion_{arguments.depth}_{kind}_{len(labels)}"
     fields = {
         "header": header(f"ISOSPIKE_DATA=DIR python {command}"),

@@ -34,18 +34,18 @@ def thresholds_of(net: torch.fx.GraphModule) -> list[torch.Tensor]:
 @torch.no_grad()
 def main(path: str) -> None:
     job = torch.load(path, weights_only=True)
-    batches = list(job["calibration"].split(BATCH))
-    ann = with_convolutions(resnet(job["weights"]))  # the converter knows no padding
+    batches, device = list(job["calibration"].split(BATCH)), job["calibration"].device
+    ann = with_convolutions(resnet(job["weights"])).to(device)  # the converter knows no padding
     began = time.process_time()
     net = ann2snn.FXConverter(recipe=recipe_of(job["recipe"], batches)).convert(ann).eval()
     converted = time.process_time()
     start, T = 0, job["T"]
     if job["recipe"] == "ltb":
-        start = ann2snn.estimate_delay_start(net, batches, "cpu", T)
+        start = ann2snn.estimate_delay_start(net, batches, device, T)
     ready, decisions = time.process_time(), []
     for images in job["images"].split(BATCH):
         functional.reset_net(net)
-        total, steps = torch.zeros(()), []
+        total, steps = torch.zeros((), device=device), []
         for t in range(T):
             now = net(images)
             total = now if t == start else total + now

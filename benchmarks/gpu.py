@@ -22,7 +22,7 @@ CUDA = torch.cuda.is_available()
 if not CUDA:
     os.environ["TRITON_INTERPRET"] = "1"
 
-from common import header, save  # noqa: E402
+from common import LOGS, header, save  # noqa: E402
 from gpu_fit import fit  # noqa: E402
 from gpu_models import capture, train_model  # noqa: E402
 from gpu_ops import check_kernels, time_kernels  # noqa: E402
@@ -38,6 +38,7 @@ MODELS = {
 TINY_MODELS = {"ms_resnet8": {"T": 2, "batch": 2, "size": 16}, "sew_resnet8": {"T": 2, "batch": 2, "size": 16}}
 PEERS = Path(__file__).parent.parent / ".bench"  # isospike bench --setup, or gpu.sh
 PEER_SECONDS = 150
+LINES = 12  # of what a part that failed said last
 THIN = ("ms_resnet110", "ms_resnet482", "ms_resnet8")  # bound by launches
 
 
@@ -98,7 +99,8 @@ def run_part(name, seconds, tiny):
             return {"failed": f"took more than {seconds:.0f} s"}
         took = round(time.perf_counter() - began, 1)
         if done.returncode:
-            return {"failed": done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"], "took_s": took}
+            said = done.stderr.strip().splitlines()[-LINES:] or [f"exit code {done.returncode}"]
+            return {"failed": said, "took_s": took}
         return json.loads(path.read_text()) | {"took_s": took}
 
 
@@ -120,17 +122,22 @@ def speed_ups(results):
     return found
 
 
+def kept_results():
+    """Those of the log."""
+    path = LOGS / "gpu.json"
+    return json.loads(path.read_text())["results"] if path.exists() else {}
+
+
 def machine():
     """What it ran on."""
-    return {
-        "gpu": torch.cuda.get_device_name() if CUDA else None,
-        "triton": importlib.import_module("triton").__version__,
-    }
+    return {"triton": importlib.import_module("triton").__version__}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, also without a GPU; nothing is saved")
+    parser.add_argument("--only", nargs="+", help="these parts alone, whose results replace those of the log")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds in all")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -140,10 +147,10 @@ def main():
     if arguments.part:
         arguments.out.write_text(json.dumps(table[arguments.part][1]()))
         return
-    began, results = time.perf_counter(), {}
+    began, results = time.perf_counter(), kept_results() if arguments.only else {}
     patience = 5 if arguments.tiny else 1  # with the interpreter
-    for name, (seconds, _) in table.items():
-        left = LIMIT * patience - (time.perf_counter() - began)
+    for name in arguments.only or table:
+        seconds, left = table[name][0], arguments.limit * patience - (time.perf_counter() - began)
         limit = min(seconds * patience, left)
         results[name] = run_part(name, limit, arguments.tiny) if left > 5 else {"failed": "no time left"}
         print(name, json.dumps({k: v for k, v in results[name].items() if k not in ("rows", "cases")}), flush=True)

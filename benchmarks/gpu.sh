@@ -9,6 +9,8 @@ cd "$(dirname "$0")/.."
 PYTHON="${PYTHON:-python3}"
 if [ -n "${WHEELS:-}" ] && [ ! -x .bench/bin/python ]; then
   "$PYTHON" -m venv --system-site-packages .bench
+  # Where PYTHON is of an environment itself, a new one sees the packages of the interpreter below, not PyTorch.
+  "$PYTHON" -c 'import site; print(*site.getsitepackages(), sep="\n")' > "$(echo .bench/lib/python*/site-packages)/parent.pth"
   .bench/bin/python -m pip install --quiet --no-index --no-deps "$WHEELS"/*.whl
 fi
 PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" exec "$PYTHON" benchmarks/gpu.py "$@"

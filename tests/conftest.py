@@ -52,6 +52,7 @@ def absent() -> dict[str, str]:
         "data": None if os.environ.get("ISOSPIKE_DATA") else "ISOSPIKE_DATA names no folder of real images",
         "compiled": library.no_library(),
         "triton": None if importlib.util.find_spec("triton") else "Triton is not installed",
+        "cuda": None if torch.cuda.is_available() else "PyTorch sees no GPU",
         "events": None if all(map(importlib.util.find_spec, EVENTS_EXTRA)) else "h5py or hdf5plugin is not installed",
         "onnx": None if all(map(importlib.util.find_spec, ONNX_EXTRA)) else "onnx or onnxruntime is not installed",
         "nir": None if importlib.util.find_spec("nir") else "nir is not installed",

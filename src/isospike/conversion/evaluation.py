@@ -10,6 +10,7 @@ from isospike.layers import Steps
 from isospike.models import ProgramNet
 
 BATCH, STEPS = 8, 4  # images, and steps of them, that go through together: a core's cache holds their maps
+GPU_BATCH = 512  # images on a GPU, which would wait for launches with fewer
 
 
 def sums_by_step(net: CompiledNet, images: Tensor, T: int) -> Iterator[Tensor]:
@@ -26,7 +27,11 @@ def sums_by_step(net: CompiledNet, images: Tensor, T: int) -> Iterator[Tensor]:
 def logit_sums(net: ProgramNet, images: Tensor, T: int) -> Tensor:
     """Return the sum ``[T, N, K]`` of the logits of the first 1, 2, ... T steps; ``sums_by_step`` for all images."""
     compiled = net.eval().compile_for_inference()
-    return torch.cat([_stacked(sums_by_step(compiled, x, T), T) for x in images.split(BATCH)], 1)
+    return torch.cat([_stacked(sums_by_step(compiled, x, T), T) for x in images.split(_batch(images))], 1)
+
+
+def _batch(images: Tensor) -> int:
+    return BATCH if images.device.type == "cpu" else GPU_BATCH
 
 
 def _stacked(sums: Iterator[Tensor], T: int) -> Tensor:
@@ -54,7 +59,7 @@ def accuracy_by_step(net: ProgramNet, batches: Iterable[tuple[Tensor, Tensor]], 
     """
     hits, samples = torch.zeros(T, dtype=torch.float64), 0
     for images, labels in batches:
-        hits += (decisions_by_step(net, images, T) == labels).sum(1)
+        hits += (decisions_by_step(net, images, T) == labels).sum(1).cpu()
         samples += len(labels)
     return hits / samples
 
@@ -62,5 +67,5 @@ def accuracy_by_step(net: ProgramNet, batches: Iterable[tuple[Tensor, Tensor]], 
 @torch.no_grad()
 def decisions_of(ann: ProgramNet, images: Tensor) -> Tensor:
     """Return the class ``[N]`` that an ANN decides for."""
-    parts = [ann.run(part.unsqueeze(0), Steps(1, {}))[0].argmax(1) for part in images.split(BATCH * STEPS)]
+    parts = [ann.run(part.unsqueeze(0), Steps(1, {}))[0].argmax(1) for part in images.split(_batch(images) * STEPS)]
     return torch.cat(parts)

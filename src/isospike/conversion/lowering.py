@@ -6,7 +6,7 @@ the new neurons is 1. What that takes goes into weights and biases; norms behind
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,12 @@ class Plan:
     gain: float = 1.0
 
 
+def on_cpu(plan: Plan) -> Plan:
+    """Return the plan with its numbers on the CPU, where weights are worked out, whatever the ANN ran on."""
+    thresholds, shifts = ({value: t.cpu() for value, t in rows.items()} for rows in (plan.thresholds, plan.shifts))
+    return replace(plan, thresholds=thresholds, shifts=shifts, logits=plan.logits.cpu())
+
+
 @torch.no_grad()
 def lower(ann: ProgramNet, plan: Plan, T: int) -> ProgramNet:
     """Make the network that ``plan`` says of an ANN; the ANN stays as it is.
@@ -81,7 +87,7 @@ class _Lowering:
     """A new program in the making; maps of the ANN have a new map and a unit."""
 
     def __init__(self, ann: ProgramNet, plan: Plan) -> None:
-        self.plan = plan
+        self.plan = on_cpu(plan)
         self.names = {module: name for name, module in ann.named_modules()}
         self.old = ann.program
         self.count = uses(self.old.operations, self.old.results)
@@ -307,8 +313,8 @@ class _Lowering:
 
 def _weights(layer: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor]:
     """Return weight and bias in float64; where there is no bias, zeros."""
-    weight = layer.weight.detach().double()
-    return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double()
+    weight = layer.weight.detach().cpu().double()
+    return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().cpu().double()
 
 
 def _new_conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> Conv2d:
@@ -329,7 +335,7 @@ def _max_pool_of_rates(pool: nn.MaxPool2d, read: Domain) -> SpikingMaxPool:
 def _numbers(norm: BatchNorm) -> tuple[Tensor, Tensor]:
     """Return the scale and the shift of a trained norm ``[C]``."""
     scale, shift = numbers_of(norm)
-    return scale[0].double(), shift[0].double()
+    return scale[0].cpu().double(), shift[0].cpu().double()
 
 
 def _rows(unit: Tensor, features: int) -> Tensor:

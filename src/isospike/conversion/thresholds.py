@@ -46,7 +46,7 @@ def mmse_thresholds(ann: ProgramNet, batches: Batches, resolution: int, *, per_c
     Source: Li et al. 2021, arXiv:2106.06984, its released code; there the mean of a few batches.
     """
     largest = quantile_thresholds(ann, batches, 1.0, per_channel=per_channel)
-    counts = {value: torch.zeros(len(level) * BINS, dtype=torch.int64) for value, level in largest.items()}
+    counts = {value: level.new_zeros(len(level) * BINS, dtype=torch.int64) for value, level in largest.items()}
     for images in batches:
         for value, values in run_through(ann.program, images):
             if value in counts:
@@ -77,7 +77,7 @@ def gaussian_thresholds(ann: ProgramNet, batches: Batches, resolution: int, *, p
         for value, values in run_through(ann.program, images):
             if value in currents:
                 rows = by_row(values, per_channel).double()
-                powers = [torch.full((len(rows),), rows.shape[1], dtype=rows.dtype), rows.sum(1), rows.square().sum(1)]
+                powers = [rows.new_full((len(rows),), rows.shape[1]), rows.sum(1), rows.square().sum(1)]
                 sums[value] = sums.get(value, 0) + torch.stack(powers)
     found = {}
     for value, (count, first, second) in sums.items():
@@ -94,24 +94,28 @@ def rounded(x: Tensor, resolution: int) -> Tensor:
     return (x * resolution + 0.5).floor().clamp(0, resolution) / resolution
 
 
+def _centres(device: torch.device) -> Tensor:
+    """Return the middle of every bin of [0, 1]."""
+    return (torch.arange(BINS, dtype=torch.float64, device=device) + 0.5) / BINS
+
+
 def _histogram(rows: Tensor, largest: Tensor) -> Tensor:
     """Return the counts ``[rows * BINS]`` of values between 0 and the largest of each row."""
     bins = (rows.double() / largest[:, None] * BINS).long().clamp(0, BINS - 1)
-    bins += torch.arange(len(rows))[:, None] * BINS
+    bins += torch.arange(len(rows), device=rows.device)[:, None] * BINS
     return torch.bincount(bins[rows > 0], minlength=len(rows) * BINS)
 
 
 def _best_share(counts: Tensor, resolution: int) -> Tensor:
     """Return the share of the largest value with the least squared error, for every row of counts ``[rows, BINS]``."""
-    centres = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
-    errors = [(rounded(centres / share, resolution) * share - centres).square() for share in CANDIDATES]
-    return CANDIDATES[(counts.double() @ torch.stack(errors).T).argmin(1)]
+    centres, candidates = _centres(counts.device), CANDIDATES.to(counts.device)
+    errors = [(rounded(centres / share, resolution) * share - centres).square() for share in candidates]
+    return candidates[(counts.double() @ torch.stack(errors).T).argmin(1)]
 
 
 def _best_for_normal(mean: Tensor, deviation: Tensor, resolution: int) -> Tensor:
     """Find the threshold of every row ``[rows]``; 0 where a current practically never exceeds 0."""
-    shares = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
-    x = (mean[:, None] + deviation[:, None] * torch.special.ndtri(shares)).relu()
+    x = (mean[:, None] + deviation[:, None] * torch.special.ndtri(_centres(mean.device))).relu()
     threshold = x[:, -1]
     for _ in range(ROUNDS):
         q = rounded(x / threshold[:, None].clamp(min=TINY), resolution)
