@@ -43,7 +43,7 @@ def main(path: str) -> None:
     if job["recipe"] == "ltb":
         start = ann2snn.estimate_delay_start(net, batches, device, T)
     ready, decisions = time.process_time(), []
-    for images in job["images"].split(BATCH):
+    for images in job["images"].split(BATCH if device.type == "cpu" else len(job["images"])):
         functional.reset_net(net)
         total, steps = torch.zeros((), device=device), []
         for t in range(T):

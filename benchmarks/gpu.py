@@ -37,7 +37,7 @@ MODELS = {
 }
 TINY_MODELS = {"ms_resnet8": {"T": 2, "batch": 2, "size": 16}, "sew_resnet8": {"T": 2, "batch": 2, "size": 16}}
 PEERS = Path(__file__).parent.parent / ".bench"  # isospike bench --setup, or gpu.sh
-PEER_SECONDS = 150
+PEER_SECONDS = 130
 LINES = 12  # of what a part that failed said last
 THIN = ("ms_resnet110", "ms_resnet482", "ms_resnet8")  # bound by launches
 
