@@ -110,7 +110,7 @@ def speed_ups(results):
         return "left out: the kernels were not shown to compute what the reference does"
     found = {}
     for row in results.get("kernels", {}).get("rows", []):
-        seconds = row["seconds"]
+        seconds = row["device_seconds"]
         rivals = {rival: seconds[rival] / seconds["triton"] for rival in ("reference", "compiled") if rival in seconds}
         found[row["work"]] = rivals | {"stays": rivals.get("compiled", 0) >= WINS}
     for name in {part.rpartition(" ")[0] for part in results if " " in part}:

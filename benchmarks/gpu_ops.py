@@ -34,6 +34,7 @@ NETWORK = {
     "strict": True,
     "detach_reset": True,
 }
+SLEEP = 20_000_000  # clocks of the device, some 10 ms: longer than the host takes to launch what is timed
 PACKED = "packed convolution"
 BOUNDS = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}  # of gradients, relative
 
@@ -177,6 +178,25 @@ def seconds_of(works, repeats=20, warm_up=3):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def device_seconds_of(works, repeats=20, warm_up=3):
+    """Median seconds that the device alone takes: it sleeps until the host has launched all of a work."""
+    if DEVICE == "cpu":
+        return seconds_of(works, repeats, warm_up)
+    times = {name: [] for name in works}
+    for number in range(warm_up + repeats):
+        for name, work in works.items():
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            torch.cuda._sleep(SLEEP)
+            begin.record()
+            work()
+            end.record()
+            torch.cuda.synchronize()
+            if number >= warm_up:
+                times[name].append(begin.elapsed_time(end) / 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
 def both_passes(run, x, *parameters):
     """A closure of forward and backward."""
     g = torch.randn_like(x)
@@ -221,7 +241,7 @@ def time_kernels(tiny):
         }
         for name, sides in works.items():
             sides["copy"] = x.detach().clone
-            seconds = seconds_of(sides, repeats)
             megabytes = x.numel() * x.element_size() / 1e6
-            rows.append({"work": name, "shape": shape, "mb": megabytes, "seconds": seconds})
+            seconds, alone = seconds_of(sides, repeats), device_seconds_of(sides, repeats)
+            rows.append({"work": name, "shape": shape, "mb": megabytes, "seconds": seconds, "device_seconds": alone})
     return {"rows": rows}

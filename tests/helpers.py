@@ -73,9 +73,10 @@ def assert_equals_reference(name, neuron, x, v, rtol=1e-5, atol=1e-6):
     s_true, end_true, d_true = run_backend("reference", device_of(name), neuron, x, v, grads)
     assert torch.equal(s, s_true)
     assert torch.equal(end, end_true)
+    rounding = torch.finfo(torch.float32).eps * x.numel() ** 0.5  # of a sum over all neurons, in any order
     for ours, theirs in zip(d, d_true, strict=True):
         assert ours.dtype == theirs.dtype
-        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol if ours.dim() else atol + rounding)
 
 
 class Step(Surrogate):
