@@ -40,8 +40,9 @@ from isospike.inference.convolution import (
     spike_convolution,
 )
 from isospike.inference.frozen import frozen
-from isospike.inference.layers import Maps, Run, States, between, is_pass
+from isospike.inference.layers import Bound, Maps, Run, States, between, is_pass
 from isospike.inference.pieces import CACHE, FEWEST
+from isospike.inference.replay import LARGEST, MAPS, Replay, Replays
 from isospike.layers import Steps
 from isospike.neurons import Neuron
 from isospike.ops.backend import pick
@@ -51,14 +52,6 @@ from isospike.residual import BINARY, Join
 
 Precision = Literal["float32", "int8"]
 FLOAT = 4  # bytes
-
-
-class Bound(NamedTuple):
-    """An operation as a function on the maps, those that nothing reads after it, and whether time has begun there."""
-
-    run: Run
-    done: tuple[Value, ...]
-    in_time: bool
 
 
 class CompiledNet(nn.Module):
@@ -90,6 +83,7 @@ class CompiledNet(nn.Module):
         stride = first.layer.stride if isinstance(first, Conv) else (1,)
         self._bytes_per_pixel = FLOAT * first.out.channels / math.prod(stride)
         self._model = [model.to("meta")]  # in a list: it knows shapes, and its weights are none
+        self._replays = Replays()
 
     def forward(self, x: Tensor, *, T: int | None = None, per_step: bool = False) -> Tensor:
         """Compute logits ``[B, num_classes]``, or of every step ``[T, B, num_classes]``.
@@ -140,13 +134,25 @@ class CompiledNet(nn.Module):
         return logits.expand(span.T, *logits.shape[1:])
 
     def _logits(self, x: Tensor, T: int) -> Tensor:
-        """Compute all steps of ``[T or 1, B, C, H, W]`` at once."""
-        span = Span(T, x.shape[1])
-        maps = {self._input: x.flatten(0, 1).contiguous(memory_format=torch.channels_last)}
-        for in_time in (False, True):
-            maps = self._run(maps, span, {}, in_time=in_time)
-        logits = maps[self._result].unflatten(0, (-1, span.B))
+        """Compute all steps of ``[T or 1, B, C, H, W]`` at once; from the third time on as a replay, unless it is large."""
+        span, x = Span(T, x.shape[1]), x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        logits = self._replayed(x, span)
+        if logits is None:
+            maps = {self._input: x}
+            for in_time in (False, True):
+                maps = self._run(maps, span, {}, in_time=in_time)
+            logits = maps[self._result]
+        logits = logits.unflatten(0, (-1, span.B))
         return logits.expand(T, *logits.shape[1:])
+
+    def _replayed(self, x: Tensor, span: Span) -> Tensor | None:
+        """Compute the logits by a replay; None where there is none, or another thread has it."""
+        if self.device.type != "cpu" or MAPS * span.B * self._bytes(x, span.T) > LARGEST:
+            return None
+        key = x.shape, x.stride(), span, torch.get_num_threads(), torch.is_autocast_enabled("cpu")
+        names = self._input, self._result
+        replay = self._replays.find(key, lambda: Replay(self._operations, x, names, span))
+        return None if replay is None else replay.run(x)
 
     def _run(self, maps: Maps, span: Span, states: States, *, in_time: bool) -> Maps:
         for operation in self._operations:
@@ -158,8 +164,12 @@ class CompiledNet(nn.Module):
 
     def _samples(self, x: Tensor, T: int) -> int:
         """Count the samples that go through together: those of which the cache holds a map, if worth it."""
-        fit = int(CACHE / (T * x.shape[-1] * x.shape[-2] * self._bytes_per_pixel))
+        fit = int(CACHE / self._bytes(x, T))
         return fit if fit >= FEWEST and self.device.type == "cpu" else x.shape[1]
+
+    def _bytes(self, x: Tensor, T: int) -> float:
+        """Count the bytes of the first map of a sample at all steps."""
+        return T * x.shape[-1] * x.shape[-2] * self._bytes_per_pixel
 
 
 def _check_precision(precision: str, weight: Tensor) -> None:
@@ -221,8 +231,15 @@ def _bind(program: Sequence[Operation], result: Value, net: CompiledNet) -> list
             run = _call(op, net.dtype, op.out in forms.integers)
         left.subtract(op.reads())
         unread = {value for value in (*op.reads(), *writes(op)) if not left[value]}
-        bound.append(Bound(run, tuple(unread), op.out in time))
+        bound.append(Bound(run, tuple(unread), op.out in time, compiled and _is_by_library(op, forms)))
     return bound
+
+
+def _is_by_library(op: Operation, forms: Forms) -> bool:
+    """Return whether the compiled library, where it is there, does all of an operation."""
+    if isinstance(op, Conv):
+        return op in forms.adds or (op.x not in forms.integers and has_order(op))
+    return is_pass(op)
 
 
 def _forms(program: Sequence[Operation], result: Value, integers: set[Value], compiled: bool, quantises: bool) -> Forms:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from isospike.graph import Between, Conv, Operation, Value
 from isospike.inference.numbers import numbers_of
 from isospike.ops.conv2d import Convolution
+from isospike.ops.cpu.calls import add_onto, channels_last
 from isospike.ops.cpu.dense import dense_conv, dense_weight, has_dense
 from isospike.ops.cpu.packing import packed, packed_bytes, spikes_of_bits
 from isospike.ops.cpu.spike_conv import (
@@ -115,7 +116,7 @@ def dense_convolution(conv: Conv) -> Convolve:
 def _with_fewer_products(weight: WinogradWeight) -> Convolve:
     def convolve(x: Tensor, onto: Tensor | None) -> Tensor:
         out = winograd_conv(x, weight)
-        return out if onto is None else onto.add_(out)
+        return out if onto is None else add_onto(onto, out)
 
     return convolve
 
@@ -153,7 +154,7 @@ def _of_spikes(conv: Conv, weight: SpikeWeight) -> Convolve:
     def convolve(x: Tensor, onto: Tensor | None) -> Tensor:
         if x.shape[1] != channels:
             return spike_conv(spikes_of_bits(x), weight, onto)
-        x = x.contiguous(memory_format=CHANNELS_LAST)
+        x = channels_last(x)
         spikes = packed_bytes(x) if x.dtype == torch.uint8 else packed(x)
         assert spikes is not None, "the program promises spikes"
         return spike_conv(spikes, weight, onto)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -17,6 +17,22 @@ from isospike.residual import Join
 States = dict[Any, Tensor]  # potentials
 Maps = dict[Value, Tensor]
 Run = Callable[[Maps, Span, States], None]
+
+
+class Bound(NamedTuple):
+    """An operation as a function on the maps.
+
+    Attributes:
+        run: The function.
+        done: The maps that nothing reads after it.
+        in_time: Whether time has begun there.
+        by_library: Whether all that it does are calls of the compiled library, but for copies that it notes.
+    """
+
+    run: Run
+    done: tuple[Value, ...]
+    in_time: bool
+    by_library: bool
 
 
 def firing(op: Between) -> Firing | Rectifier | None:

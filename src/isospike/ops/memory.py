@@ -5,7 +5,9 @@ of the same size has left: a process that keeps freed memory then holds twice wh
 memory, which fits (docs/performance.md).
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 
 import numpy as np
@@ -16,7 +18,54 @@ from isospike.ops.rule import Rule
 
 LARGE = 2**18  # elements; small holes are found anyhow
 LINE = 16  # elements of a line of the cache
+LINE_BYTES = 4 * LINE
 CPU = torch.device("cpu")
+
+
+class Arena:
+    """Memory for the maps of one pass, kept for the next one over inputs of the same shape."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Tensor] = []
+        self._free: list[Tensor] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes of all blocks."""
+        return sum(len(block) for block in self.blocks)
+
+    def take(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return a tensor in the smallest free block that it fits, or in a new one."""
+        size = max(1, prod(shape)) * dtype.itemsize
+        fitting = [place for place, block in enumerate(self._free) if len(block) >= size]
+        if fitting:
+            block = self._free.pop(min(fitting, key=lambda place: len(self._free[place])))
+        else:
+            block = torch.empty(-(-size // LINE_BYTES) * LINE_BYTES, dtype=torch.uint8)
+            self.blocks.append(block)
+        return block.view(dtype).as_strided(shape, strides)
+
+    def keep(self, tensors: Sequence[Tensor]) -> None:
+        """Free all blocks but those in which these lie."""
+        kept = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+        self._free = [block for block in self.blocks if block.data_ptr() not in kept]
+
+
+class _Current(threading.local):
+    arena: Arena | None = None
+
+
+_current = _Current()
+
+
+@contextmanager
+def memory_from(arena: Arena) -> Iterator[None]:
+    """Let this thread take the memory of what kernels write on the CPU from an arena."""
+    before, _current.arena = _current.arena, arena
+    try:
+        yield
+    finally:
+        _current.arena = before
 
 
 def has_memory(x: Tensor) -> bool:
@@ -29,6 +78,8 @@ def empty_strided(
     shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype = torch.float32, device: torch.device = CPU
 ) -> Tensor:
     """An uninitialised tensor without gaps between its elements."""
+    if _current.arena is not None and device == CPU:
+        return _current.arena.take(shape, strides, dtype)
     if device != CPU or dtype != torch.float32 or prod(shape) < LARGE:
         return torch.empty_strided(shape, strides, dtype=dtype, device=device)
     return torch.from_numpy(_plain_memory(prod(shape))).as_strided(shape, strides)
@@ -46,9 +97,14 @@ def empty_like(x: Tensor) -> Tensor:
     return empty_strided(x.shape, x.stride(), x.dtype, x.device)
 
 
-def empty_channels_last(N: int, C: int, H: int, W: int) -> Tensor:
-    """An uninitialised float32 map ``[N, C, H, W]`` in the memory of the CPU, the channels of a pixel side by side."""
-    return empty_strided((N, C, H, W), (C * H * W, 1, C * W, C))
+def empty_channels_last(N: int, C: int, H: int, W: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """An uninitialised map ``[N, C, H, W]`` in the memory of the CPU, the channels of a pixel side by side."""
+    return empty_strided((N, C, H, W), (C * H * W, 1, C * W, C), dtype)
+
+
+def empty_row(size: int, dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor ``[size]`` in the memory of the CPU."""
+    return empty_strided((size,), (1,), dtype)
 
 
 def is_channels_last(x: Tensor) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 from isospike.errors import RunFailed, ShapeError
 from isospike.ops.conv2d import Convolution
 from isospike.ops.cpu.abi import CDense, CWindow, address
+from isospike.ops.cpu.calls import add_onto, call, channels_last
 from isospike.ops.cpu.library import compiled, no_library
 from isospike.ops.memory import empty_channels_last, is_place
 
@@ -84,9 +85,9 @@ def dense_conv(x: Tensor, weight: DenseWeight, onto: Tensor | None = None) -> Te
     out = onto if onto is not None and fits else empty_channels_last(N, weight.shape[0], H, W)
     geometry = _geometry((N, C, *size), width, weight)
     pointers = x.data_ptr(), weight.data.data_ptr(), out.data_ptr()
-    if compiled().isospike_dense(geometry, *pointers, fits, torch.get_num_threads()):
+    if call(compiled().isospike_dense, geometry, *pointers, fits, torch.get_num_threads()):
         raise RunFailed("there is no memory left for a convolution: take a smaller batch")
-    return out if onto is None or fits else onto.add_(out)
+    return out if onto is None or fits else add_onto(onto, out)
 
 
 def window_means(x: Tensor, channels: int, windows: Windows) -> Tensor:
@@ -96,14 +97,14 @@ def window_means(x: Tensor, channels: int, windows: Windows) -> Tensor:
     out = empty_channels_last(N, C, *windows.outputs)
     pairs = ((ctypes.c_int64 * 2)(*pair) for pair in windows)
     geometry = CWindow(N, C, H, W, *pairs, width)
-    if compiled().isospike_mean(geometry, x.data_ptr(), out.data_ptr(), torch.get_num_threads()):
+    if call(compiled().isospike_mean, geometry, x.data_ptr(), out.data_ptr(), torch.get_num_threads()):
         raise RunFailed("there is no memory left for a mean: take a smaller batch")
     return out
 
 
 def as_read(x: Tensor, channels: int) -> tuple[Tensor, int, int]:
     """Return a map with its channels innermost, how many they are, and the bits of an element."""
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = channels_last(x)
     width = 1 if x.dtype == torch.uint8 and 8 * x.shape[1] == channels else BITS[x.dtype]
     if width != 1 and x.shape[1] != channels:
         raise ShapeError(f"this layer reads {channels} channels, and the map has {x.shape[1]}")

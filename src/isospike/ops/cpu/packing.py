@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from isospike.ops.cpu.calls import note_more
 from isospike.ops.cpu.library import compiled
-from isospike.ops.memory import empty_strided, is_dense
+from isospike.ops.memory import empty_row, empty_strided, is_dense
 
 WORD = 64
 
@@ -49,7 +50,7 @@ def packed(x: Tensor) -> Spikes | None:
     number = _call("isospike_pack_bits", x, fired)
     if number >= 0:
         return Spikes(fired, None, number, x.shape, x.stride())
-    counts = torch.empty(x.numel(), dtype=torch.uint8)
+    counts = empty_row(x.numel(), torch.uint8)
     if not _call("isospike_pack_bytes", x, counts):
         return None
     return _counted(counts, x.shape, x.stride())
@@ -58,7 +59,7 @@ def packed(x: Tensor) -> Spikes | None:
 def empty_bits(shape: tuple[int, int, int, int]) -> Tensor:
     """Room for spikes ``[N, C, H, W]`` as bits, C a multiple of 8: uint8 ``[N, C / 8, H, W]``, channels last."""
     N, C, H, W = shape
-    return torch.empty(N * H * W * C // 8 + 8, dtype=torch.uint8)[:-8].view(N, H, W, C // 8).permute(0, 3, 1, 2)
+    return empty_row(N * H * W * C // 8 + 8, torch.uint8)[:-8].view(N, H, W, C // 8).permute(0, 3, 1, 2)
 
 
 def spikes_of_bits(x: Tensor) -> Spikes:
@@ -97,8 +98,9 @@ def _counted(counts: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Spik
 
 
 def _room_for_bits(size: int) -> Tensor:
-    return torch.empty(-(-size // WORD) + 1, dtype=torch.int64)
+    return empty_row(-(-size // WORD) + 1, torch.int64)
 
 
 def _call(name: str, x: Tensor, out: Tensor) -> int:
+    note_more()  # its answer decides
     return getattr(compiled(), name)(x.numel(), x.data_ptr(), out.data_ptr(), torch.get_num_threads())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from isospike.errors import RunFailed, ShapeError
 from isospike.ops.cpu.abi import MAX_LEVELS, CAffine, CPass, CTerm, address, c_rule
+from isospike.ops.cpu.calls import call, channels_last
 from isospike.ops.cpu.library import compiled, library
 from isospike.ops.cpu.packing import empty_bits
 from isospike.ops.firing import Firing
@@ -75,41 +76,41 @@ class CompiledPass:
         self, span: Span, x: Tensor, y: Tensor | None = None, z: Tensor | None = None, v: Tensor | None = None
     ) -> Result:
         """As ``eager_pass``."""
-        spec, call, (T, B, start, stateful) = self.spec, CPass.from_buffer_copy(self.template), span
+        spec, made, (T, B, start, stateful) = self.spec, CPass.from_buffer_copy(self.template), span
         C, (*_, H, W) = self.channels, x.shape
-        call.N = N = B * C * H * W
+        made.N = N = B * C * H * W
         # The tensors are named until the call is over: two of them may be copies in another memory order.
         for other in (y, z):
             if other is not None and other.shape[2:] != (H, W):
                 raise ShapeError(f"maps of {H}x{W} and {other.shape[2]}x{other.shape[3]} pixels cannot be joined")
-        x = self._point(call.x, x, N, B)
-        y = None if y is None else self._point(call.y, y, N, B)
-        z = None if z is None else self._point(call.z, z, N, B)
+        x = self._point(made.x, x, N, B)
+        y = None if y is None else self._point(made.y, y, N, B)
+        z = None if z is None else self._point(made.z, z, N, B)
         sum_steps = T if self.sum_knows_steps or len(x) > B or (y is not None and len(y) > B) else 1
-        call.T = steps = T if self.always_steps or (z is not None and len(z) > B) else sum_steps
-        call.threads = torch.get_num_threads() if steps * N > SMALL else 1
+        made.T = steps = T if self.always_steps or (z is not None and len(z) > B) else sum_steps
+        made.threads = torch.get_num_threads() if steps * N > SMALL else 1
         if start and spec.knows_steps:
-            for c_affine in (call.x.affine, call.y.affine, call.affine):
+            for c_affine in (made.x.affine, made.y.affine, made.affine):
                 _advance(c_affine, start)
         shape = (steps * B, C, H, W)
-        out = empty_bits(shape) if self.bits else torch.empty(shape, dtype=self.dtype, memory_format=CHANNELS_LAST)
-        call.out = out.data_ptr()
+        out = empty_bits(shape) if self.bits else empty_channels_last(*shape, self.dtype)
+        made.out = out.data_ptr()
         total = after = None
         if spec.keeps_sum:
-            total = torch.empty((sum_steps * B, C, H, W), memory_format=CHANNELS_LAST)
-            call.sum, call.sum_step = total.data_ptr(), N if sum_steps > 1 else 0
+            total = empty_channels_last(sum_steps * B, C, H, W)
+            made.sum, made.sum_step = total.data_ptr(), N if sum_steps > 1 else 0
         if stateful and isinstance(spec.firing, Firing):
             one = x[:B] if x.dtype == torch.float32 else empty_channels_last(B, C, H, W)
             after = like_state(one.unsqueeze(0), spec.firing.rule)
             v = None if v is None else laid_out(v, after)
-            call.before, call.after = address(v), after.data_ptr()
-        if self.run(ctypes.byref(call)):
+            made.before, made.after = address(v), after.data_ptr()
+        if call(self.run, ctypes.byref(made)):
             raise RunFailed("there is no memory left for the potentials of a layer: take a smaller batch")
         return Result(out, total, after)
 
     def _point(self, term: CTerm, x: Tensor, N: int, B: int) -> Tensor:
         """Let a term of the call point at a map; returned is what must stay alive."""
-        x = x.contiguous(memory_format=CHANNELS_LAST)
+        x = channels_last(x)
         term.data, term.step = x.data_ptr(), N if len(x) > B else 0
         term.width = BITS[x.dtype] if x.shape[1] == self.channels else 1
         return x

@@ -11,6 +11,7 @@ from isospike.errors import RunFailed
 from isospike.ops.conv2d import Convolution
 from isospike.ops.cpu.abi import CGeometry, CSpikes, address
 from isospike.ops.cpu.build import ISAS
+from isospike.ops.cpu.calls import add_onto, call
 from isospike.ops.cpu.library import compiled, instruction_set, lanes, no_library
 from isospike.ops.cpu.packing import Spikes
 from isospike.ops.memory import empty_channels_last, is_place
@@ -151,7 +152,7 @@ def spike_conv(spikes: Spikes, weight: SpikeWeight, onto: Tensor | None = None) 
     ends = (ctypes.c_int64 * len(weight.groups))(*weight.groups)
     pointers = _pointers(spikes), weight.data.data_ptr(), ends, len(ends), out.data_ptr()
     _run(compiled().isospike_spike_conv, geometry, *pointers, fits)
-    return out if onto is None or fits else onto.add_(out)
+    return out if onto is None or fits else add_onto(onto, out)
 
 
 def weight_gradient(spikes: Spikes, weight: Tensor, g: Tensor, stride: int) -> Tensor:
@@ -176,5 +177,5 @@ def _steps(weight: Tensor) -> ctypes.Array[ctypes.c_int64]:
 
 
 def _run(function: Callable[..., int], *arguments: object) -> None:
-    if function(*arguments, torch.get_num_threads()):
+    if call(function, *arguments, torch.get_num_threads()):
         raise RunFailed("there is no memory left for a convolution: take a smaller batch")

@@ -9,6 +9,7 @@ from torch import Tensor
 from isospike.errors import RunFailed
 from isospike.ops.conv2d import Convolution
 from isospike.ops.cpu.abi import CMaps, address
+from isospike.ops.cpu.calls import call, channels_last
 from isospike.ops.cpu.library import compiled, lanes
 from isospike.ops.memory import empty_channels_last, is_channels_last
 
@@ -58,11 +59,11 @@ def winograd_conv(x: Tensor, weight: WinogradWeight) -> Tensor:
 
     The order of every sum is fixed: its bits depend neither on the number of threads nor on the other samples.
     """
-    x, lib = x.contiguous(memory_format=torch.channels_last), compiled()
+    x, lib = channels_last(x), compiled()
     (N, _, H, W), (C, *_) = x.shape, weight.shape
     out = empty_channels_last(N, C, H, W)
     pointers = x.data_ptr(), weight.data.data_ptr(), out.data_ptr()
-    if lib.isospike_winograd(_geometry(x.shape, weight.shape), *pointers, torch.get_num_threads()):
+    if call(lib.isospike_winograd, _geometry(x.shape, weight.shape), *pointers, torch.get_num_threads()):
         raise RunFailed("there is no memory left for a convolution: take a smaller batch")
     return out
 
