@@ -52,6 +52,41 @@ def test_what_the_library_does_not_know_is_computed_anew(method):
     assert replays(net)
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("topology", iso.TOPOLOGIES)
+def test_every_stream_says_the_same_bits_again(topology, precision, steps):
+    model = make(f"{topology}_resnet8", width=16)
+    net = model.compile_for_inference(precision)
+    for seed in range(2):
+        assert all(map(torch.equal, stream(net, seed, steps), stream(without_replays(model, precision), seed, steps)))
+    assert len(replays(net)) == 1
+
+
+def without_replays(model, precision="float32"):
+    net = model.compile_for_inference(precision)
+    net._replayed = lambda maps, span, states: None
+    return net
+
+
+def stream(net, seed, steps=1):
+    """The logits of eight steps of two images."""
+    maps, states = net.begin(images(2, seed)), {}
+    with torch.inference_mode():
+        return [net.steps(maps, states, range(start, start + steps), 2) for start in range(0, 8, steps)]
+
+
+def test_streams_of_a_converted_network_and_of_norms_that_know_the_step():
+    ann = make("vanilla_resnet8", neuron="relu")
+    models = [iso.convert(ann, images(40), method=method, T=8) for method in ("s_resnet", "ltb", "differential")]
+    models.append(enliven(iso.create_model("ms_resnet8", T=8, per_step_norm=True)).eval())
+    for model in models:
+        net = model.compile_for_inference()
+        for seed in range(1, 4):
+            assert all(map(torch.equal, stream(net, seed), stream(without_replays(model), seed)))
+        assert len(replays(net)) == 1
+
+
 def test_inputs_that_differ_in_time_steps_or_threads_have_their_own_pass():
     model, threads = make(), torch.get_num_threads()
     net, moving = model.compile_for_inference(), torch.stack([images(seed=seed) for seed in range(3)])
@@ -87,7 +122,7 @@ def test_memory_that_is_held_has_a_limit(monkeypatch):
     for size in (16, 32, 33):
         for _ in range(3):
             net(images(size=size))
-    assert [key[0][-1] for key in net._replays._found] == [32]  # 33 is too large, and 16 had to go
+    assert [found.inputs[net._input].shape[-1] for found in replays(net)] == [32]  # 33 is too large, and 16 had to go
 
 
 def test_a_second_thread_does_not_wait_and_is_right():
@@ -97,7 +132,7 @@ def test_a_second_thread_does_not_wait_and_is_right():
         net(images())
     (again,) = replays(net)
     with again.lock:
-        assert again.run(images()) is None
+        assert again.run({net._input: images()}, Span(3, 1), {}) is None
         assert torch.equal(net(images(seed=1)), model.compile_for_inference()(images(seed=1)))
     expected = [model.compile_for_inference()(images(seed=seed)) for seed in range(4)]
     right = []

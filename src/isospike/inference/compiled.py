@@ -130,29 +130,37 @@ class CompiledNet(nn.Module):
     def steps(self, maps: Maps, states: States, steps: range, B: int) -> Tensor:
         """Compute the logits ``[T, B, num_classes]`` of some time steps, one behind the other, as ``step`` does."""
         span = Span(len(steps), B, steps.start, stateful=True)
-        logits = self._run(dict(maps), span, states, in_time=True)[self._result].unflatten(0, (-1, B))
+        logits = self._replayed(maps, span, states)
+        if logits is None:
+            logits = self._run(dict(maps), span, states, in_time=True)[self._result]
+        logits = logits.unflatten(0, (-1, B))
         return logits.expand(span.T, *logits.shape[1:])
 
     def _logits(self, x: Tensor, T: int) -> Tensor:
-        """Compute all steps of ``[T or 1, B, C, H, W]`` at once; from the third time on as a replay, unless it is large."""
-        span, x = Span(T, x.shape[1]), x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        logits = self._replayed(x, span)
+        """Compute all steps of ``[T or 1, B, C, H, W]`` at once, from the third time on as a replay."""
+        span = Span(T, x.shape[1])
+        maps = {self._input: x.flatten(0, 1).contiguous(memory_format=torch.channels_last)}
+        logits = self._replayed(maps, span, {})
         if logits is None:
-            maps = {self._input: x}
             for in_time in (False, True):
                 maps = self._run(maps, span, {}, in_time=in_time)
             logits = maps[self._result]
         logits = logits.unflatten(0, (-1, span.B))
         return logits.expand(T, *logits.shape[1:])
 
-    def _replayed(self, x: Tensor, span: Span) -> Tensor | None:
-        """Compute the logits by a replay; None where there is none, or another thread has it."""
-        if self.device.type != "cpu" or MAPS * span.B * self._bytes(x, span.T) > LARGEST:
+    def _replayed(self, maps: Maps, span: Span, states: States) -> Tensor | None:
+        """Compute the logits by a replay; None where there is none, or another thread has it.
+
+        The first step of a stream, which has no states, is none.
+        """
+        large = any(MAPS * span.B * self._bytes(x, span.T) > LARGEST for x in maps.values() if x.dim() == 4)
+        if self.device.type != "cpu" or large or (span.stateful and not states):
             return None
-        key = x.shape, x.stride(), span, torch.get_num_threads(), torch.is_autocast_enabled("cpu")
-        names = self._input, self._result
-        replay = self._replays.find(key, lambda: Replay(self._operations, x, names, span))
-        return None if replay is None else replay.run(x)
+        given = (span.T, span.B, *((value, x.shape, x.stride()) for value, x in maps.items()), *states)
+        key = given, torch.get_num_threads(), torch.is_autocast_enabled("cpu")
+        operations = [one for one in self._operations if one.in_time or not span.stateful]
+        replay = self._replays.find(key, lambda: Replay(operations, maps, self._result, span, states))
+        return None if replay is None else replay.run(maps, span, states)
 
     def _run(self, maps: Maps, span: Span, states: States, *, in_time: bool) -> Maps:
         for operation in self._operations:

@@ -122,6 +122,11 @@ def is_dense(x: Tensor) -> bool:
     return x.is_contiguous() or (x.dim() == 4 and is_channels_last(x))
 
 
+def has_no_gaps(x: Tensor) -> bool:
+    """Whether the elements of ``x`` fill a piece of memory, in whatever order."""
+    return x.numel() == 0 or x.numel() == 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
+
+
 def channels_last(x: Tensor) -> Tensor:
     """``x [T, B, C, H, W]`` with its channels innermost and nothing between them."""
     rows = x.permute(0, 1, 3, 4, 2)

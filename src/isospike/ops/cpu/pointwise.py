@@ -8,7 +8,7 @@ from torch import Tensor
 
 from isospike.errors import RunFailed, ShapeError
 from isospike.ops.cpu.abi import MAX_LEVELS, CAffine, CPass, CTerm, address, c_rule
-from isospike.ops.cpu.calls import call, channels_last
+from isospike.ops.cpu.calls import call, channels_last, note_more
 from isospike.ops.cpu.library import compiled, library
 from isospike.ops.cpu.packing import empty_bits
 from isospike.ops.firing import Firing
@@ -89,6 +89,8 @@ class CompiledPass:
         sum_steps = T if self.sum_knows_steps or len(x) > B or (y is not None and len(y) > B) else 1
         made.T = steps = T if self.always_steps or (z is not None and len(z) > B) else sum_steps
         made.threads = torch.get_num_threads() if steps * N > SMALL else 1
+        if stateful and spec.knows_steps:
+            note_more()  # the numbers of another step
         if start and spec.knows_steps:
             for c_affine in (made.x.affine, made.y.affine, made.affine):
                 _advance(c_affine, start)
@@ -102,6 +104,8 @@ class CompiledPass:
         if stateful and isinstance(spec.firing, Firing):
             one = x[:B] if x.dtype == torch.float32 else empty_channels_last(B, C, H, W)
             after = like_state(one.unsqueeze(0), spec.firing.rule)
+            if v is not None and v.stride() != after.stride():
+                note_more()
             v = None if v is None else laid_out(v, after)
             made.before, made.after = address(v), after.data_ptr()
         if call(self.run, ctypes.byref(made)):
