@@ -1,4 +1,4 @@
-"""Eval of four networks: its modules step by step, all steps at once, and compiled; T=4, 32x32.
+"""Eval of four networks: modules step by step, all steps at once, compiled, and a step of a stream; T=4, 32x32.
 
     python benchmarks/eval_pass.py
 
@@ -17,22 +17,27 @@ from inference import lively
 from isospike.malloc import keep_freed_memory
 
 MODELS = {"ms_resnet20": {}, "sew_resnet20": {}, "ds_resnet20": {}, "ms_resnet18": {"stem": "cifar", "num_classes": 10}}
-CASES = ((32, None), (1, None), (32, 1))  # batch, and threads; None: all cores
+CASES = ((32, None), (1, None), (32, 1), (1, 1))  # batch, and threads; None: all cores
 
 
 @torch.no_grad()
 def measure(name, batch, repeats):
     model = lively(iso.create_model(name, T=step.T, **MODELS[name]))
     x = torch.randn(batch, 3, step.SIZE, step.SIZE)
-    step.BATCH, net = batch, model.compile_for_inference()
+    step.BATCH, net, anew = batch, model.compile_for_inference(), model.compile_for_inference()
+    anew._replayed = lambda *_: None
+    maps, states = net.begin(x), {}
+    net.step(maps, states, 0, batch)
     works = {
         "step by step": lambda: model._step_by_step(x.unsqueeze(0), step.T, model._logits),
         "eval": lambda: model(x),
         "compiled": lambda: net(x),
+        "compiled, no pass made again": lambda: anew(x),
         "one step of a stream": lambda: model.step(x),
+        "the same, compiled": lambda: net.step(maps, states, 1, batch),
         "looking at the weights": lambda: model._eval_pass("logits", x.unsqueeze(0), model._logits),
     }
-    times = interleaved(works, repeats, warm_up=2)
+    times = interleaved(works, repeats, warm_up=4)
     gain = times["step by step"]["median"] / times["eval"]["median"]
     threads = torch.get_num_threads()
     spent = ", ".join(f"{work} {t['median'] * 1e3:.1f} ms" for work, t in times.items())

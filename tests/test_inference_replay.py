@@ -12,6 +12,7 @@ from helpers import enliven
 from isospike.errors import RunFailed
 from isospike.inference import compiled, replay
 from isospike.ops.cpu.calls import LibraryCall, noted
+from isospike.ops.memory import Arena
 from isospike.ops.pointwise import Span
 
 pytestmark = pytest.mark.compiled
@@ -147,6 +148,20 @@ def test_a_second_thread_does_not_wait_and_is_right():
         thread.join()
     assert len(right) == 200
     assert all(right)
+
+
+def test_a_block_is_taken_again_where_it_fits_best_and_is_still_in_the_cache():
+    arena = Arena()
+    first, large, second = (arena.take((size,), (1,), torch.float32) for size in (16, 64, 16))
+    starts = [x.data_ptr() for x in (first, large, second)]
+    arena.keep([first, second])
+    arena.keep([first])
+    assert arena.take((17,), (1,), torch.float32).data_ptr() == starts[1]
+    arena.keep([])
+    assert [arena.take((8,), (1,), torch.float64).data_ptr() for _ in range(2)] == [starts[0], starts[2]]
+    assert arena.take((65,), (1,), torch.uint8).data_ptr() == starts[1]
+    assert arena.take((65,), (1,), torch.uint8).data_ptr() not in starts
+    assert arena.size == 64 + 256 + 64 + 128
 
 
 def test_memory_is_taken_in_turn():

@@ -35,11 +35,11 @@ class Arena:
         return sum(len(block) for block in self.blocks)
 
     def take(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return a tensor in the smallest free block that it fits, or in a new one."""
+        """Return a tensor in the smallest free block that it fits, of equal ones the last let go; or in a new one."""
         size = max(1, prod(shape)) * dtype.itemsize
         fitting = [place for place, block in enumerate(self._free) if len(block) >= size]
         if fitting:
-            block = self._free.pop(min(fitting, key=lambda place: len(self._free[place])))
+            block = self._free.pop(min(fitting, key=lambda place: (len(self._free[place]), -place)))
         else:
             block = torch.empty(-(-size // LINE_BYTES) * LINE_BYTES, dtype=torch.uint8)
             self.blocks.append(block)
@@ -47,8 +47,8 @@ class Arena:
 
     def keep(self, tensors: Sequence[Tensor]) -> None:
         """Free all blocks but those in which these lie."""
-        kept = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-        self._free = [block for block in self.blocks if block.data_ptr() not in kept]
+        kept = {tensor.untyped_storage().data_ptr() for tensor in tensors} | {b.data_ptr() for b in self._free}
+        self._free += [block for block in self.blocks if block.data_ptr() not in kept]
 
 
 class _Current(threading.local):
