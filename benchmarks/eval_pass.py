@@ -7,6 +7,7 @@ them: how long it takes to see whether the weights are still the same, which eva
 """
 
 import argparse
+import sys
 
 import torch
 
@@ -48,13 +49,18 @@ def measure(name, batch, repeats):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=9)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--batch", type=int, choices=sorted({batch for batch, _ in CASES}), help="this one alone")
+    arguments = parser.parse_args()
+    repeats, name = arguments.repeats, "eval_pass"
+    cases = [case for case in CASES if arguments.batch in (None, case[0])]
+    if arguments.batch:
+        name += f"_{arguments.batch}"
     keep_freed_memory()
-    top, rows, cores = header("python benchmarks/eval_pass.py"), [], torch.get_num_threads()
-    for batch, threads in CASES:
+    top, rows, cores = header(" ".join(["python benchmarks/eval_pass.py", *sys.argv[1:]])), [], torch.get_num_threads()
+    for batch, threads in cases:
         torch.set_num_threads(threads or cores)
-        rows += [measure(name, batch, repeats) for name in MODELS]
-    save("eval_pass", {"header": top, "T": step.T, "size": step.SIZE, "rows": rows})
+        rows += [measure(model, batch, repeats) for model in MODELS]
+    save(name, {"header": top, "T": step.T, "size": step.SIZE, "rows": rows})
 
 
 if __name__ == "__main__":
