@@ -40,7 +40,7 @@ SANITIZERS: dict[str, tuple[list[str], str, dict[str, str], list[str]]] = {
         ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
         "libasan.so",
         {"ASAN_OPTIONS": "detect_leaks=0:max_malloc_fill_size=1073741824"},
-        KERNELS,
+        [*KERNELS, "test_inference_replay.py"],
     ),
     "threads": (
         ["-fsanitize=thread", str(ROOT / ".ci/gomp.c")],

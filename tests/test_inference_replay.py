@@ -152,16 +152,16 @@ def test_a_second_thread_does_not_wait_and_is_right():
 
 def test_a_block_is_taken_again_where_it_fits_best_and_is_still_in_the_cache():
     arena = Arena()
-    first, large, second = (arena.take((size,), (1,), torch.float32) for size in (16, 64, 16))
+    first, large, second = (arena.take((size,), (1,), torch.float32) for size in (14, 62, 14))
     starts = [x.data_ptr() for x in (first, large, second)]
     arena.keep([first, second])
     arena.keep([first])
     assert arena.take((17,), (1,), torch.float32).data_ptr() == starts[1]
     arena.keep([])
-    assert [arena.take((8,), (1,), torch.float64).data_ptr() for _ in range(2)] == [starts[0], starts[2]]
+    assert [arena.take((7,), (1,), torch.float64).data_ptr() for _ in range(2)] == [starts[0], starts[2]]
     assert arena.take((65,), (1,), torch.uint8).data_ptr() == starts[1]
     assert arena.take((65,), (1,), torch.uint8).data_ptr() not in starts
-    assert arena.size == 64 + 256 + 64 + 128
+    assert arena.size == 64 + 256 + 64 + 128  # whole lines, a word behind each tensor included
 
 
 def test_memory_is_taken_in_turn():
@@ -191,6 +191,11 @@ def test_a_copy_of_the_notes_begins_anew():
     assert not copy.deepcopy(net._replays)._found
 
 
+def laid_out(x, layout):
+    """Bits stay: they have one layout, and a word behind them that kernels read."""
+    return x.contiguous(memory_format=layout) if x.dim() == 4 and x.is_floating_point() else x
+
+
 class SeesPyTorch(TorchDispatchMode):
     """Sees whether PyTorch computes something, beyond views and memory."""
 
@@ -217,7 +222,7 @@ def test_notes_that_are_complete_leave_out_nothing(topology, precision, layout):
     maps, span, complete = {net._input: images(2)}, Span(3, 2), 0
     with torch.inference_mode():
         for operation in net._operations:
-            maps = {value: x.contiguous(memory_format=layout) if x.dim() == 4 else x for value, x in maps.items()}
+            maps = {value: laid_out(x, layout) for value, x in maps.items()}
             with noted() as notes, SeesPyTorch() as seen:
                 operation.run(maps, span, {})
             if operation.by_library and notes.complete:

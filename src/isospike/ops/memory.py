@@ -19,6 +19,7 @@ from isospike.ops.rule import Rule
 LARGE = 2**18  # elements; small holes are found anyhow
 LINE = 16  # elements of a line of the cache
 LINE_BYTES = 4 * LINE
+WORD = 8  # bytes that a kernel may read behind the last bits of a map
 CPU = torch.device("cpu")
 
 
@@ -36,7 +37,7 @@ class Arena:
 
     def take(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Return a tensor in the smallest free block that it fits, of equal ones the last let go; or in a new one."""
-        size = max(1, prod(shape)) * dtype.itemsize
+        size = prod(shape) * dtype.itemsize + WORD
         fitting = [place for place, block in enumerate(self._free) if len(block) >= size]
         if fitting:
             block = self._free.pop(min(fitting, key=lambda place: (len(self._free[place]), -place)))
