@@ -110,7 +110,9 @@ def speed_ups(results):
         return "left out: the kernels were not shown to compute what the reference does"
     found = {}
     for row in results.get("kernels", {}).get("rows", []):
-        seconds = row["device_seconds"]
+        seconds = row.get("device_seconds")
+        if seconds is None:
+            continue  # an older log has times with the host's launches in them
         rivals = {rival: seconds[rival] / seconds["triton"] for rival in ("reference", "compiled") if rival in seconds}
         found[row["work"]] = rivals | {"stays": rivals.get("compiled", 0) >= WINS}
     for name in {part.rpartition(" ")[0] for part in results if " " in part}:
@@ -123,9 +125,11 @@ def speed_ups(results):
 
 
 def kept_results():
-    """Those of the log."""
+    """Those of the log, where it is of the same GPU and the same PyTorch."""
     path = LOGS / "gpu.json"
-    return json.loads(path.read_text())["results"] if path.exists() else {}
+    log = json.loads(path.read_text()) if path.exists() else {"header": {}}
+    here = header("benchmarks/gpu.sh")
+    return log["results"] if all(log["header"].get(name) == here[name] for name in ("gpu", "torch")) else {}
 
 
 def machine():
