@@ -44,6 +44,16 @@ def make(make_tensor, shape):
     return [t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for t in tensors]
 
 
+def impulses(*shape):
+    """Of a square about four, over all channels: their sums fit 24 bits, however far the transforms stretch them."""
+    return (torch.rand(shape) < 0.1 / shape[1]).float() * torch.randint(1, 3, shape)
+
+
+def exact_weights(*shape):
+    """Their transform for squares of 4x4, which divides by 3 and 15 along each side, is exact."""
+    return 15 * 15 * torch.randint(-2, 3, shape).float()
+
+
 def run(x, weight, bias):
     return winograd_conv(x, winograd_weight(weight, bias))
 
@@ -65,28 +75,38 @@ def plain_sums(x, weight, bias):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.usefixtures("each_isa")
 def test_sums_are_exact_where_they_can_be(shape):
-    x, weight, bias, g = make(dyadic, shape)
+    x, weight, bias, _ = make(dyadic, shape)
     assert has_winograd(weight, PLAIN)
     y = run(x, weight, bias)
     assert torch.equal(y, F.conv2d(x, weight, bias, 1, 1))
     assert torch.equal(run(x, weight, None), F.conv2d(x, weight, None, 1, 1))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 16, 4, 4, 32), (2, 16, 13, 30, 16)], ids=str)
+@pytest.mark.usefixtures("each_isa")
+def test_gradients_are_exact_where_they_can_be(shape):
+    N, C, H, W, filters = shape
+    g = impulses(N, filters, H, W).index_fill(1, torch.tensor([0]), 1.0).contiguous(memory_format=torch.channels_last)
+    weight = exact_weights(filters, C, 3, 3)
     d_x = winograd_input_gradient(g, weight)
-    assert torch.equal(d_x, input_gradient(x, weight, g))
-    assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (y, d_x))
+    assert torch.equal(d_x, input_gradient(torch.zeros(N, C, H, W), weight, g))
+    assert d_x.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format], ids=str)
 @pytest.mark.usefixtures("each_isa")
 def test_every_memory_order_is_read(memory):
-    x, weight, bias, g = (t.contiguous(memory_format=memory) if t.dim() == 4 else t for t in make(dyadic, SHAPES[3]))
+    x, weight, bias, _ = (t.contiguous(memory_format=memory) if t.dim() == 4 else t for t in make(dyadic, SHAPES[3]))
     bias = bias.repeat_interleave(2)[::2]  # with gaps
     assert torch.equal(run(x, weight, bias), F.conv2d(x, weight, bias, 1, 1))
-    assert torch.equal(winograd_input_gradient(g, weight), input_gradient(x, weight, g))
+    g, weight = (t.contiguous(memory_format=memory) for t in (impulses(2, 32, 7, 9), exact_weights(32, 48, 3, 3)))
+    assert torch.equal(winograd_input_gradient(g, weight), input_gradient(torch.zeros(2, 48, 7, 9), weight, g))
 
 
 @pytest.mark.parametrize("channels", [16, 64, 256])
 @pytest.mark.usefixtures("each_isa")
-def test_it_rounds_no_more_than_the_plain_sums(channels):
+def test_it_rounds_no_more_than_the_plain_sums_and_larger_squares_a_few_times_as_much(channels):
     """One product after the other, each rounded, and so is the sum behind it; PyTorch's order differs by machine."""
     x, weight, bias, g = make(torch.randn, (2, channels, 9, 9, channels))
     exact = F.conv2d(x.double(), weight.double(), bias.double(), 1, 1)
@@ -95,20 +115,30 @@ def test_it_rounds_no_more_than_the_plain_sums(channels):
     exact = input_gradient(x.double(), weight.double(), g.double())
     flipped = weight.transpose(0, 1).flip(2, 3)
     ours, plain = ((d - exact).norm() for d in (winograd_input_gradient(g, weight), plain_sums(g, flipped, 0)))
-    assert 0 < ours < plain
+    assert 0 < ours < 4 * plain
+
+
+@pytest.mark.parametrize(("size", "side"), [((1, 1), 2), ((2, 9), 2), ((4, 4), 4), ((5, 5), 2), ((7, 7), 4), ((32, 32), 4)])
+def test_gradients_take_the_squares_of_fewer_products(size, side, monkeypatch):
+    weights, original = [], winograd.winograd_conv
+    monkeypatch.setattr(winograd, "winograd_conv", lambda g, weight: weights.append(weight) or original(g, weight))
+    winograd_input_gradient(torch.randn(1, 32, *size), torch.randn(32, 16, 3, 3))
+    assert [weight.side for weight in weights] == [side]
+    assert winograd_weight(torch.randn(32, 16, 3, 3), None).side == 2
 
 
 @pytest.mark.usefixtures("each_isa")
 def test_bits_depend_neither_on_threads_nor_on_the_batch():
-    x, weight, bias, _ = make(torch.randn, (9, 32, 6, 5, 32))
-    one = run(x, weight, bias)
-    torch.set_num_threads(3)
-    try:
-        assert torch.equal(run(x, weight, bias), one)
-    finally:
-        torch.set_num_threads(1)
-    alone = x[4:5].contiguous(memory_format=torch.channels_last)
-    assert torch.equal(run(alone, weight, bias), one[4:5])
+    x, weight, bias, g = make(torch.randn, (9, 32, 7, 9, 32))
+    for maps, convolve in ((x, lambda x: run(x, weight, bias)), (g, lambda g: winograd_input_gradient(g, weight))):
+        one = convolve(maps)
+        torch.set_num_threads(3)
+        try:
+            assert torch.equal(convolve(maps), one)
+        finally:
+            torch.set_num_threads(1)
+        alone = maps[4:5].contiguous(memory_format=torch.channels_last)
+        assert torch.equal(convolve(alone), one[4:5])
 
 
 def test_what_it_has(monkeypatch):

@@ -98,7 +98,7 @@ class CGeometry(ctypes.Structure):
 class CMaps(ctypes.Structure):
     """``struct maps``, of a dense convolution."""
 
-    _fields_ = [(name, _INTEGER) for name in ("N", "C", "H", "W", "O")]
+    _fields_ = [(name, _INTEGER) for name in ("N", "C", "H", "W", "O", "side")]
 
 
 class CDense(ctypes.Structure):

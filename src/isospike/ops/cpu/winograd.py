@@ -22,10 +22,12 @@ class WinogradWeight(NamedTuple):
     Attributes:
         data: All of them.
         shape: ``[O, C, 3, 3]``, of the weights.
+        side: Of the squares of outputs that are computed together: 2 or 4.
     """
 
     data: Tensor
     shape: torch.Size
+    side: int
 
 
 def has_winograd(weight: Tensor, conv: Convolution) -> bool:
@@ -51,7 +53,7 @@ def is_worth_it(x: Tensor) -> bool:
 
 def winograd_weight(weight: Tensor, bias: Tensor | None) -> WinogradWeight:
     """``weight [O, C, 3, 3]`` and ``bias [O]`` of a convolution for which ``has_winograd`` says yes."""
-    return _transformed(weight, bias, turned=False)
+    return _transformed(weight, bias, side=2, turned=False)
 
 
 def winograd_conv(x: Tensor, weight: WinogradWeight) -> Tensor:
@@ -63,26 +65,36 @@ def winograd_conv(x: Tensor, weight: WinogradWeight) -> Tensor:
     (N, _, H, W), (C, *_) = x.shape, weight.shape
     out = empty_channels_last(N, C, H, W)
     pointers = x.data_ptr(), weight.data.data_ptr(), out.data_ptr()
-    if call(lib.isospike_winograd, _geometry(x.shape, weight.shape), *pointers, torch.get_num_threads()):
+    if call(lib.isospike_winograd, _geometry(x.shape, weight.shape, weight.side), *pointers, torch.get_num_threads()):
         raise RunFailed("there is no memory left for a convolution: take a smaller batch")
     return out
 
 
 def winograd_input_gradient(g: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of the input from that of the output, ``g [N, O, H, W]``: the same convolution, turned around."""
-    return winograd_conv(g, _transformed(weight.transpose(0, 1), None, turned=True))
+    """The gradient of the input from that of the output, ``g [N, O, H, W]``: the same convolution, turned around.
+
+    No spike hangs on its last bits, so it takes the larger squares where they come to fewer products, though they round
+    three times as much.
+    """
+    side = min((2, 4), key=lambda side: _products(side, *g.shape[2:]))
+    return winograd_conv(g, _transformed(weight.transpose(0, 1), None, side=side, turned=True))
 
 
-def _transformed(weight: Tensor, bias: Tensor | None, *, turned: bool) -> WinogradWeight:
+def _products(side: int, H: int, W: int) -> int:
+    """For a pair of channels."""
+    return (side + 2) ** 2 * -(-H // side) * -(-W // side)
+
+
+def _transformed(weight: Tensor, bias: Tensor | None, *, side: int, turned: bool) -> WinogradWeight:
     """The kernels turned around by half a circle, or as they are."""
-    lib, geometry = compiled(), _geometry((0, weight.shape[1], 0, 0), weight.shape)
+    lib, geometry = compiled(), _geometry((0, weight.shape[1], 0, 0), weight.shape, side)
     data, steps = torch.empty(lib.isospike_winograd_room(geometry)), (ctypes.c_int64 * 4)(*weight.stride())
     bias = None if bias is None else bias.contiguous()
     lib.isospike_winograd_pack(
         geometry, weight.data_ptr(), steps, turned, address(bias), data.data_ptr(), torch.get_num_threads()
     )
-    return WinogradWeight(data, weight.shape)
+    return WinogradWeight(data, weight.shape, side)
 
 
-def _geometry(x: tuple[int, ...], weight: tuple[int, ...]) -> CMaps:
-    return CMaps(*x, weight[0])
+def _geometry(x: tuple[int, ...], weight: tuple[int, ...], side: int) -> CMaps:
+    return CMaps(*x, weight[0], side)

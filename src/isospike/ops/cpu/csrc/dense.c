@@ -7,7 +7,6 @@ SIZE_OF(dense);
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t over(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* Outputs along an axis, and inputs under so many of them. */
 static int64_t outputs(const struct dense *s, int axis) {

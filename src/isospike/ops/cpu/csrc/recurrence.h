@@ -15,6 +15,12 @@
 
 #define ALIGNED _Alignas(64) /* vectors that straddle two lines of the cache cost twice */
 
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* How many of b hold a. */
+static inline int64_t over(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 /* NULL where there is no memory, never where nothing is asked for. */
 INLINE float *room_of(int64_t floats) { return aligned_alloc(64, sizeof(float) * floats / 64 * 64 + 64); }
 

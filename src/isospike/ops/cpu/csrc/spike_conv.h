@@ -66,9 +66,6 @@ void spike_widen(int16_t *sums, int32_t *wide, int64_t n);
 
 /* Shapes ---------------------------------------------------------------------------------------------------------------- */
 
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t over(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static inline int64_t out_size(const struct geometry *s, int64_t size) { return over(size, s->stride); }
 static inline int is_integer(const struct geometry *s) { return s->cell < (int64_t)sizeof(float); }

@@ -5,42 +5,78 @@
 #define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < n; i++)
 #define SUMS (REGISTERS / 2) /* vectors of them at a time */
 
+/* One line of each transform: of the three taps, of the inputs, of the products. */
+INLINE void taps_line(int side, vector a, vector b, vector c, vector *to) {
+    if (side == 2)
+        to[0] = a, to[1] = (a + b + c) * 0.5f, to[2] = (a - b + c) * 0.5f, to[3] = c;
+    else {
+        to[0] = a, to[1] = (a + b + c) / 3, to[2] = (b - a - c) / 3;
+        to[3] = (4 * a + 2 * b + c) * -4 / 15, to[4] = (a - 2 * b + 4 * c) / 15, to[5] = c;
+    }
+}
+
+INLINE void inputs_line(int side, const vector *d, vector *to) {
+    if (side == 2)
+        to[0] = d[0] - d[2], to[1] = d[1] + d[2], to[2] = d[2] - d[1], to[3] = d[1] - d[3];
+    else {
+        const vector even = d[4] - d[2], odd = d[3] - d[1];
+        to[0] = MULTIPLY_ADD(odd, 1.5f, d[0] - d[2] + even);
+        to[1] = MULTIPLY_ADD(d[3], 2.5f, MULTIPLY_ADD(d[2], 0.5f, d[4] - d[1]));
+        to[2] = MULTIPLY_ADD(d[2], -2.5f, MULTIPLY_ADD(d[3], 0.5f, d[4] + d[1]));
+        to[3] = MULTIPLY_ADD(odd, 2.0f, even), to[4] = MULTIPLY_ADD(odd, -0.5f, even);
+        to[5] = MULTIPLY_ADD(even, 1.5f, d[5] - d[3] - odd);
+    }
+}
+
+INLINE void outputs_line(int side, const vector *m, vector *to) {
+    const vector sum = m[1] + m[2], difference = m[1] - m[2];
+    if (side == 2)
+        to[0] = m[0] + sum, to[1] = difference - m[3];
+    else {
+        to[0] = m[0] + sum + m[3] + m[4];
+        to[1] = MULTIPLY_ADD(m[4], -2.0f, MULTIPLY_ADD(m[3], 0.5f, difference));
+        to[2] = MULTIPLY_ADD(m[4], 4.0f, MULTIPLY_ADD(m[3], 0.25f, sum));
+        to[3] = MULTIPLY_ADD(m[4], -8.0f, MULTIPLY_ADD(m[3], 0.125f, difference + m[5]));
+    }
+}
+
 /* G w G' of one block of filters, from its taps [3][3][block], to places `place_step` apart. */
-void winograd_weights(const float *taps, int64_t place_step, int wide, float *to) {
+INLINE void weights(const float *taps, int64_t place_step, int wide, int side, float *to) {
+    const int reach = side + 2;
     const int64_t block = wide * LANES;
     for (int64_t k = 0; k < block; k += LANES) {
-        vector rows[4][3];
+        vector columns[3][LARGEST_REACH], row[LARGEST_REACH];
         EACH(x, 3) {
-            vector a = AT(taps + x * block + k), b = AT(taps + (3 + x) * block + k), c = AT(taps + (6 + x) * block + k);
-            rows[0][x] = a, rows[1][x] = (a + b + c) * 0.5f, rows[2][x] = (a - b + c) * 0.5f, rows[3][x] = c;
+            const float *of = taps + x * block + k;
+            taps_line(side, AT(of), AT(of + 3 * block), AT(of + 6 * block), columns[x]);
         }
-        EACH(y, 4) {
-            vector a = rows[y][0], b = rows[y][1], c = rows[y][2];
-            float *at = to + 4 * y * place_step + k;
-            AT(at) = a, AT(at + place_step) = (a + b + c) * 0.5f;
-            AT(at + 2 * place_step) = (a - b + c) * 0.5f, AT(at + 3 * place_step) = c;
+        EACH(y, reach) {
+            taps_line(side, columns[0][y], columns[1][y], columns[2][y], row);
+            EACH(x, reach) AT(to + (reach * y + x) * place_step + k) = row[x];
         }
     }
 }
 
 /* B' d for one column of inputs; zeros outside. */
-INLINE void column(const struct under *from, int64_t x, vector *to) {
-    vector d[4] = {{0}};
-    if (x >= 0 && x < from->width) EACH(y, 4) d[y] = AT(from->row[y] + x * from->step[y]);
-    to[0] = d[0] - d[2], to[1] = d[1] + d[2], to[2] = d[2] - d[1], to[3] = d[1] - d[3];
+INLINE void column(const struct under *from, int64_t x, int side, vector *to) {
+    vector d[LARGEST_REACH] = {{0}};
+    if (x >= 0 && x < from->width) EACH(y, side + 2) d[y] = AT(from->row[y] + x * from->step[y]);
+    inputs_line(side, d, to);
 }
 
 /* B' d B of a row of squares; neighbours share two columns. */
-void winograd_inputs(const struct under *from, int64_t squares, int64_t place_step, float *to) {
-    vector a[4], b[4], c[4], d[4];
-    column(from, -1, a), column(from, 0, b);
+INLINE void inputs(const struct under *from, int64_t squares, int64_t place_step, int side, float *to) {
+    const int reach = side + 2;
+    vector columns[LARGEST_REACH][LARGEST_REACH];
+    column(from, -1, side, columns[0]), column(from, 0, side, columns[1]);
     for (int64_t k = 0; k < squares; k++, to += LANES) {
-        column(from, 2 * k + 1, c), column(from, 2 * k + 2, d);
-        EACH(y, 4) {
-            float *at = to + 4 * y * place_step;
-            AT(at) = a[y] - c[y], AT(at + place_step) = b[y] + c[y];
-            AT(at + 2 * place_step) = c[y] - b[y], AT(at + 3 * place_step) = b[y] - d[y];
-            a[y] = c[y], b[y] = d[y];
+        EACH(x, side) column(from, side * k + 1 + x, side, columns[2 + x]);
+        EACH(y, reach) {
+            vector line[LARGEST_REACH], row[LARGEST_REACH];
+            EACH(x, reach) line[x] = columns[x][y];
+            inputs_line(side, line, row);
+            EACH(x, reach) AT(to + (reach * y + x) * place_step) = row[x];
+            columns[0][y] = line[side], columns[1][y] = line[side + 1];
         }
     }
 }
@@ -75,22 +111,45 @@ void winograd_products(const float *inputs, int64_t channels, int64_t channel_st
 }
 
 /* A' m A of a row of squares, plus the bias of the block. */
-void winograd_outputs(const float *products, int64_t place_step, const float *bias, int64_t squares, int wide,
-                         const struct over_rows *to) {
+INLINE void outputs(const float *products, int64_t place_step, const float *bias, int64_t squares, int wide, int side,
+                    const struct over_rows *to) {
+    const int reach = side + 2;
     for (int64_t k = 0; k < squares; k++)
         for (int v = 0; v < wide; v++) {
             const float *from = products + (k * wide + v) * LANES;
-            const int64_t at = 2 * k * to->O + v * LANES;
-            vector up[4], down[4], offset = AT(bias + v * LANES);
-            EACH(x, 4) {
-                vector m[4];
-                EACH(y, 4) m[y] = AT(from + (4 * y + x) * place_step);
-                up[x] = m[0] + m[1] + m[2], down[x] = m[1] - m[2] - m[3];
+            const int64_t at = side * k * to->O + v * LANES, columns = to->width - side * k;
+            const vector offset = AT(bias + v * LANES);
+            vector lines[LARGEST_REACH][LARGEST_SIDE];
+            EACH(x, reach) {
+                vector m[LARGEST_REACH];
+                EACH(y, reach) m[y] = AT(from + (reach * y + x) * place_step);
+                outputs_line(side, m, lines[x]);
             }
-            AT(to->first + at) = up[0] + up[1] + up[2] + offset;
-            if (2 * k + 1 < to->width) AT(to->first + at + to->O) = up[1] - up[2] - up[3] + offset;
-            if (!to->second) continue;
-            AT(to->second + at) = down[0] + down[1] + down[2] + offset;
-            if (2 * k + 1 < to->width) AT(to->second + at + to->O) = down[1] - down[2] - down[3] + offset;
+            EACH(y, side) {
+                vector m[LARGEST_REACH], row[LARGEST_SIDE];
+                if (!to->row[y]) break;
+                EACH(x, reach) m[x] = lines[x][y];
+                outputs_line(side, m, row);
+                EACH(x, side) if (x < columns) AT(to->row[y] + at + x * to->O) = row[x] + offset;
+            }
         }
+}
+
+#define WITH_SIDE(side, CALL)               \
+    do {                                    \
+        if (side == 2) { enum { S = 2 }; CALL; } \
+        else { enum { S = 4 }; CALL; }      \
+    } while (0)
+
+void winograd_weights(const float *taps, int64_t place_step, int wide, int64_t side, float *to) {
+    WITH_SIDE(side, weights(taps, place_step, wide, S, to));
+}
+
+void winograd_inputs(const struct under *from, int64_t squares, int64_t place_step, int64_t side, float *to) {
+    WITH_SIDE(side, inputs(from, squares, place_step, S, to));
+}
+
+void winograd_outputs(const float *products, int64_t place_step, const float *bias, int64_t squares, int wide, int64_t side,
+                      const struct over_rows *to) {
+    WITH_SIDE(side, outputs(products, place_step, bias, squares, wide, S, to));
 }
