@@ -1,8 +1,7 @@
 /* The inner loops of spike_conv.c and spike_conv_weight.c, in vectors. */
 #include "spike_conv.h"
+#include "vectors.h"
 
-typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-#define AT(p) (*(vector *)(p)) /* wherever it lies */
 #define EACH(rows, cols, wide)                                 \
     _Pragma("GCC unroll 3") for (int i = 0; i < rows; i++)     \
         _Pragma("GCC unroll 3") for (int j = 0; j < cols; j++) \
