@@ -6,14 +6,15 @@ backend could and does not (its dtype, its surrogates), ``ops/backend.py`` says 
 name.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isospike.graph import (
     TRAINING,
@@ -34,7 +35,8 @@ from isospike.graph import (
 from isospike.layers import MEMORY, BatchNorm, Steps, is_exactly, is_plain_conv, recomputed
 from isospike.layers.statistics import Statistics
 from isospike.neurons import Neuron, is_recurrence
-from isospike.ops import Firing, norm_fire, packed_conv
+from isospike.ops import Firing, norm_fire, norm_fire_conv, packed_conv
+from isospike.ops.firing import NormFireConvolved
 
 Maps = dict[Value, Tensor]
 Run = Callable[[Maps, Steps], None]
@@ -129,11 +131,36 @@ def _bind(operations: Sequence[Operation], leaves: Collection[Value]) -> Iterato
     """Bind the rewritten operations to functions, each with the maps that nothing reads after it."""
     operations = rewrite(operations, leaves, TRAINING)
     left = uses(operations, leaves)
-    for op in operations:
-        left.subtract(op.reads())
-        done = tuple(value for value in dict.fromkeys((*op.reads(), *writes(op))) if not left[value])
-        run = _conv if isinstance(op, Conv) else _between if isinstance(op, Between) else run_eager
-        yield partial(run, op), done  # type: ignore[arg-type]
+    at = 0
+    while at < len(operations):
+        op, together = operations[at], operations[at : at + 2]
+        run: Callable[..., None] = _conv if isinstance(op, Conv) else _between if isinstance(op, Between) else run_eager
+        here: list[Value] = []  # maps that no other operation sees
+        if _is_for_one_conv(together, left):
+            run, here = _between_and_conv, [op.out]
+        else:
+            together = [op]
+        at += len(together)
+        for one in together:
+            left.subtract(one.reads())
+        seen = dict.fromkeys(value for one in together for value in (*one.reads(), *writes(one)))
+        yield partial(run, *together), tuple(value for value in seen if not left[value] and value not in here)
+
+
+def _is_for_one_conv(together: Sequence[Operation], uses: Counter[Value]) -> bool:
+    """Whether the second of two operations is a convolution, which alone reads the spikes of the first."""
+    if len(together) < 2:
+        return False
+    first, conv = together
+    return (
+        isinstance(first, Between)
+        and isinstance(conv, Conv)
+        and conv.x == first.out
+        and uses[first.out] == 1
+        and first.neuron is not None
+        and first.z is None
+        and is_plain_conv(conv.module)
+    )
 
 
 def _conv(op: Conv, maps: Maps, steps: Steps) -> None:
@@ -144,8 +171,24 @@ def _conv(op: Conv, maps: Maps, steps: Steps) -> None:
     maps[op.out] = steps.through(op.module, x) if packed is None else packed.unflatten(0, x.shape[:2])
 
 
-def _between(op: Between, maps: Maps, steps: Steps) -> None:
-    """Norm, sum and neuron in one pass where they can be, what is left of the operation one by one."""
+class Summands(NamedTuple):
+    """What the current of an operation is the sum of.
+
+    Attributes:
+        x: ``[T or 1, B, C, H, W]``.
+        x_affine: Behind it.
+        skip: The same, as it is.
+        keeps: Whether the sum is wanted, and not yet there.
+    """
+
+    x: Tensor
+    x_affine: Affine | None
+    skip: Tensor | None
+    keeps: bool
+
+
+def _summands(op: Between, maps: Maps, steps: Steps) -> Summands:
+    """Return them so that a norm, if there is one, is the affine of x."""
     x, x_affine, skip = maps[op.x], op.x_affine, None
     if op.y is not None:
         skip, skip_affine = maps[op.y], op.y_affine
@@ -156,8 +199,31 @@ def _between(op: Between, maps: Maps, steps: Steps) -> None:
         x, x_affine, skip = _apply(x_affine, x, steps) + skip, op.affine, None
         if op.total is not None:
             maps[op.total] = x
+    return Summands(x, x_affine, skip, op.total is not None and op.total not in maps)
+
+
+def _between(op: Between, maps: Maps, steps: Steps) -> None:
+    """Norm, sum and neuron in one pass where they can be, what is left of the operation one by one."""
+    _fire(op, _summands(op, maps, steps), maps, steps)
+
+
+def _between_and_conv(op: Between, conv: Conv, maps: Maps, steps: Steps) -> None:
+    """The same with the convolution that alone reads its spikes, in one pass where a backend has it."""
+    summands = _summands(op, maps, steps)
+    fused = fuse_with(conv.layer, summands, op.neuron, steps)
+    if fused is None:
+        _fire(op, summands, maps, steps)
+        _conv(conv, maps, steps)
+        del maps[op.out]
+        return
+    if summands.keeps and op.total is not None and fused.u is not None:
+        maps[op.total] = fused.u
+    maps[conv.out] = fused.y
+
+
+def _fire(op: Between, summands: Summands, maps: Maps, steps: Steps) -> None:
+    x, x_affine, skip, keeps = summands
     z = None if op.z is None else maps[op.z]
-    keeps = op.total is not None and op.total not in maps
     added = z if op.join == "add" and op.neuron is not None else None
     fused = fuse(x_affine, op.neuron, x, steps, skip=skip, added=added, keep=keeps)
     if fused is None:
@@ -198,7 +264,7 @@ def fuse(
         added: ``[T or 1, B, C, H, W]``.
         keep: Whether u is wanted besides the spikes.
     """
-    if not isinstance(norm, BatchNorm) or not is_exactly(norm, BatchNorm) or not norm.takes_statistics_of(x):
+    if not _takes_statistics(norm, x):
         return None
     firing = None
     if neuron is not None:
@@ -207,10 +273,33 @@ def fuse(
         firing = Firing(*neuron.coefficients(), neuron.rule)
     if len(x) != steps.T and (firing is not None or skip is not None):
         return None  # a stream that is still the same at every step
-    affine = norm.scaled_weight(), norm.bias, norm.eps, norm.root_eps
-    done = norm_fire(x, *affine, skip=skip, firing=firing, added=added, keep=keep)
+    done = norm_fire(x, *_affine(norm), skip=skip, firing=firing, added=added, keep=keep)
     if done is None:
         return None
-    count = x.numel() // norm.num_features
-    norm.record(Statistics.from_biased(count, done.mean, done.var))
+    _record(norm, x, done.mean, done.var)
     return Fused(done.u, done.s)
+
+
+def fuse_with(conv: nn.Conv2d, summands: Summands, neuron: Neuron | None, steps: Steps) -> NormFireConvolved | None:
+    """``conv(neuron(norm(x) + skip))`` in one pass; None where they must run one by one."""
+    x, norm, skip, keeps = summands
+    if not _takes_statistics(norm, x) or neuron is None or not is_recurrence(neuron) or len(x) != steps.T:
+        return None
+    firing = Firing(*neuron.coefficients(), neuron.rule)
+    done = norm_fire_conv(conv, x, *_affine(norm), skip=skip, firing=firing, keep=keeps)
+    if done is not None:
+        _record(norm, x, done.mean, done.var)
+    return done
+
+
+def _takes_statistics(norm: object, x: Tensor) -> TypeGuard[BatchNorm]:
+    """Whether it is a norm whose statistics are those of ``x``, and none of a class of its own."""
+    return isinstance(norm, BatchNorm) and is_exactly(norm, BatchNorm) and norm.takes_statistics_of(x)
+
+
+def _affine(norm: BatchNorm) -> tuple[Tensor, Tensor, float, float]:
+    return norm.scaled_weight(), norm.bias, norm.eps, norm.root_eps
+
+
+def _record(norm: BatchNorm, x: Tensor, mean: Tensor, var: Tensor) -> None:
+    norm.record(Statistics.from_biased(x.numel() // norm.num_features, mean, var))

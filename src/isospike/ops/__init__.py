@@ -5,6 +5,7 @@ from isospike.ops.batch_norm import batch_norm, deviation, fixed_norm
 from isospike.ops.firing import Firing
 from isospike.ops.leaky_fire import leaky_fire
 from isospike.ops.norm_fire import norm_fire
+from isospike.ops.norm_fire_conv import norm_fire_conv
 from isospike.ops.packed_conv import packed_conv
 from isospike.ops.rule import FireRule, IntegerRule, Rule, SignedRule
 
@@ -21,6 +22,7 @@ __all__ = [
     "fixed_norm",
     "leaky_fire",
     "norm_fire",
+    "norm_fire_conv",
     "packed_conv",
     "use_backend",
 ]

@@ -1,4 +1,4 @@
-"""The neurons of a fused pass over currents, and what it gives."""
+"""The neurons of a fused pass over currents, and what such passes give."""
 
 from typing import NamedTuple
 
@@ -20,5 +20,14 @@ class NormFired(NamedTuple):
 
     u: Tensor | None
     s: Tensor | None
+    mean: Tensor
+    var: Tensor
+
+
+class NormFireConvolved(NamedTuple):
+    """Summed current, None where not asked for; the convolution ``[T, B, O, H', W']``; mean and biased variance."""
+
+    u: Tensor | None
+    y: Tensor
     mean: Tensor
     var: Tensor

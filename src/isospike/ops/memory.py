@@ -113,6 +113,13 @@ def is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last)
 
 
+def has_channels_last(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """The same of shape and strides: whether memory of ``[N, C, H, W]`` is in the order N, H, W, C, without gaps."""
+    _, C, H, W = shape
+    wanted = (H * W * C, 1, W * C, C)
+    return all(size == 1 or a == b for size, a, b in zip(shape, stride, wanted, strict=True))
+
+
 def is_place(onto: Tensor, shape: Sequence[int]) -> bool:
     """Whether a kernel can add a map of this shape to ``onto``, which is channels-last then."""
     return tuple(onto.shape) == tuple(shape) and is_channels_last(onto)

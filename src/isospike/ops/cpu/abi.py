@@ -40,7 +40,9 @@ class CForward(ctypes.Structure):
         ("rule", _POINTER),
         *((name, _INTEGER) for name in ("T", "N", "C", "skip_step")),
         ("norm", CNorm),
-        *((name, _POINTER) for name in ("x", "skip", "added", "u", "s", "masks")),
+        *((name, _POINTER) for name in ("x", "skip", "added", "u", "s", "bits")),
+        ("fired", _INTEGER),
+        ("masks", _POINTER),
     ]
 
 

@@ -1,7 +1,7 @@
 """Norm, skip and recurrence compiled as one: ``csrc/norm_fire.c``, called on data pointers."""
 
 import ctypes
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from isospike.errors import RunFailed
 from isospike.ops.cpu.abi import CBackward, CForward, CNorm, CRule, address, c_rule
 from isospike.ops.cpu.leaky_fire import room_for_masks
 from isospike.ops.cpu.library import compiled
+from isospike.ops.cpu.packing import room_for_bits
 from isospike.ops.cpu.refusals import no_second_derivative, refused_dtype, refused_place, refused_rule
 from isospike.ops.firing import Firing, NormFired
 from isospike.ops.memory import channels_last, empty_like
@@ -59,60 +60,116 @@ class _NormFire(torch.autograd.Function):
         keep: bool,
         records: bool,
     ) -> tuple[Tensor | None, ...]:
-        x, C = channels_last(x), x.shape[2]
-        weight, bias = weight.contiguous(), bias.contiguous()
         ctx.set_materialize_grads(False)
-        ctx.rule = None if rule is None else c_rule(rule, float(decay), float(gain))
-        ctx.eps = eps
-        ctx.learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
-        statistics, affine = x.new_empty(2, C), x.new_empty(3, C)
-        masks = None
-        if ctx.rule is not None and records and any(ctx.needs_input_grad) and not any(ctx.learned):
-            size = x.shape[0], x[0].numel(), C
-            masks = room_for_masks(rule, compiled().isospike_norm_fire_masks, ctx.rule, *size)
-        wants_u = records and rule is not None and skip is not None and masks is None
-        u = empty_like(x) if keep or wants_u else None
-        s = None if rule is None else empty_like(x)
-        skip = None if skip is None else channels_last(skip)
-        added = None if added is None else channels_last(added.expand_as(x))
-        ctx.skip_shape = None if skip is None else skip.shape
-        call = CForward(
-            rule=_address(ctx.rule), T=x.shape[0], N=x[0].numel(), C=C,
-            skip_step=0 if skip is None or skip.shape[0] == 1 else skip[0].numel(),
-            norm=_norm(statistics, affine, eps, weight, bias),
-            x=address(x), skip=address(skip), added=address(added), u=address(u), s=address(s),
-            masks=address(masks),
-        )  # fmt: skip
-        _run(compiled().isospike_norm_fire_forward, call)
-        ctx.save_for_backward(x, statistics, affine, u if wants_u else None, masks)
-        mean, var = statistics.clone()
-        ctx.mark_non_differentiable(mean, var)
-        return (u if keep else None), s, mean, var
+        ctx.both = BothWays(None if rule is None else Firing(decay, gain, rule), eps)
+        wanted = Wanted(keep, records, records and any(ctx.needs_input_grad), as_bits=False)
+        done = ctx.both.forward(x, weight, bias, skip, added, wanted)
+        ctx.save_for_backward(*done.saved)
+        ctx.mark_non_differentiable(done.mean, done.var)
+        return done.u, done.s, done.mean, done.var
 
     @staticmethod
     def backward(ctx: Any, d_u: Tensor | None, d_s: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise no_second_derivative("norm")
-        x, statistics, affine, u, masks = ctx.saved_tensors
-        d_u = None if d_u is None else channels_last(d_u)
+        d_x, d_weight, d_bias, d_skip, *learned = ctx.both.backward(ctx.saved_tensors, d_u, d_s)
         d_added = d_s if ctx.needs_input_grad[4] else None
+        return d_x, d_weight, d_bias, d_skip, d_added, *learned, None, None, None, None
+
+
+class Wanted(NamedTuple):
+    """What a forward pass is asked for: whether u comes out, whether anything is recorded for the backward pass, and
+    whether that will pass the neurons; whether spikes, of 0 and 1 alone, go out as bits."""
+
+    keep: bool
+    records: bool
+    differentiates: bool
+    as_bits: bool
+
+
+class Done(NamedTuple):
+    """What a forward pass made: ``s`` is None where nothing fires; with its bits comes how many are 1."""
+
+    u: Tensor | None
+    s: Tensor | None
+    fired: int
+    mean: Tensor
+    var: Tensor
+    saved: tuple[Tensor | None, ...]
+
+
+class BothWays:
+    """A forward pass, and what its backward pass needs besides tensors."""
+
+    def __init__(self, firing: Firing | None, eps: tuple[float, float]) -> None:
+        self.firing, self.eps = firing, eps
+        decay, gain, rule = (None, None, None) if firing is None else firing
+        self.rule = None if rule is None else c_rule(rule, float(cast(float, decay)), float(cast(float, gain)))
+        self.learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
+        self.skip_shape: torch.Size | None = None
+
+    def forward(
+        self, x: Tensor, weight: Tensor, bias: Tensor, skip: Tensor | None, added: Tensor | None, wanted: Wanted
+    ) -> Done:
+        """Return all that comes out, and the tensors to save."""
+        x, C = channels_last(x), x.shape[2]
+        weight, bias = weight.contiguous(), bias.contiguous()
+        statistics, affine = x.new_empty(2, C), x.new_empty(3, C)
+        masks = self._room_for_masks(x) if wanted.differentiates else None
+        keeps_u = wanted.records and self.rule is not None and skip is not None and masks is None
+        u = empty_like(x) if wanted.keep or keeps_u else None
+        s = bits = None
+        if wanted.as_bits:
+            bits = room_for_bits(x.numel())
+        elif self.rule is not None:
+            s = empty_like(x)
+        skip = None if skip is None else channels_last(skip)
+        added = None if added is None else channels_last(added.expand_as(x))
+        self.skip_shape = None if skip is None else skip.shape
+        call = CForward(
+            rule=_address(self.rule), T=x.shape[0], N=x[0].numel(), C=C,
+            skip_step=0 if skip is None or skip.shape[0] == 1 else skip[0].numel(),
+            norm=_norm(statistics, affine, self.eps, weight, bias),
+            x=address(x), skip=address(skip), added=address(added), u=address(u), s=address(s), bits=address(bits),
+            masks=address(masks),
+        )  # fmt: skip
+        _run(compiled().isospike_norm_fire_forward, call)
+        mean, var = statistics.clone()
+        saved = x, statistics, affine, u if keeps_u else None, masks
+        return Done(u if wanted.keep else None, bits if wanted.as_bits else s, call.fired, mean, var, saved)
+
+    def backward(
+        self, saved: tuple[Tensor | None, ...], d_u: Tensor | None, d_s: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x, weight, bias, skip, decay and gain; None where there is none."""
+        x, statistics, affine, u, masks = saved
+        assert x is not None
+        assert statistics is not None
+        assert affine is not None
+        d_u = None if d_u is None else channels_last(d_u)
         d_s = None if d_s is None else channels_last(d_s)
         C = x.shape[2]
         g = cast(Tensor, d_u) if d_s is None else empty_like(x)
-        d_x = g if d_s is not None and ctx.skip_shape is None else empty_like(x)
+        d_x = g if d_s is not None and self.skip_shape is None else empty_like(x)
         d_bias, d_weight = x.new_empty(2, C)
-        shares = x.new_empty(2) if any(ctx.learned) else None
+        shares = x.new_empty(2) if any(self.learned) else None
         call = CBackward(
-            rule=_address(ctx.rule), T=x.shape[0], N=x[0].numel(), C=C, norm=_norm(statistics, affine, ctx.eps),
+            rule=_address(self.rule), T=x.shape[0], N=x[0].numel(), C=C, norm=_norm(statistics, affine, self.eps),
             x=address(x), u=address(u), d_s=address(d_s), d_u=address(d_u), g=None if d_s is None else address(g),
             d_x=address(d_x), d_bias=address(d_bias), d_weight=address(d_weight), coefficients=address(shares),
             masks=address(masks),
         )  # fmt: skip
         _run(compiled().isospike_norm_fire_backward, call)
         d_decay, d_gain = (None, None) if shares is None else shares
-        learned = d_decay if ctx.learned[0] else None, d_gain if ctx.learned[1] else None
-        d_skip = None if ctx.skip_shape is None else g.sum_to_size(ctx.skip_shape)
-        return d_x, d_weight, d_bias, d_skip, d_added, *learned, None, None, None, None
+        learned = d_decay if self.learned[0] else None, d_gain if self.learned[1] else None
+        d_skip = None if self.skip_shape is None else g.sum_to_size(self.skip_shape)
+        return d_x, d_weight, d_bias, d_skip, *learned
+
+    def _room_for_masks(self, x: Tensor) -> Tensor | None:
+        if self.firing is None or any(self.learned):
+            return None
+        size = x.shape[0], x[0].numel(), x.shape[2]
+        return room_for_masks(self.firing.rule, compiled().isospike_norm_fire_masks, self.rule, *size)
 
 
 def _norm(

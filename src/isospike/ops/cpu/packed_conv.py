@@ -1,5 +1,6 @@
 """A convolution on the CPU that keeps its input in few bits, and adds up only what fired."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from isospike.ops.conv2d import Convolution, geometry_of, gradients
 from isospike.ops.cpu import winograd
-from isospike.ops.cpu.packing import packed, spikes_of, unpacked
+from isospike.ops.cpu.packing import Spikes, packed, spikes_of, unpacked
 from isospike.ops.cpu.refusals import no_second_derivative, refused_dtype, refused_place
 from isospike.ops.cpu.spike_conv import (
     BESIDE_WINOGRAD,
@@ -48,36 +49,73 @@ def packed_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
 class _PackedConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Convolution) -> Tensor:
-        ctx.geometry, ctx.biased, ctx.layout = geometry, bias is not None, (x.shape, x.stride())
         spikes = packed(x)
-        ctx.number = 0 if spikes is None else spikes.number
-        ctx.sparse = spikes is not None and has_spike_conv(weight, geometry) and is_worth_it(spikes)
-        ctx.winograd = has_winograd(weight, geometry) and winograd.is_worth_it(x)
+        ctx.both = BothWays(x.shape, x.stride(), geometry)
+        y = ctx.both.forward(spikes, x, weight, bias)
         kept = x if spikes is None else spikes.kept
         ctx.save_for_backward(kept if ctx.needs_input_grad[1] else None, weight)
-        if spikes is not None and ctx.sparse and (not ctx.winograd or is_worth_it(spikes, BESIDE_WINOGRAD)):
-            return spike_conv(spikes, spike_weight(weight, bias, geometry.stride[0]))
-        if ctx.winograd:
-            return winograd_conv(x, winograd_weight(weight, bias))
-        return F.conv2d(x, weight, bias, *geometry)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise no_second_derivative("convolution")
         kept, weight = ctx.saved_tensors
+        return *ctx.both.backward(kept, weight, grads[0], ctx.needs_input_grad[:3]), None
+
+
+class BothWays:
+    """A convolution forward, and what its backward pass needs besides tensors.
+
+    Args:
+        shape: Of its input, ``[N, C, H, W]``.
+        stride: Of its input, which has no gaps where it is packed.
+        geometry: Of the convolution.
+    """
+
+    def __init__(self, shape: torch.Size, stride: tuple[int, ...], geometry: Convolution) -> None:
+        self.shape, self.stride, self.geometry = shape, stride, geometry
+        self.number, self.biased = 0, False
+        self.sparse = self.winograd = False
+
+    def forward(self, spikes: Spikes | None, x: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the output for ``spikes`` and the floats ``x`` that they are, one of which may be missing."""
+        self.biased = bias is not None
+        self.number = 0 if spikes is None else spikes.number
+        self.sparse = spikes is not None and has_spike_conv(weight, self.geometry) and is_worth_it(spikes)
+        self.winograd = has_winograd(weight, self.geometry) and winograd.is_worth_it(self.shape, self.stride)
+        if spikes is not None and self.sparse and (not self.winograd or is_worth_it(spikes, BESIDE_WINOGRAD)):
+            return spike_conv(spikes, spike_weight(weight, bias, self.geometry.stride[0]))
+        if x is None:
+            assert spikes is not None
+            x = unpacked(spikes.kept, self.shape, self.stride)
+        if self.winograd:
+            return winograd_conv(x, winograd_weight(weight, bias))
+        return F.conv2d(x, weight, bias, *self.geometry)
+
+    def backward(
+        self, kept: Tensor | None, weight: Tensor, g: Tensor, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of input, weight and bias that are needed.
+
+        Args:
+            kept: Of the input, None where the gradient of the weights is not needed: what its spikes keep, or itself.
+            weight: ``[O, C, k, k]``.
+            g: Gradient of the output, ``[N, O, H', W']``.
+            needed: Of input, weight and bias.
+        """
         d_x = d_weight = x = None
-        if kept is not None and ctx.sparse:
-            spikes = spikes_of(kept, ctx.number, *ctx.layout)
-            d_weight = weight_gradient(spikes, weight, grads[0], ctx.geometry.stride[0])
+        if kept is not None and self.sparse:
+            spikes = spikes_of(kept, self.number, self.shape, self.stride)
+            d_weight = weight_gradient(spikes, weight, g, self.geometry.stride[0])
         elif kept is not None:
-            x = kept if kept.dtype == torch.float32 else unpacked(kept, *ctx.layout)
-        if ctx.needs_input_grad[0] and ctx.winograd:
-            d_x = winograd_input_gradient(grads[0], weight)
-        needed = [ctx.needs_input_grad[0] and d_x is None, x is not None, ctx.biased and ctx.needs_input_grad[2]]
-        if not any(needed):
-            return d_x, d_weight, None, None
+            x = kept if kept.dtype == torch.float32 else unpacked(kept, self.shape, self.stride)
+        if needed[0] and self.winograd:
+            d_x = winograd_input_gradient(g, weight)
+        left = [needed[0] and d_x is None, x is not None, self.biased and needed[2]]
+        if not any(left):
+            return d_x, d_weight, None
         # Where this does not give the gradient of the weights, the values of x do not matter.
-        x = empty_strided(*ctx.layout) if x is None else x
-        dense = gradients(grads[0], x, weight, ctx.geometry, needed)
-        return dense[0] if d_x is None else d_x, dense[1] if d_weight is None else d_weight, dense[2], None
+        x = empty_strided(self.shape, self.stride) if x is None else x
+        dense = gradients(g, x, weight, self.geometry, left)
+        return dense[0] if d_x is None else d_x, dense[1] if d_weight is None else d_weight, dense[2]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from isospike.ops.cpu.calls import note_more
 from isospike.ops.cpu.library import compiled
-from isospike.ops.memory import empty_row, empty_strided, is_dense
+from isospike.ops.memory import empty_row, empty_strided, has_channels_last, is_dense
 
 WORD = 64
 
@@ -37,16 +37,14 @@ class Spikes(NamedTuple):
     @property
     def channels_last(self) -> bool:
         """Whether the channels of a pixel lie side by side."""
-        _, C, H, W = self.shape
-        wanted = (H * W * C, 1, W * C, C)
-        return all(size == 1 or a == b for size, a, b in zip(self.shape, self.stride, wanted, strict=True))
+        return has_channels_last(self.shape, self.stride)
 
 
 def packed(x: Tensor) -> Spikes | None:
     """``x`` as spikes; None where it is not dense in memory or holds other values."""
     if not is_dense(x):
         return None
-    fired = _room_for_bits(x.numel())
+    fired = room_for_bits(x.numel())
     number = _call("isospike_pack_bits", x, fired)
     if number >= 0:
         return Spikes(fired, None, number, x.shape, x.stride())
@@ -71,7 +69,7 @@ def spikes_of_bits(x: Tensor) -> Spikes:
 
 def packed_bytes(x: Tensor) -> Spikes:
     """``x``, uint8 and dense in memory, of 0 and 1 alone."""
-    fired = _room_for_bits(x.numel())
+    fired = room_for_bits(x.numel())
     return Spikes(fired, None, _call("isospike_bits_of_bytes", x, fired), x.shape, x.stride())
 
 
@@ -93,11 +91,12 @@ def unpacked(kept: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor
 
 
 def _counted(counts: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Spikes:
-    fired = _room_for_bits(counts.numel())
+    fired = room_for_bits(counts.numel())
     return Spikes(fired, counts, _call("isospike_bits_of_bytes", counts, fired), shape, stride)
 
 
-def _room_for_bits(size: int) -> Tensor:
+def room_for_bits(size: int) -> Tensor:
+    """An empty tensor for so many bits, and a word more."""
     return empty_row(-(-size // WORD) + 1, torch.int64)
 
 

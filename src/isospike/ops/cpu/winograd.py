@@ -11,7 +11,7 @@ from isospike.ops.conv2d import Convolution
 from isospike.ops.cpu.abi import CMaps, address
 from isospike.ops.cpu.calls import call, channels_last
 from isospike.ops.cpu.library import compiled, lanes
-from isospike.ops.memory import empty_channels_last, is_channels_last
+from isospike.ops.memory import empty_channels_last, has_channels_last
 
 FEWEST_PIXELS = 256  # for fewer, transforming many weights takes longer than what is spared
 
@@ -46,9 +46,9 @@ def has_winograd(weight: Tensor, conv: Convolution) -> bool:
     )
 
 
-def is_worth_it(x: Tensor) -> bool:
-    """Whether ``x [N, C, H, W]`` is channels-last and has pixels enough."""
-    return is_channels_last(x) and x.numel() >= FEWEST_PIXELS * x.shape[1]
+def is_worth_it(shape: torch.Size, stride: tuple[int, ...]) -> bool:
+    """Whether a map ``[N, C, H, W]`` is channels-last and has pixels enough."""
+    return has_channels_last(shape, stride) and shape.numel() >= FEWEST_PIXELS * shape[1]
 
 
 def winograd_weight(weight: Tensor, bias: Tensor | None) -> WinogradWeight:

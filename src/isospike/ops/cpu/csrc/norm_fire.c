@@ -6,6 +6,7 @@
  * so their bits do not depend on the number of threads. Arrays of one value per channel are laid out over a block once per
  * chunk, so that every loop runs over contiguous memory whatever C is.
  */
+#include "bits.h"
 #include "masks.h"
 
 #define FUSED_BLOCK 512 /* elements; small, because the backward holds some 4 T arrays of them in the inner caches */
@@ -120,6 +121,8 @@ struct forward {
     struct norm norm;
     const float *x, *skip, *added;   /* added [T][N]: joins the spikes */
     float *u, *s;
+    uint8_t *bits;                   /* [T][N]: spikes of 0 and 1 in place of s; C is a multiple of 8 then */
+    int64_t fired;                   /* how many of these are 1 */
     uint8_t *masks;                  /* [isospike_norm_fire_masks()] */
 };
 SIZE_OF(forward);
@@ -141,25 +144,41 @@ static void current_block(const struct forward *f, int n, int64_t start, const f
     }
 }
 
-static void fire_block(const struct forward *f, int n, int64_t start, int64_t block, const float *u, int64_t u_step, float *v) {
+/* Spikes go to `s`, their steps s_step apart. */
+static void fire_block(const struct forward *f, int n, int64_t start, int64_t block, const float *u, int64_t u_step, float *v,
+                       float *s, int64_t s_step) {
     const struct rule *r = f->rule;
     int T = (int)f->T;
-    float *s = f->s + start;
     int64_t bits = bits_of(block), level = 2 * bits * T;
     uint8_t *masks = f->masks ? f->masks + start / block * r->levels * level : NULL;
-    for (int64_t t = 0; f->added && t < f->T; t++) memcpy(s + t * f->N, f->added + t * f->N + start, sizeof(float) * n);
+    for (int64_t t = 0; f->added && t < f->T; t++) memcpy(s + t * s_step, f->added + t * f->N + start, sizeof(float) * n);
     for (int k = 0; k < r->levels; k++) {
         memset(v, 0, sizeof(float) * n);
         int add = k > 0 || f->added;
         if (masks && add)
-            WITH_MASKS(forward_masked(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 1, bits, masks + k * level));
+            WITH_MASKS(forward_masked(q, r->thresholds[k], T, n, u, u_step, v, s, s_step, 1, bits, masks + k * level));
         else if (masks)
-            WITH_MASKS(forward_masked(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 0, bits, masks));
+            WITH_MASKS(forward_masked(q, r->thresholds[k], T, n, u, u_step, v, s, s_step, 0, bits, masks));
         else if (add)
-            WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 1));
+            WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, u, u_step, v, s, s_step, 1));
         else
-            WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, u, u_step, v, s, f->N, 0));
+            WITH_FLAGS(forward_level(q, r->thresholds[k], T, n, u, u_step, v, s, s_step, 0));
     }
+}
+
+/* Bits of the spikes [T][block] of a block; returns how many fired. */
+static int64_t pack_block(const struct forward *f, int n, int64_t start, int64_t block, const float *s) {
+    int64_t fired = 0;
+    for (int64_t t = 0; t < f->T; t++) {
+        uint8_t *bits = f->bits + (t * f->N + start) / 8;
+        pack_values(s + t * block, n, bits);
+        for (int64_t at = 0; at < n / 8; at += 8) {
+            uint64_t word = 0;
+            memcpy(&word, bits + at, smaller(n / 8 - at, 8));
+            fired += __builtin_popcountll(word);
+        }
+    }
+    return fired;
 }
 
 /* Bytes of the masks of all neurons. */
@@ -167,15 +186,16 @@ EXPORT int64_t isospike_norm_fire_masks(const struct rule *r, int64_t T, int64_t
     return masks_of(r, T, N, cut_of(N, C).block);
 }
 
-/* Fills `norm`, then u and s, from rest, and the masks. Returns 0, or 1 where there is no memory. */
-EXPORT int64_t isospike_norm_fire_forward(const struct forward *f, int64_t threads) {
+/* Fills `norm`, then u and s, from rest, or the bits of s, and the masks. Returns 0, or 1 where there is no memory. */
+EXPORT int64_t isospike_norm_fire_forward(struct forward *f, int64_t threads) {
     if (f->C == 0) return 0;
     struct cut cut = cut_of(f->N, f->C);
     int failed = take_statistics(&f->norm, f->T * f->N, f->C, f->x, threads);
+    int64_t fired = 0;
     if (failed) return 1;
-#pragma omp parallel num_threads(threads) reduction(+ : failed)
+#pragma omp parallel num_threads(threads) reduction(+ : failed, fired)
     {
-        float *room = room_of(cut.block * (f->T + 3));
+        float *room = room_of(cut.block * (2 * f->T + 3));
         failed = room == NULL;
         if (room) tile(f->norm.a, f->C, cut.block, room), tile(f->norm.b, f->C, cut.block, room + cut.block);
 #pragma omp for schedule(static)
@@ -183,13 +203,15 @@ EXPORT int64_t isospike_norm_fire_forward(const struct forward *f, int64_t threa
             if (!room) continue;
             int n = (int)(f->N - start < cut.block ? f->N - start : cut.block);
             float *a = room, *b = a + cut.block, *v = b + cut.block, *scratch = v + cut.block;
-            float *u = f->u ? f->u + start : scratch;
-            int64_t u_step = f->u ? f->N : cut.block;
+            float *u = f->u ? f->u + start : scratch, *s = f->s ? f->s + start : scratch + f->T * cut.block;
+            int64_t u_step = f->u ? f->N : cut.block, s_step = f->s ? f->N : cut.block;
             current_block(f, n, start, a, b, u, u_step);
-            if (f->rule) fire_block(f, n, start, cut.block, u, u_step, v);
+            if (f->rule) fire_block(f, n, start, cut.block, u, u_step, v, s, s_step);
+            if (f->bits) fired += pack_block(f, n, start, cut.block, s);
         }
         free(room);
     }
+    f->fired = fired;
     return failed > 0;
 }
 
