@@ -10,7 +10,7 @@ from isospike.ops import FireRule, leaky_fire, memory, use_backend
 from isospike.ops.cpu import library
 from isospike.ops.cpu.abi import STRUCTS
 from isospike.ops.cpu.build import ISAS, compile_libraries, library_path, stamp
-from isospike.ops.cpu.packing import _room_for_bits
+from isospike.ops.cpu.packing import room_for_bits
 
 pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("found_anew")]
 LANES = {"plain": 4, "avx2": 8, "avx512": 16}
@@ -81,7 +81,7 @@ def test_what_is_not_meant_for_python_is_hidden(name):
 def test_what_the_suite_hands_to_the_library_is_no_lucky_zero(size):
     assert memory.empty_strided((size,), (1,)).isnan().all()
     assert memory.empty_like(torch.zeros(size)).isnan().all()
-    assert torch.equal(_room_for_bits(size), torch.full((size // 64 + 2 - (size % 64 == 0),), -1))
+    assert torch.equal(room_for_bits(size), torch.full((size // 64 + 2 - (size % 64 == 0),), -1))
 
 
 def test_a_compiler_that_is_not_there_is_an_error_that_is_said(tmp_path):

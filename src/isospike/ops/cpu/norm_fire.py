@@ -139,9 +139,16 @@ class BothWays:
         return Done(u if wanted.keep else None, bits if wanted.as_bits else s, call.fired, mean, var, saved)
 
     def backward(
-        self, saved: tuple[Tensor | None, ...], d_u: Tensor | None, d_s: Tensor | None
+        self, saved: tuple[Tensor | None, ...], d_u: Tensor | None, d_s: Tensor | None, *, overwrites: bool = False
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, weight, bias, skip, decay and gain; None where there is none."""
+        """Return the gradients of x, weight, bias, skip, decay and gain; None where there is none.
+
+        Args:
+            saved: By the forward pass.
+            d_u: Gradient of u.
+            d_s: Gradient of the spikes.
+            overwrites: Whether its memory may be taken, which neurons of one level can.
+        """
         x, statistics, affine, u, masks = saved
         assert x is not None
         assert statistics is not None
@@ -149,7 +156,7 @@ class BothWays:
         d_u = None if d_u is None else channels_last(d_u)
         d_s = None if d_s is None else channels_last(d_s)
         C = x.shape[2]
-        g = cast(Tensor, d_u) if d_s is None else empty_like(x)
+        g = cast(Tensor, d_u) if d_s is None else d_s if overwrites else empty_like(x)
         d_x = g if d_s is not None and self.skip_shape is None else empty_like(x)
         d_bias, d_weight = x.new_empty(2, C)
         shares = x.new_empty(2) if any(self.learned) else None

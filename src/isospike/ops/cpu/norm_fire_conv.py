@@ -95,5 +95,5 @@ class _NormFireConv(torch.autograd.Function):
             d_s, d_weight, d_bias = ctx.convolves.backward(kept, conv_weight, d_y.flatten(0, 1), needed)
         if passes:
             d_s = None if d_s is None else d_s.unflatten(0, ctx.steps)
-            of_norm = ctx.fires.backward(saved, d_u, d_s)
+            of_norm = ctx.fires.backward(saved, d_u, d_s, overwrites=True)
         return *of_norm, d_weight, d_bias, None, None, None, None, None

@@ -13,6 +13,7 @@ from isospike.ops.cpu.calls import call, channels_last
 from isospike.ops.cpu.library import compiled, lanes
 from isospike.ops.memory import empty_channels_last, has_channels_last
 
+SIDES = 2, 4  # of the squares of outputs that are computed together
 FEWEST_PIXELS = 256  # for fewer, transforming many weights takes longer than what is spared
 
 
@@ -76,12 +77,12 @@ def winograd_input_gradient(g: Tensor, weight: Tensor) -> Tensor:
     No spike hangs on its last bits, so it takes the larger squares where they come to fewer products, though they round
     three times as much.
     """
-    side = min((2, 4), key=lambda side: _products(side, *g.shape[2:]))
+    side = min(SIDES, key=lambda side: products(side, *g.shape[2:]))
     return winograd_conv(g, _transformed(weight.transpose(0, 1), None, side=side, turned=True))
 
 
-def _products(side: int, H: int, W: int) -> int:
-    """For a pair of channels."""
+def products(side: int, H: int, W: int) -> int:
+    """Return how many a map takes for a pair of channels by squares of this side."""
     return (side + 2) ** 2 * -(-H // side) * -(-W // side)
 
 

@@ -81,9 +81,11 @@ INLINE void forward_masked_past(const struct rule *r, float threshold, int T, in
     }
 }
 
-INLINE void return_columns(const struct rule *r, int width, int bit, const float *restrict ds, float *restrict dv,
-                         float *restrict dx, int add, const uint32_t *restrict open, const uint32_t *restrict fired) {
+/* dx may be ds. */
+INLINE void return_columns(const struct rule *r, int width, int bit, const float *ds, float *restrict dv, float *dx, int add,
+                           const uint32_t *restrict open, const uint32_t *restrict fired) {
     const float decay = r->decay, gain = r->gain, height = 1.0f / r->parameter;
+#pragma omp simd
     for (int i = 0; i < width; i++) {
         float window = height * (float)(int32_t)((open[i] >> bit) & 1);
         float kept = r->subtract ? 1.0f : (float)(int32_t)(1 - ((fired[i] >> bit) & 1));
@@ -93,7 +95,7 @@ INLINE void return_columns(const struct rule *r, int width, int bit, const float
     }
 }
 
-/* backward_level from the masks of its level. */
+/* backward_level from the masks of its level; dx may be ds where nothing is added. */
 INLINE void backward_masked(const struct rule *r, int T, int n, const float *ds, int64_t s_step, float *dv, float *dx, int add,
                            int64_t bits, const uint8_t *masks) {
     for (int t = T - 1; t >= 0; t--)

@@ -218,8 +218,8 @@ EXPORT int64_t isospike_norm_fire_forward(struct forward *f, int64_t threads) {
 /* Backward -------------------------------------------------------------------------------------------------------------- */
 
 /* d_s, d_u [T][N]: gradients of spikes and of u, NULL for 0. Without masks and with a skip the forward's u is handed in;
- * without both it is computed anew from x. g [T][N]: room for the gradient of a * x + b and of the skip, NULL where d_s is: it
- * is d_u then. d_bias, d_weight [C]: room for the sums of g and of g * xhat, where xhat = (x - mean) * rstd; coefficients [2]: room
+ * without both it is computed anew from x. g [T][N]: room for the gradient of a * x + b and of the skip, d_s itself where
+ * there is one level and nobody needs d_s any more; NULL where d_s is: it is d_u then. d_bias, d_weight [C]: room for the sums of g and of g * xhat, where xhat = (x - mean) * rstd; coefficients [2]: room
  * for the gradients of decay and gain, or NULL. d_x [T][N]: room for the gradient of x; it may be g. */
 struct backward {
     const struct rule *rule;

@@ -93,7 +93,7 @@ INLINE void forward_past(const struct rule *r, float threshold, int T, int n, co
 
 /* The same backwards: adds to dx where `add` is set, and to coefficients[0] and [1] the gradients of decay and gain. On entry dv
  * is the gradient of the potential behind the last step, on return that of the one before the first. `h` and `v` have room for T
- * and T + 1 steps of `room` neurons. */
+ * and T + 1 steps of `room` neurons. dx may be ds where nothing is added. */
 INLINE void backward_level(const struct rule *r, float threshold, int T, int n, const float *x, int64_t x_step, float *h,
                            float *v, const float *ds, int64_t s_step, float *dv, float *dx,
                            int64_t dx_step, int add, int64_t room, double *coefficients) {
@@ -107,8 +107,9 @@ INLINE void backward_level(const struct rule *r, float threshold, int T, int n, 
         }
     }
     for (int t = T - 1; t >= 0; t--) {
-        const float *restrict ds_t = ds + t * s_step;
-        float *restrict dx_t = dx + t * dx_step, *restrict dv_t = dv, *restrict h_t = h + t * room;
+        const float *ds_t = ds + t * s_step;
+        float *dx_t = dx + t * dx_step, *restrict dv_t = dv, *restrict h_t = h + t * room;
+#pragma omp simd
         for (int i = 0; i < n; i++) {
             float window = slope(r, h_t[i], threshold);
             float s = spike(r, h_t[i], threshold);
