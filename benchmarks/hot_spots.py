@@ -1,4 +1,4 @@
-"""Where both threads are in a training step, by Linux's perf, and how near its two kinds of sums come to the machine's rate.
+"""Where both threads are in a training step, by Linux's perf, and how near its sums come to the machine's rate.
 
     python benchmarks/hot_spots.py
 
@@ -30,7 +30,7 @@ from isospike.malloc import keep_freed_memory
 from isospike.ops.conv2d import geometry_of
 from isospike.ops.cpu.winograd import SIDES, has_winograd, products
 
-T, BATCH, SIZE, MOST, FREQUENCY = 4, 32, 32, 24, 1999
+T, BATCH, SIZE, WARM_UP, MOST, FREQUENCY = 4, 32, 32, 5, 24, 1999
 MODELS = {"ms_resnet20": ({}, 100), "ms_resnet18": ({"stem": "cifar", "num_classes": 10}, 20)}  # and steps
 ADDS, MULTIPLIES = "additions of what fired", "products of dense convolutions"
 PARTS = {  # by the beginning of a function's name, or of its library's
@@ -62,12 +62,13 @@ def steps(name):
     keep_freed_memory()
     torch.manual_seed(0)
     model, x, y = built(name)
-    clock = lambda: time.clock_gettime(time.CLOCK_MONOTONIC_RAW)  # noqa: E731
-    for step in range(-5, MODELS[name][1]):
-        began = clock() if step == 0 else None if step < 0 else began
-        F.cross_entropy(model(x), y).backward()
-        model.zero_grad()
-    print(began, clock(), flush=True)
+    moments = []
+    for count in (WARM_UP, MODELS[name][1]):
+        for _ in range(count):
+            F.cross_entropy(model(x), y).backward()
+            model.zero_grad()
+        moments.append(time.clock_gettime(time.CLOCK_MONOTONIC_RAW))
+    print(*moments, flush=True)
 
 
 def samples(path, began, ended):
@@ -114,8 +115,7 @@ def measured(name):
     parts = Counter(part_of(*sample) for sample in found)
     functions = Counter(f"{function} ({library})" for function, library in found)
     model, x, _ = built(name)
-    # Both passes, and the first convolution of an image at every step, which the network does once: it is no spike.
-    adds = additions_of(Case(name, "train", BATCH, T), model.eval(), x)["additions"]
+    adds = additions_of(Case("train", name, BATCH, T), model.eval(), x)["additions"]
     rate = machine_limits(torch.get_num_threads())["additions"] / torch.get_num_threads() / 1000
     wanted = {ADDS: adds / rate, MULTIPLIES: multiplications(model.train(), x) / rate}
     return {

@@ -118,7 +118,9 @@ def test_it_rounds_no_more_than_the_plain_sums_and_larger_squares_a_few_times_as
     assert 0 < ours < 4 * plain
 
 
-@pytest.mark.parametrize(("size", "side"), [((1, 1), 2), ((2, 9), 2), ((4, 4), 4), ((5, 5), 2), ((7, 7), 4), ((32, 32), 4)])
+@pytest.mark.parametrize(
+    ("size", "side"), [((1, 1), 2), ((2, 9), 2), ((4, 4), 4), ((5, 5), 2), ((7, 7), 4), ((32, 32), 4)]
+)
 def test_gradients_take_the_squares_of_fewer_products(size, side, monkeypatch):
     weights, original = [], winograd.winograd_conv
     monkeypatch.setattr(winograd, "winograd_conv", lambda g, weight: weights.append(weight) or original(g, weight))
