@@ -30,9 +30,10 @@ OTHERS = {
     "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "ATEN_CPU_CAPABILITY": "avx512"},
 }
 # Kernels and networks; the files whose tests run with every instruction set of the machine anyhow are left out.
-NETWORKS = ["test_backends.py", "test_masks.py", "test_packed_conv.py", "test_pointwise.py", "test_unit.py"]
+NETWORKS = ["test_backends.py", "test_masks.py", "test_norm_fire_conv.py", "test_packed_conv.py"]
+NETWORKS += ["test_pointwise.py", "test_unit.py"]
 KERNELS = ["test_empty.py", "test_masks.py", "test_pointwise.py", "test_spike_conv.py", "test_winograd.py"]
-KERNELS += ["test_dense_conv.py", "test_packed_conv.py"]
+KERNELS += ["test_dense_conv.py", "test_norm_fire_conv.py", "test_packed_conv.py"]
 ARM = [*KERNELS, "test_norm_fire.py", "test_leaky_fire.py"]
 # Flags of gcc, the file of the runtime, what it is told, and the tests.
 SANITIZERS: dict[str, tuple[list[str], str, dict[str, str], list[str]]] = {
