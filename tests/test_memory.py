@@ -13,7 +13,7 @@ from isospike.errors import ConfigError, UnknownName
 from isospike.layers import MEMORY, recomputed
 from isospike.malloc import keep_freed_memory, return_freed_memory
 from isospike.train import plan as planner
-from isospike.train.plan import MemoryPlan, _at_most, _Lives, check_fits, plan_training
+from isospike.train.plan import Lives, MemoryPlan, _at_most, check_fits, plan_training
 
 PEAK = """
 import json, sys, torch, torch.nn.functional as F
@@ -129,8 +129,8 @@ def test_the_bytes_that_are_alive_are_those_of_the_whole_step(batch, autocast):
     """Of a network of two sizes of maps, counted in small trials and counted in full."""
     model = iso.create_model("ms_resnet8", T=2)
     planned = plan_training(model, batch=batch, size=32, memory="fast", autocast=autocast)
-    counted = planner._lives_of_a_step(model.train(), batch, 32, None, autocast)
-    other = planner._lives_of_a_step(model, batch, 32, None, torch.bfloat16 if autocast is None else None)
+    counted = planner.lives_of_a_step(model.train(), batch, 32, None, autocast)
+    other = planner.lives_of_a_step(model, batch, 32, None, torch.bfloat16 if autocast is None else None)
     assert abs(counted.peak / other.peak - 1) > 0.02
     assert planned.alive == pytest.approx(counted.peak, rel=0.01)
     assert planned.wasted == pytest.approx(1.5 * max(counted.sizes) + planned.optimizer / 2, rel=0.01)
@@ -138,14 +138,14 @@ def test_the_bytes_that_are_alive_are_those_of_the_whole_step(batch, autocast):
 
 def test_trials_grow_until_they_do_the_same_and_end_in_a_line_through_peaks():
     def fixed_and_growing(images):  # 30 bytes an image on top of 1000, in two tensors that live together
-        return _Lives(images, [0, 1, ~0, ~1], [1000, 30e6 * images])
+        return Lives(images, [0, 1, ~0, ~1], [1000, 30e6 * images])
 
     def another_way_from_16_images_on(images):
         seen.append(images)
-        return fixed_and_growing(images) if images < 16 else _Lives(images, [0, ~0], [50e6 * images])
+        return fixed_and_growing(images) if images < 16 else Lives(images, [0, ~0], [50e6 * images])
 
     def no_two_alike(images):
-        return _Lives(images, [0, ~0] * images, [1e6 * images] * images)
+        return Lives(images, [0, ~0] * images, [1e6 * images] * images)
 
     seen = []
     assert _at_most(100, fixed_and_growing) == (1000 + 3e9, 3e9)
@@ -157,7 +157,7 @@ def test_trials_grow_until_they_do_the_same_and_end_in_a_line_through_peaks():
     _at_most(24, lambda images: seen.append(images) or no_two_alike(images))
     assert seen == [2, 4, 8, 16, 24]  # the whole batch is as large as a trial needs to be
     sizes_that_jump = {2: 9e6, 4: 16e6, 8: 16e6, 16: 16e6, 32: 16e6}
-    assert _at_most(50, lambda images: _Lives(images, [0, ~0], [sizes_that_jump[images]])) == (16e6, 16e6)
+    assert _at_most(50, lambda images: Lives(images, [0, ~0], [sizes_that_jump[images]])) == (16e6, 16e6)
 
 
 def test_planning_leaves_the_model_as_it_is_and_grows_with_the_batch():

@@ -147,8 +147,13 @@ def _bind(operations: Sequence[Operation], leaves: Collection[Value]) -> Iterato
         yield partial(run, *together), tuple(value for value in seen if not left[value] and value not in here)
 
 
-def _is_for_one_conv(together: Sequence[Operation], uses: Counter[Value]) -> bool:
-    """Whether the second of two operations is a convolution, which alone reads the spikes of the first."""
+def _is_for_one_conv(together: Sequence[Operation], left: Counter[Value]) -> bool:
+    """Whether the second of two operations is a convolution, which alone reads the spikes of the first.
+
+    Args:
+        together: Operations in a row.
+        left: How often each map is still read.
+    """
     if len(together) < 2:
         return False
     first, conv = together
@@ -156,7 +161,7 @@ def _is_for_one_conv(together: Sequence[Operation], uses: Counter[Value]) -> boo
         isinstance(first, Between)
         and isinstance(conv, Conv)
         and conv.x == first.out
-        and uses[first.out] == 1
+        and left[first.out] == 1
         and first.neuron is not None
         and first.z is None
         and is_plain_conv(conv.module)

@@ -85,7 +85,7 @@ def plan_training(
     trial = deepcopy(model, {id(group): group for group in groups}).train()  # a group of processes cannot be copied
     trial.memory = memory
     parameters, buffers = (sum(t.nbytes for t in tensors) for tensors in (model.parameters(), model.buffers()))
-    alive, largest = _at_most(batch, lambda images: _lives_of_a_step(trial, images, size, steps, autocast))
+    alive, largest = _at_most(batch, lambda images: lives_of_a_step(trial, images, size, steps, autocast))
     has_holes = keeps_freed and memory == "fast" and next(model.parameters()).device.type != "cuda"
     wasted = HOLES * largest + APART * parameters if has_holes else 0.0
     copies = 2 if averaged else 1
@@ -136,7 +136,7 @@ def check_fits(plans: dict[str, MemoryPlan], memory: str, available: float) -> N
 
 
 @dataclass(frozen=True)
-class _Lives:
+class Lives:
     """The tensors of a step of so many ``images``.
 
     Args:
@@ -155,7 +155,7 @@ class _Lives:
         return max(accumulate(changes))
 
 
-def _at_most(batch: int, lives: Callable[[int], _Lives]) -> tuple[float, float]:
+def _at_most(batch: int, lives: Callable[[int], Lives]) -> tuple[float, float]:
     """Return the most bytes that a step of ``batch`` images has alive at once, and in one tensor.
 
     Every tensor is a straight line over the images. The moment at which most is alive changes with them, so it is
@@ -167,27 +167,27 @@ def _at_most(batch: int, lives: Callable[[int], _Lives]) -> tuple[float, float]:
         few, more = more, lives(min(2 * more.images, batch))
         if _do_the_same(few, more):
             sizes = [_on_line(batch, few, more, a, b) for a, b in zip(few.sizes, more.sizes, strict=True)]
-            return _Lives(batch, more.order, sizes).peak, max(sizes)
+            return Lives(batch, more.order, sizes).peak, max(sizes)
     largest = _on_line(batch, few, more, max(few.sizes), max(more.sizes))
     return _on_line(batch, few, more, few.peak, more.peak), largest
 
 
-def _do_the_same(few: _Lives, more: _Lives) -> bool:
+def _do_the_same(few: Lives, more: Lives) -> bool:
     """Return whether the same tensors are made, of a size that is fixed or grows with the images."""
     growth = more.images / few.images
     pairs = zip(few.sizes, more.sizes, strict=False)
     return few.order == more.order and all(b - a < SMALL or abs(b - a * growth) < 0.05 * b for a, b in pairs)
 
 
-def _on_line(batch: int, few: _Lives, more: _Lives, a: float, b: float) -> float:
+def _on_line(batch: int, few: Lives, more: Lives, a: float, b: float) -> float:
     """Extend the line through ``a`` at few images and ``b`` at more of them to ``batch`` images."""
     return b if batch == more.images else a + (b - a) / (more.images - few.images) * (batch - few.images)
 
 
-def _lives_of_a_step(
+def lives_of_a_step(
     model: SpikingNetwork, images: int, size: int, steps: int | None, autocast: torch.dtype | None
-) -> _Lives:
-    """Record a forward and backward, of images that differ, as neurons of a blank one would not fire."""
+) -> Lives:
+    """Record the tensors of a forward and backward, of images that differ, as neurons of a blank one would not fire."""
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
     shape = (images, model.in_channels, size, size)
@@ -202,7 +202,7 @@ def _lives_of_a_step(
     finally:
         torch.set_num_threads(threads)
     model.zero_grad()
-    return _Lives(images, list(recorder.order), recorder.sizes)
+    return Lives(images, list(recorder.order), recorder.sizes)
 
 
 class _StorageRecorder(TorchDispatchMode):

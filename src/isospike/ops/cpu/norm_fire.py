@@ -102,8 +102,8 @@ class BothWays:
     """A forward pass, and what its backward pass needs besides tensors."""
 
     def __init__(self, firing: Firing | None, eps: tuple[float, float]) -> None:
-        self.firing, self.eps = firing, eps
         decay, gain, rule = (None, None, None) if firing is None else firing
+        self.fire_rule, self.eps = rule, eps
         self.rule = None if rule is None else c_rule(rule, float(cast(float, decay)), float(cast(float, gain)))
         self.learned = isinstance(decay, Tensor), isinstance(gain, Tensor)
         self.skip_shape: torch.Size | None = None
@@ -173,10 +173,10 @@ class BothWays:
         return d_x, d_weight, d_bias, d_skip, *learned
 
     def _room_for_masks(self, x: Tensor) -> Tensor | None:
-        if self.firing is None or any(self.learned):
+        if self.fire_rule is None or any(self.learned):
             return None
         size = x.shape[0], x[0].numel(), x.shape[2]
-        return room_for_masks(self.firing.rule, compiled().isospike_norm_fire_masks, self.rule, *size)
+        return room_for_masks(self.fire_rule, compiled().isospike_norm_fire_masks, self.rule, *size)
 
 
 def _norm(
