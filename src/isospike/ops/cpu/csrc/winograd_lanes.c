@@ -71,11 +71,12 @@ INLINE void inputs(const struct under *from, int64_t squares, int64_t place_step
     column(from, -1, side, columns[0]), column(from, 0, side, columns[1]);
     for (int64_t k = 0; k < squares; k++, to += LANES) {
         EACH(x, side) column(from, side * k + 1 + x, side, columns[2 + x]);
+        float *at = to;
         EACH(y, reach) {
             vector line[LARGEST_REACH], row[LARGEST_REACH];
             EACH(x, reach) line[x] = columns[x][y];
             inputs_line(side, line, row);
-            EACH(x, reach) AT(to + (reach * y + x) * place_step) = row[x];
+            EACH(x, reach) AT(at) = row[x], at += place_step;
             columns[0][y] = line[side], columns[1][y] = line[side + 1];
         }
     }
