@@ -3,8 +3,8 @@
  * channels, one of 6x6 makes 4x4 with 36; sums over the taps take 36 and 144. Sums run over C products in place of 9 C.
  *
  * The transforms of the first have the coefficients 1, -1 and 1/2, so that they are exact on dyadic numbers. Those of the second
- * belong to the points 0, 1, -1, 1/2 and -2, which round least of all small ones (Barabasz and others 2020, arXiv:1803.10986,
- * table 4), and yet some three times as much as the plain sums do.
+ * belong to the points 0, 1, -1, 1/2 and -2, which round less than 0, 1, -1, 2 and -2 (Barabasz and others 2020,
+ * arXiv:1803.10986), and yet some three times as much as the plain sums do.
  *
  * Squares are numbered along their rows, rows one behind the other through all images. Some rows of squares are done at a time:
  * their inputs are transformed into [places][C / lanes][squares][lanes], multiplied for each place with the weights

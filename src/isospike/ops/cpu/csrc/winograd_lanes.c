@@ -136,10 +136,10 @@ INLINE void outputs(const float *products, int64_t place_step, const float *bias
         }
 }
 
-#define WITH_SIDE(side, CALL)               \
-    do {                                    \
+#define WITH_SIDE(side, CALL)                    \
+    do {                                         \
         if (side == 2) { enum { S = 2 }; CALL; } \
-        else { enum { S = 4 }; CALL; }      \
+        else { enum { S = 4 }; CALL; }           \
     } while (0)
 
 void winograd_weights(const float *taps, int64_t place_step, int wide, int64_t side, float *to) {
