@@ -37,13 +37,13 @@ MODELS = {
 }
 TINY_MODELS = {"ms_resnet8": {"T": 2, "batch": 2, "size": 16}, "sew_resnet8": {"T": 2, "batch": 2, "size": 16}}
 PEERS = Path(__file__).parent.parent / ".bench"  # isospike bench --setup, or gpu.sh
-PEER_SECONDS = 130
+PEER_SECONDS = 250  # a trial of SpikingJelly's settings for one row alone takes a minute
 LINES = 12  # of what a part that failed said last
 THIN = ("ms_resnet110", "ms_resnet482", "ms_resnet8")  # bound by launches
 
 
-def parts(tiny):
-    """Name of every part, its seconds at most, and what it runs; the most wanted first."""
+def parts(tiny, limit):
+    """Name of every part, its seconds at most, and what it runs within ``limit`` seconds; the most wanted first."""
     models = TINY_MODELS if tiny else MODELS
     table = {"check": (100, lambda: check_kernels(tiny)), "kernels": (110, lambda: time_kernels(tiny))}
     for how, seconds in (("triton", 60), ("reference", 60), ("compiled", 110)):
@@ -54,12 +54,11 @@ def parts(tiny):
                 if name in models:
                     table[f"fit {name}"] = (60, lambda name=name: fit(name, **models[name]))
                     table[f"{name} graph"] = (60, lambda name=name: capture(name, **models[name]))
-            table["peers"] = (PEER_SECONDS + 10, lambda: beside_peers(tiny))
-    return table
+    return table | {"peers": (PEER_SECONDS, lambda: beside_peers(tiny, limit - 10))}
 
 
-def beside_peers(tiny):
-    """Networks beside SpikingJelly: as many rows of ``isospike bench --suite gpu`` as there is time for."""
+def beside_peers(tiny, limit):
+    """Networks beside SpikingJelly: as many rows of ``isospike bench --suite gpu`` as ``limit`` seconds allow."""
     if not (PEERS / "bin" / "python").exists():
         return {"failed": "no environment of the peers: isospike bench --setup, or WHEELS=FOLDER benchmarks/gpu.sh"}
     rows = ["--model", "ms_resnet8", "--work", "train", "--batch", "2", "--T", "2"] if tiny else ["--suite", "gpu"]
@@ -79,9 +78,9 @@ def beside_peers(tiny):
             str(path),
         ]
         try:
-            said = subprocess.run(command, timeout=PEER_SECONDS, capture_output=True, text=True).stderr[-500:]
+            said = subprocess.run(command, timeout=limit, capture_output=True, text=True).stderr[-500:]
         except subprocess.TimeoutExpired:
-            said = f"stopped after {PEER_SECONDS} s; these rows were done"
+            said = f"stopped after {limit:.0f} s; these rows were done"
         if not path.is_file():
             return {"failed": said}
         return {"rows": json.loads(path.read_text())["rows"], "said": said}
@@ -91,7 +90,8 @@ def run_part(name, seconds, tiny):
     """A part in a process of its own: what it found, or how it ended."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
-        command = [sys.executable, __file__, "--part", name, "--out", str(path), *(["--tiny"] if tiny else [])]
+        command = [sys.executable, __file__, "--part", name, "--limit", str(seconds), "--out", str(path)]
+        command += ["--tiny"] if tiny else []
         began = time.perf_counter()
         try:
             done = subprocess.run(command, timeout=seconds, capture_output=True, text=True)
@@ -147,7 +147,7 @@ def main():
     arguments = parser.parse_args()
     if not (CUDA or arguments.tiny):
         parser.error("PyTorch sees no GPU here; --tiny runs tiny shapes on the CPU")
-    table = parts(arguments.tiny)
+    table = parts(arguments.tiny, arguments.limit)
     if arguments.part:
         arguments.out.write_text(json.dumps(table[arguments.part][1]()))
         return

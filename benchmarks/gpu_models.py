@@ -37,7 +37,11 @@ def train_step(optimizer, loss_of, inputs):
 
 
 def train_model(name, how, T, batch, size):
-    """Seconds and memory of a step: with the kernels, with the eager reference, or with it compiled unit by unit."""
+    """Seconds and memory of a step: with the kernels, with the eager reference, or with it compiled unit by unit.
+
+    Raises:
+        RuntimeError: Nothing was compiled.
+    """
     model, optimizer, loss_of, inputs = make(name, T, batch, size)
     if how == "compiled":
         torch._dynamo.config.recompile_limit = 64
@@ -49,6 +53,8 @@ def train_model(name, how, T, batch, size):
             found["host_waits"] = waits(lambda: train_step(optimizer, loss_of, inputs))
     if how == "compiled":
         found["graphs_compiled"] = counters["stats"]["unique_graphs"]  # one per kind of unit, however many there are
+        if not found["graphs_compiled"]:
+            raise RuntimeError("the compiler was asked for and compiled no unit")
     return found
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from isospike.layers import BatchNorm
 from isospike.neurons import NEURONS, Neuron, SpikingNeuron
 from isospike.ops import FireRule, use_backend
+from isospike.ops.gpu import leaky_fire as gpu_leaky_fire
+from isospike.ops.gpu import norm_fire as gpu_norm_fire
 from isospike.registry import build
 from isospike.surrogates import Surrogate
 
@@ -54,6 +56,14 @@ def enliven(model: nn.Module) -> nn.Module:
 def device_of(name):
     """Where the backend runs here."""
     return "cuda" if name == "triton" and torch.cuda.is_available() else "cpu"
+
+
+def in_few_programs(monkeypatch):
+    """In Triton's interpreter a program takes its time, whatever its size; on a GPU tiles stay as users have them."""
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(gpu_leaky_fire, "FORWARD_BLOCK", 2**14)
+        monkeypatch.setattr(gpu_leaky_fire, "BACKWARD_BLOCK", 2**14)
+        monkeypatch.setattr(gpu_norm_fire, "TILE", 2**14)
 
 
 def run_backend(name, device, neuron, x, v, grads):

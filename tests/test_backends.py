@@ -16,6 +16,7 @@ from helpers import (
     device_of,
     dyadic,
     enliven,
+    in_few_programs,
     make_neuron,
     run_backend,
 )
@@ -23,7 +24,6 @@ from isospike.errors import ConfigError, IsospikeWarning
 from isospike.neurons import SpikingNeuron
 from isospike.ops import BACKENDS, FireRule, backend, leaky_fire, use_backend
 from isospike.ops.cpu import library
-from isospike.ops.gpu import leaky_fire as gpu
 from isospike.surrogates import SURROGATES, Arctan, Rectangle
 
 NEEDS = {"cpu": pytest.mark.compiled, "triton": pytest.mark.triton}
@@ -39,9 +39,7 @@ SHAPES = [(1, 2, 3), (3, 1, 1), (4, 2, 1500), (5, 3, 4, 7, 7), (2, 2, 64, 16, 16
 
 @pytest.fixture(autouse=True)
 def _few_programs(monkeypatch):
-    """In the interpreter a program takes its time, whatever its size."""
-    monkeypatch.setattr(gpu, "FORWARD_BLOCK", 2**14)
-    monkeypatch.setattr(gpu, "BACKWARD_BLOCK", 2**14)
+    in_few_programs(monkeypatch)
 
 
 @pytest.mark.parametrize("name", FAST)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import isospike as iso
-from helpers import SPIKING, device_of, dyadic, make_neuron
+from helpers import SPIKING, device_of, dyadic, in_few_programs, make_neuron
 from isospike.errors import ConfigError
 from isospike.ops import FireRule, Firing, IntegerRule, backend, reference, use_backend
 from isospike.ops.gpu import norm_fire as norm
@@ -157,7 +157,7 @@ def test_a_second_derivative_is_refused():
 @pytest.mark.parametrize("topology", ["ms", "sew"])
 def test_a_network_in_training_takes_it_and_agrees(monkeypatch, topology):
     """A last bit may become a spike: the losses agree as far as that goes."""
-    monkeypatch.setattr(norm, "TILE", 2**14)
+    in_few_programs(monkeypatch)
     model = iso.create_model(f"{topology}_resnet8", T=2).to(DEVICE)
     x, y, losses = torch.randn(4, 3, 8, 8, device=DEVICE), torch.arange(4, device=DEVICE), []
     for name in ("triton", "reference"):

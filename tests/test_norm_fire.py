@@ -6,11 +6,10 @@ import pytest
 import torch
 
 import isospike as iso
-from helpers import SPIKING, STEPPING, make_neuron
+from helpers import SPIKING, STEPPING, device_of, in_few_programs, make_neuron
 from isospike.errors import ConfigError
 from isospike.layers import Steps
 from isospike.ops import BACKENDS, Firing, norm_fire, reference, use_backend
-from isospike.ops.gpu import norm_fire as norm
 from isospike.surrogates import SURROGATES
 
 pytestmark = pytest.mark.compiled
@@ -238,13 +237,13 @@ def test_a_hook_is_called_and_changes_what_it_would(name):
 @pytest.mark.parametrize("topology", iso.TOPOLOGIES)
 def test_a_network_learns_the_same_on_every_backend(topology, monkeypatch):
     """A spike at the edge of its threshold may differ, so losses are compared, not bits."""
-    monkeypatch.setattr(norm, "TILE", 2**14)  # few programs: the interpreter takes its time for each
+    in_few_programs(monkeypatch)
     losses = {}
     for name in BACKENDS:
         torch.manual_seed(0)
-        model = iso.create_model(f"{topology}_resnet8", T=2, width=8, num_classes=4)
+        model = iso.create_model(f"{topology}_resnet8", T=2, width=8, num_classes=4).to(device_of(name))
         optimizer = torch.optim.SGD(model.parameters(), 0.05)
-        x, y = torch.randn(4, 3, 8, 8), torch.arange(4)
+        x, y = torch.randn(4, 3, 8, 8).to(device_of(name)), torch.arange(4, device=device_of(name))
         with use_backend(name):
             for _ in range(2):
                 loss = torch.nn.functional.cross_entropy(model(x), y)

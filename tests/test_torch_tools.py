@@ -64,6 +64,20 @@ def test_compile_captures_one_whole_graph_of_the_reference(training):
     torch.testing.assert_close([p.grad for p in model.parameters()], [p.grad for p in eager.parameters()])
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
+def test_a_unit_that_is_to_be_compiled_is_and_the_others_stay(training):
+    torch._dynamo.reset()
+    model, x, graphs = make("ms_resnet8").train(training), images(), []
+    eager = copy.deepcopy(model)
+    unit = list(model.units())[1]
+    with iso.use_backend("reference"), torch.set_grad_enabled(training):
+        model(x)  # what was fused before the unit is compiled is not kept
+        unit.compile(backend=lambda graph, _: graphs.append(graph) or graph.forward)
+        model.load_state_dict(eager.state_dict())
+        torch.testing.assert_close(model(x), eager(x))
+    assert graphs
+
+
 @pytest.mark.parametrize("kind", SPIKING)
 def test_forward_mode_and_reverse_mode_agree_on_every_neuron(kind):
     """<J t, g> = <t, J^T g>, the surrogate's derivative standing for that of the step in both."""

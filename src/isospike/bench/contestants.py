@@ -44,7 +44,9 @@ class Peer:
     Args:
         script: In ``peers/``.
         files: The forms and precisions of the files that it runs; none: it builds the network itself.
-        cuda: Its implementations on a GPU, among which a trial chooses; none to choose from where empty.
+        cuda: Its implementations on a GPU, among which a trial chooses; none to choose from where empty. SpikingJelly
+            refuses one by name for a surrogate that its kernels do not have, as the rectangle, which "auto" does by
+            PyTorch.
         saves_memory: Whether it has a mode that saves memory in training.
         works: What it can do.
     """
@@ -57,7 +59,7 @@ class Peer:
 
 
 PEERS: Registry[Peer] = Registry("peer")
-PEERS.register("spikingjelly", Peer("on_spikingjelly.py", (), ("triton", "cuda", "torch"), True, get_args(Work)))
+PEERS.register("spikingjelly", Peer("on_spikingjelly.py", (), ("auto", "triton"), True, get_args(Work)))
 PEERS.register("snntorch", Peer("on_snntorch.py"))
 PEERS.register("tonic", Peer("on_tonic.py", works=("frames",)))
 FILES = (("static", "float32"), ("step", "float32"), ("static", "int8"))

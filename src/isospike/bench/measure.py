@@ -241,7 +241,7 @@ def _in_float64(
         with Worker(row["name"], competing[row["name"]].command, plan.threads) as worker:
             setting = {**row["setting"], "compile": False}
             if "implementation" in setting:
-                setting["implementation"] = "torch"  # others may have no float64
+                setting["implementation"] = "auto"  # one asked for by name refuses float64
             worker.prepare({**job, "precision": "float64", "tensors": str(few), "setting": setting})
             found[row["name"]] = _outputs(worker, folder)
     return found

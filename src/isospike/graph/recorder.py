@@ -183,11 +183,16 @@ def record_network(network: Network, recording: type[Recorder] = Recorder) -> Pr
 
 
 def is_untouched(*modules: nn.Module) -> bool:
-    """Return whether no hook sees what these modules do."""
+    """Return whether no hook sees what these modules do, and no ``module.compile()`` asked for a compiler."""
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return False
     return not any(
-        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules
+        m._forward_hooks
+        or m._forward_pre_hooks
+        or m._backward_hooks
+        or m._backward_pre_hooks
+        or m._compiled_call_impl is not None
+        for m in modules
     )
 
 
