@@ -1,11 +1,13 @@
-"""Where both threads are in a training step, by Linux's perf, and how near its sums come to the machine's rate.
+"""Where both threads are in a training step or a compiled network, by Linux's perf, beside the machine's rates.
 
     python benchmarks/hot_spots.py
 
-ms_resnet20 and ms_resnet18, T=4, batch 32, 32x32, in which 19 % of the neurons fire. Milliseconds of both threads for a
-step, by part and by function. What a convolution of spikes must add, and what a dense one with fewer products must
-multiply and add, stand beside what the machine adds out of its inner cache in a second (`isospike bench` has it, too):
-the share is how much of that rate was reached while a thread was there.
+ms_resnet20 and ms_resnet18, T=4, batch 32, 32x32, in which 19 % of the neurons fire. Milliseconds of both threads for
+one run, by part and by function. What a convolution of spikes must add, and what a dense one with fewer products must
+multiply and add, stand beside what the machine adds out of its inner cache in a second (`isospike bench` has it, too);
+of integers, whose vectors hold two of 16 bits for a float, it adds twice as many. What norms and neurons of a training
+step must read and write stands beside what it copies. The share is how much of that rate was reached while a thread
+was there.
 """
 
 import argparse
@@ -26,18 +28,28 @@ from common import header, save
 from isospike.bench.cases import Case
 from isospike.bench.describe import network_tensors
 from isospike.bench.limits import additions_of, machine_limits
+from isospike.layers import BatchNorm
 from isospike.malloc import keep_freed_memory
 from isospike.ops.conv2d import geometry_of
 from isospike.ops.cpu.winograd import SIDES, has_winograd, products
 
-T, BATCH, SIZE, WARM_UP, MOST, FREQUENCY = 4, 32, 32, 5, 24, 1999
-MODELS = {"ms_resnet20": ({}, 100), "ms_resnet18": ({"stem": "cifar", "num_classes": 10}, 20)}  # and steps
-ADDS, MULTIPLIES = "additions of what fired", "products of dense convolutions"
+T, BATCH, SIZE, WARM_UP, MOST, FREQUENCY, MOMENTS = 4, 32, 32, 5, 24, 1999, 6
+MODELS = {"ms_resnet20": ({}, 100), "ms_resnet18": ({"stem": "cifar", "num_classes": 10}, 20)}  # and runs
+TRAINS = "training step"
+WORKS = TRAINS, "float32", "int8"
+ADDS, MULTIPLIES, MOVES = "additions of what fired", "products of dense convolutions", "norms and neurons"
+RATES = {ADDS: "additions", MULTIPLIES: "additions", MOVES: "copies"}
+# Maps that a norm and its neurons read or write, spikes and masks being bits: x twice; back the gradient of spikes, x
+# and that of the current, then x, that and that of x. A skip comes, u goes, its gradient comes, at every second norm.
+MAPS = {"without a skip": 2 + 6, "with a skip": 4 + 7}
 PARTS = {  # by the beginning of a function's name, or of its library's
     ADDS: ("spike_scatter", "spike_gather"),
-    MULTIPLIES: ("winograd_products",),
-    "what brings these their numbers": ("spike_", "isospike_spike", "winograd_", "isospike_winograd", "isospike_pack"),
-    "norms and neurons": ("",),  # all others of the library
+    MULTIPLIES: ("winograd_products", "dense_products"),
+    "what brings these their numbers": (
+        *("spike_", "isospike_spike", "isospike_pack", "winograd_", "isospike_winograd"),
+        *("isospike_dense", "place_pixels"),
+    ),
+    MOVES: ("",),  # all others of the library
 }
 LIBRARIES = {
     "libgomp": "waiting for the other thread",
@@ -57,16 +69,21 @@ def built(name):
     return model.train(), tensors["x"], tensors["y"]
 
 
-def steps(name):
-    """Prints when the warm steps began and ended, by perf's clock."""
+def runs(name, work):
+    """Prints when the warm runs began and ended, by perf's clock."""
     keep_freed_memory()
     torch.manual_seed(0)
     model, x, y = built(name)
+    net = None if work == TRAINS else model.eval().compile_for_inference(work)
+
+    def step():
+        F.cross_entropy(model(x), y).backward()
+        model.zero_grad()
+
     moments = []
     for count in (WARM_UP, MODELS[name][1]):
         for _ in range(count):
-            F.cross_entropy(model(x), y).backward()
-            model.zero_grad()
+            step() if net is None else net(x)
         moments.append(time.clock_gettime(time.CLOCK_MONOTONIC_RAW))
     print(*moments, flush=True)
 
@@ -103,23 +120,53 @@ def multiplications(model, x):
     return sum(found)
 
 
-def measured(name):
+def norm_bytes(model, x):
+    """Of the inputs of all norms of one step."""
+    sizes = []
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].nbytes)) for norm in norms]
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    return sum(sizes)
+
+
+def best_limits():
+    """What the machine does at most, of moments apart: its neighbours slow it by turns."""
+    found = []
+    for _ in range(MOMENTS):
+        found.append(machine_limits(torch.get_num_threads()))
+        time.sleep(1)
+    return {kind: max(limits[kind] for limits in found) for kind in found[0]}
+
+
+def at_the_rate(name, work, limits):
+    """Milliseconds that parts would take at the rates of the machine, by part."""
+    model, x, _ = built(name)
+    adding, copying = (limits[kind] / torch.get_num_threads() / 1000 for kind in ("additions", "bytes"))
+    case = Case("train" if work == TRAINS else "infer", name, BATCH, T)
+    adds = additions_of(case, model.eval(), x)["additions"]
+    if work != TRAINS:
+        return {ADDS: adds / adding / (2 if work == "int8" else 1)}
+    bytes_moved = norm_bytes(model.train(), x) * sum(MAPS.values()) / len(MAPS)
+    return {ADDS: adds / adding, MULTIPLIES: multiplications(model, x) / adding, MOVES: bytes_moved / copying}
+
+
+def measured(name, work, limits):
     count = MODELS[name][1]
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/perf.data"
         record = ["perf", "record", "-q", "-k", "CLOCK_MONOTONIC_RAW", "-F", str(FREQUENCY), "-o", path, "--"]
-        run = subprocess.run([*record, sys.executable, __file__, "--steps", name], check=True, stdout=-1, text=True)
+        run = subprocess.run([*record, sys.executable, __file__, "--run", name, work], check=True, stdout=-1, text=True)
         began, ended = map(float, run.stdout.split())
         found = list(samples(path, began, ended))
     each = 1000 / FREQUENCY / count
     parts = Counter(part_of(*sample) for sample in found)
     functions = Counter(f"{function} ({library})" for function, library in found)
-    model, x, _ = built(name)
-    adds = additions_of(Case("train", name, BATCH, T), model.eval(), x)["additions"]
-    rate = machine_limits(torch.get_num_threads())["additions"] / torch.get_num_threads() / 1000
-    wanted = {ADDS: adds / rate, MULTIPLIES: multiplications(model.train(), x) / rate}
+    wanted = at_the_rate(name, work, limits)
     return {
-        "step_ms": 1000 * (ended - began) / count,
+        "run_ms": 1000 * (ended - began) / count,
         "parts_ms": {part: samples * each for part, samples in parts.most_common()},
         "at_the_rate_ms": wanted,
         "share": {part: wanted[part] / (parts[part] * each) for part in wanted},
@@ -129,20 +176,21 @@ def measured(name):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps")
-    name = parser.parse_args().steps
-    if name:
-        steps(name)
+    parser.add_argument("--run", nargs=2)
+    run = parser.parse_args().run
+    if run:
+        runs(*run)
         return
     if shutil.which("perf") is None:
         sys.exit("perf is missing: on Debian, apt install linux-perf")
-    found = {name: measured(name) for name in MODELS}
+    limits = best_limits()
+    found = {f"{name}, {work}": measured(name, work, limits) for name in MODELS for work in WORKS}
     for name, row in found.items():
-        print(f"{name}: {row['step_ms']:.0f} ms, of both threads:")
+        print(f"{name}: {row['run_ms']:.0f} ms, of both threads:")
         for part, ms in row["parts_ms"].items():
             share = row["share"].get(part)
-            print(f"  {ms:7.1f} ms {part}" + (f", {share:.0%} of the machine's rate" if share else ""))
-    save("hot_spots", {"header": header("python benchmarks/hot_spots.py"), "networks": found})
+            print(f"  {ms:7.1f} ms {part}" + (f", {share:.0%} of the rate of {RATES[part]}" if share else ""))
+    save("hot_spots", {"header": header("python benchmarks/hot_spots.py"), "limits": limits, "works": found})
 
 
 if __name__ == "__main__":

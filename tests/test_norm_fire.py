@@ -233,6 +233,19 @@ def test_a_hook_is_called_and_changes_what_it_would(name):
     assert second_reads[0].abs().sum() == 0
 
 
+@pytest.mark.parametrize("name", FUSED)
+def test_the_gradient_of_what_stays_lies_in_memory_as_it_does(name):
+    x, skip = images(3, 8), images(1, 8)
+    _, (*_, d_skip) = results(
+        BACKENDS[name].fused.run, x, torch.ones(8), torch.zeros(8), None, skip, None, True, [images(3, 8)]
+    )
+    current, g = images(1, 8).requires_grad_(), images(3, 8)
+    (d_current,) = torch.autograd.grad(Steps(3).unroll(current), current, g)
+    torch.testing.assert_close(d_current, g.sum(0, keepdim=True))
+    assert d_skip[0].stride() == skip[0].stride()
+    assert d_current[0].stride() == current[0].stride()
+
+
 @pytest.mark.triton
 @pytest.mark.parametrize("topology", iso.TOPOLOGIES)
 def test_a_network_learns_the_same_on_every_backend(topology, monkeypatch):

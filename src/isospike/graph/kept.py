@@ -1,6 +1,6 @@
 """A cache for what is derived from a network, emptied when the network has changed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from operator import is_
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ class Kept:
 
     def get(self, network: nn.Module, name: Any, make: Callable[[], Made]) -> Made:
         """Return what is kept under ``name``, and call ``make()`` where nothing is, or the network has changed."""
-        marks, (before, made) = list(_marks(network)), self._made
+        marks, (before, made) = _marks(network), self._made
         if len(marks) != len(before) or not all(map(is_, marks, before)):
             self._made = before, made = marks, {}
         if name not in made:
@@ -42,13 +42,18 @@ class Kept:
         return Kept, ()
 
 
-def _marks(network: nn.Module) -> Iterator[Any]:
-    """Yield the objects whose identities tell whether the network is the same."""
-    for module in network.modules():
-        yield from (module, type(module), is_untouched(module), vars(module).get("forward"))
+def _marks(network: nn.Module) -> list[Any]:
+    """Return the objects whose identities tell whether the network is the same; every training step asks."""
+    marks: list[Any] = []
+    modules = [network]
+    for module in modules:
+        modules += (child for child in module._modules.values() if child is not None)
+        own = vars(module)
+        marks += (module, type(module), is_untouched(module), own.get("forward"))
         if module._modules or isinstance(module, Scale):  # a program divides by its factor
-            yield from vars(module).values()
+            marks += own.values()
         elif isinstance(module, nn.Conv2d):
-            yield from (module.stride, module.padding, module.dilation, module.groups, module.padding_mode)
+            marks += (module.stride, module.padding, module.dilation, module.groups, module.padding_mode)
         elif isinstance(module, Neuron):
-            yield from (module.levels, module.signed, vars(module).get("rule"))
+            marks += (module.levels, module.signed, own.get("rule"))
+    return marks

@@ -186,14 +186,12 @@ def is_untouched(*modules: nn.Module) -> bool:
     """Return whether no hook sees what these modules do, and no ``module.compile()`` asked for a compiler."""
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
         return False
-    return not any(
-        m._forward_hooks
-        or m._forward_pre_hooks
-        or m._backward_hooks
-        or m._backward_pre_hooks
-        or m._compiled_call_impl is not None
-        for m in modules
-    )
+    return not any(map(_is_touched, modules))
+
+
+def _is_touched(m: nn.Module) -> bool:
+    hooks = m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+    return bool(hooks) or m._compiled_call_impl is not None
 
 
 def is_norm(layer: nn.Module) -> bool:

@@ -31,7 +31,11 @@ class Steps:
 
     def unroll(self, x: Tensor) -> Tensor:
         """View a stream ``[T or 1, B, ...]`` as ``[T, B, ...]``, without a copy."""
-        return x.expand(self.T, *x.shape[1:])
+        if x.dim() != 5:
+            return x.expand(self.T, *x.shape[1:])
+        # Through the order of memory: PyTorch sums the gradient of a view in the order of its dimensions.
+        rows = x.permute(0, 1, 3, 4, 2)
+        return rows.expand(self.T, *rows.shape[1:]).permute(0, 1, 4, 2, 3)
 
     def fire(self, neuron: Neuron, x: Tensor) -> Tensor:
         """Compute spikes ``[T, B, ...]`` of ``neuron`` for a current ``[T or 1, B, ...]``."""

@@ -141,6 +141,11 @@ def channels_last(x: Tensor) -> Tensor:
     return x if rows.is_contiguous() else rows.contiguous().permute(0, 1, 4, 2, 3)
 
 
+def sum_of_steps(x: Tensor) -> Tensor:
+    """``x [T, B, C, H, W]``, its channels innermost, summed to ``[1, B, C, H, W]`` in the same order of memory."""
+    return x.permute(0, 1, 3, 4, 2).sum(0, keepdim=True).permute(0, 1, 4, 2, 3)
+
+
 def in_steps(x: Tensor) -> Tensor:
     """``x [T, B, ...]`` with every step in one piece, one behind the other, or all of them the same piece."""
     step, dense = x[0], is_dense(x[0])

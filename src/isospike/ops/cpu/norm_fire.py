@@ -13,7 +13,7 @@ from isospike.ops.cpu.library import compiled
 from isospike.ops.cpu.packing import room_for_bits
 from isospike.ops.cpu.refusals import no_second_derivative, refused_dtype, refused_place, refused_rule
 from isospike.ops.firing import Firing, NormFired
-from isospike.ops.memory import channels_last, empty_like
+from isospike.ops.memory import channels_last, empty_like, sum_of_steps
 
 
 def refusal(x: Tensor, skip: Tensor | None, added: Tensor | None, firing: Firing | None) -> str | None:
@@ -169,7 +169,7 @@ class BothWays:
         _run(compiled().isospike_norm_fire_backward, call)
         d_decay, d_gain = (None, None) if shares is None else shares
         learned = d_decay if self.learned[0] else None, d_gain if self.learned[1] else None
-        d_skip = None if self.skip_shape is None else g.sum_to_size(self.skip_shape)
+        d_skip = None if self.skip_shape is None else g if self.skip_shape == g.shape else sum_of_steps(g)
         return d_x, d_weight, d_bias, d_skip, *learned
 
     def _room_for_masks(self, x: Tensor) -> Tensor | None:
