@@ -65,7 +65,7 @@ def test_compile_captures_one_whole_graph_of_the_reference(training):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
-def test_a_unit_that_is_to_be_compiled_is_and_the_others_stay(training):
+def test_a_unit_is_compiled_where_compile_was_called_on_it(training):
     torch._dynamo.reset()
     model, x, graphs = make("ms_resnet8").train(training), images(), []
     eager = copy.deepcopy(model)

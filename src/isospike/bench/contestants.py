@@ -44,9 +44,7 @@ class Peer:
     Args:
         script: In ``peers/``.
         files: The forms and precisions of the files that it runs; none: it builds the network itself.
-        cuda: Its implementations on a GPU, among which a trial chooses; none to choose from where empty. SpikingJelly
-            refuses one by name for a surrogate that its kernels do not have, as the rectangle, which "auto" does by
-            PyTorch.
+        cuda: Its implementations on a GPU, among which a trial chooses; none to choose from where empty.
         saves_memory: Whether it has a mode that saves memory in training.
         works: What it can do.
     """
@@ -59,6 +57,7 @@ class Peer:
 
 
 PEERS: Registry[Peer] = Registry("peer")
+# For a surrogate that its kernels do not have, as the rectangle, "auto" takes PyTorch; any other name is refused.
 PEERS.register("spikingjelly", Peer("on_spikingjelly.py", (), ("auto", "triton"), True, get_args(Work)))
 PEERS.register("snntorch", Peer("on_snntorch.py"))
 PEERS.register("tonic", Peer("on_tonic.py", works=("frames",)))
