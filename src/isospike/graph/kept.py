@@ -18,8 +18,8 @@ class Kept:
 
     It is the same while its modules are, with their classes, whether a hook sees them or ``compile()`` was called, the
     factors of sums, what a module that holds others remembers besides (its join, its layout), the geometry of
-    convolutions and the rules of neurons. Weights, statistics, modes and the other numbers of a neuron are none of this:
-    they are read when a program runs. A copy of it, or one that is pickled, is empty.
+    convolutions and the rules of neurons. Weights, statistics, modes and the other numbers of a neuron are none of
+    this: they are read when a program runs. A copy of it, or one that is pickled, is empty.
     """
 
     def __init__(self) -> None:
